@@ -1,0 +1,28 @@
+//! DistAttention and transformer kernels for WebAssembly.
+//!
+//! Every kernel is an SPMD function: all threads of a [`team::Team`] call it with the same arguments and claim chunks of
+//! its work from the team's counter. A chunk writes outputs that no other chunk writes, in an order of operations that
+//! does not depend on the chunking, so results are bit-identical for any number of threads.
+
+// Blocking waits have no stable intrinsic; the build sets RUSTC_BOOTSTRAP, as it must to build std with atomics.
+#![feature(stdarch_wasm_atomic_wait)]
+#![allow(clippy::missing_safety_doc, clippy::too_many_arguments)]
+
+pub mod simd;
+pub mod team;
+
+use wasm_bindgen::prelude::*;
+
+/// Allocates `bytes` zeroed bytes aligned to 64; 0 when memory is exhausted.
+#[wasm_bindgen]
+pub fn alloc(bytes: usize) -> usize {
+    let layout = std::alloc::Layout::from_size_align(bytes.max(64), 64).unwrap();
+    unsafe { std::alloc::alloc_zeroed(layout) as usize }
+}
+
+/// Frees what [`alloc`] returned for the same size.
+#[wasm_bindgen]
+pub fn dealloc(address: usize, bytes: usize) {
+    let layout = std::alloc::Layout::from_size_align(bytes.max(64), 64).unwrap();
+    unsafe { std::alloc::dealloc(address as *mut u8, layout) }
+}
