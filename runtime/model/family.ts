@@ -28,9 +28,9 @@ export interface Decoder {
 export interface ModelFamily {
   /** `general.architecture` of GGUF files, `model_type` of Hugging Face configurations. */
   readonly name: string;
-  /** @throws {ModelFileError} when the file is not a model that this family runs. */
+  /** Reads a GGUF file. @throws {ModelFileError} when the file is not a model that this family runs. */
   fromGguf(file: GgufFile): Decoder;
-  /** @throws {ModelFileError} when the directory is not a model that this family runs. */
+  /** Reads a Hugging Face directory. @throws {ModelFileError} when the directory is not a model that this family runs. */
   fromHuggingFace(directory: HfDirectory): Decoder;
 }
 

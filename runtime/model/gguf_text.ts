@@ -41,10 +41,11 @@ export function ggufTextAssets(file: GgufFile, vocab: number): TextAssets {
   };
   const bos = id("bos");
   const ends = [id("eos"), id("eot"), id("eom")].filter((end) => end !== undefined);
-  const { vocabulary, added, specialTokens } = sortTokens(file, {
+  const sorted = sortTokens(file, {
     tokens,
     control: new Set([...ends, ...(bos === undefined ? [] : [bos])]),
   });
+  const { vocabulary, added, specialTokens } = sorted;
   const model = file.string(`${KEY}model`);
   const stated = file.boolean(`${KEY}add_bos_token`);
   let tokenizerJson: unknown;
@@ -55,7 +56,7 @@ export function ggufTextAssets(file: GgufFile, vocab: number): TextAssets {
       throw error("pre", `must be one of ${Object.keys(PRE_TOKENIZERS).join(", ")}, got ${JSON.stringify(name)}`);
     }
     const preTokenizer = PRE_TOKENIZERS[name];
-    tokenizerJson = byteLevelTokenizer({ vocabulary, added, merges: readMerges(file, vocabulary), preTokenizer });
+    tokenizerJson = byteLevelTokenizer({ vocabulary, added, merges: readMerges(file, sorted), preTokenizer });
     addBos = stated ?? preTokenizer.addBos ?? false;
   } else if (model === "llama") {
     const scores = file.numbers(`${KEY}scores`);
@@ -88,6 +89,12 @@ function endIds(stated: readonly number[], specialTokens: Readonly<Record<string
   return [...new Set([...stated, ...known])];
 }
 
+interface SortedTokens {
+  readonly vocabulary: ReadonlyMap<string, number>;
+  readonly added: readonly AddedToken[];
+  readonly specialTokens: Readonly<Record<string, number>>;
+}
+
 /**
  * Control tokens are kept out of the vocabulary, so that no text can turn into one; user-defined tokens are added
  * tokens, matched in text before anything else.
@@ -95,7 +102,7 @@ function endIds(stated: readonly number[], specialTokens: Readonly<Record<string
 function sortTokens(
   file: GgufFile,
   { tokens, control }: { readonly tokens: readonly string[]; readonly control: ReadonlySet<number> },
-): { vocabulary: Map<string, number>; added: AddedToken[]; specialTokens: Record<string, number> } {
+): SortedTokens {
   const types = file.numbers(`${KEY}token_type`);
   if (types !== undefined && types.length !== tokens.length) {
     throw new ModelFileError(file.name, {
@@ -126,28 +133,29 @@ function sortTokens(
   return { vocabulary, added, specialTokens: Object.fromEntries(special) };
 }
 
-function readMerges(file: GgufFile, vocabulary: ReadonlyMap<string, number>): string[] {
+/** Merges of the file but those that touch a control token: no text may turn into one. */
+function readMerges(
+  file: GgufFile,
+  { vocabulary, specialTokens }: Pick<SortedTokens, "vocabulary" | "specialTokens">,
+): string[] {
   const field = `${KEY}merges`;
   const strings = file.strings(field);
   if (strings === undefined) throw new ModelFileError(file.name, { field, problem: "is missing" });
   if (strings.length > MAX_MERGES) {
-    throw new ModelFileError(file.name, {
-      field,
-      problem: `must have at most ${MAX_MERGES} entries, got ${strings.length}`,
-    });
+    const problem = `must have at most ${MAX_MERGES} entries, got ${strings.length}`;
+    throw new ModelFileError(file.name, { field, problem });
   }
-  const merges = strings.toArray();
-  for (let index = 0; index < merges.length; index++) {
-    const merge = merges[index];
+  return strings.toArray().filter((merge, index) => {
     const space = merge.indexOf(" ", 1);
     const left = merge.slice(0, space);
     const right = merge.slice(space + 1);
-    if (space < 1 || !vocabulary.has(left) || !vocabulary.has(right) || !vocabulary.has(left + right)) {
-      throw new ModelFileError(file.name, {
-        field: `${field}[${index}]`,
-        problem: `must be two tokens that make a third, got ${JSON.stringify(merge.slice(0, 80))}`,
-      });
-    }
-  }
-  return merges;
+    const joined = left + right;
+    if (vocabulary.has(joined) && vocabulary.has(left) && vocabulary.has(right) && space > 0) return true;
+    const known = [left, right, joined].every((text) => vocabulary.has(text) || Object.hasOwn(specialTokens, text));
+    if (known && space > 0) return false;
+    throw new ModelFileError(file.name, {
+      field: `${field}[${index}]`,
+      problem: `must be two tokens that make a third, got ${JSON.stringify(merge.slice(0, 80))}`,
+    });
+  });
 }

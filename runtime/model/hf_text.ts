@@ -119,29 +119,33 @@ function withoutControlTokens(
     ids[id] = 1;
     if (!special.has(token) || token === unknown) kept.push(entry);
   }
-  return { ...model.root, vocab: Object.fromEntries(kept), ...checkedMerges(model, vocabulary) };
+  return { ...model.root, vocab: Object.fromEntries(kept), ...checkedMerges(model, { vocabulary, special }) };
 }
 
-function checkedMerges(model: JsonDocument, vocabulary: JsonObject): { merges?: unknown[] } {
+/** Merges of the file but those that touch a control token: no text may turn into one. */
+function checkedMerges(
+  model: JsonDocument,
+  { vocabulary, special }: { readonly vocabulary: JsonObject; readonly special: ReadonlyMap<string, number> },
+): { merges?: unknown[] } {
   const merges = model.get("merges");
   if (merges === undefined) return {};
   if (!Array.isArray(merges)) throw model.error("merges", "must be an array");
   if (merges.length > MAX_MERGES) {
     throw model.error("merges", `must have at most ${MAX_MERGES} entries, got ${merges.length}`);
   }
+  const known = (text: string) => Object.hasOwn(vocabulary, text) || special.has(text);
   const pairs = merges.map((merge: unknown, index): readonly [string, string] => {
     const pair: unknown = typeof merge === "string" ? merge.split(" ") : merge;
     if (Array.isArray(pair) && pair.length === 2) {
       const [left, right]: unknown[] = pair;
-      if (typeof left === "string" && typeof right === "string" && Object.hasOwn(vocabulary, left + right)) {
-        return [left, right];
-      }
+      const strings = typeof left === "string" && typeof right === "string";
+      if (strings && known(left) && known(right) && known(left + right)) return [left, right];
     }
     throw model.error(
       `merges[${index}]`,
       `must be two tokens that make a third, got ${JSON.stringify(merge)?.slice(0, 80)}`,
     );
-  });
+  }).filter(([left, right]) => !special.has(left) && !special.has(right) && !special.has(left + right));
   // One string a merge is far cheaper to copy between threads than a pair; pairs are needed only where tokens hold spaces.
   const spaced = pairs.some(([left, right]) => left.includes(" ") || right.includes(" "));
   return { merges: spaced ? [...pairs] : pairs.map(([left, right]) => `${left} ${right}`) };

@@ -21,7 +21,9 @@ const SAMPLE_BYTES = 4096;
 
 /**
  * Opens a GGUF file or a Hugging Face directory. Tensor data is read later, through {@linkcode WeightTensor.readInto};
- * the caller disposes the model, which closes the files.
+ * the caller disposes the model, which closes the files. The tokenizer is read and checked when
+ * {@linkcode OpenModel.text} is first asked for, which then throws {@linkcode ModelFileError} as this function does: a
+ * process that only computes does not pay for it.
  *
  * @throws {ModelFileError} when the path is missing or is not a model that can be run.
  */
@@ -53,7 +55,7 @@ function openGguf(path: string, name: string): OpenModel {
       name,
       digest: digest([file.header], [...file.tensors.values()]),
       decoder,
-      text: ggufTextAssets(file, decoder.config.vocab),
+      readText: () => ggufTextAssets(file, decoder.config.vocab),
       files: source,
     });
   } catch (error) {
@@ -76,7 +78,7 @@ function openDirectory(path: string): OpenModel {
       name: directory.name,
       digest: digest(identity, directory.shards.flatMap((shard) => [...shard.tensors.values()])),
       decoder,
-      text: hfTextAssets(directory, decoder.config.vocab),
+      readText: () => hfTextAssets(directory, decoder.config.vocab),
       files: directory,
     });
   } catch (error) {
@@ -128,24 +130,29 @@ class OpenedModel implements OpenModel {
   readonly digest: string;
   readonly config: Decoder["config"];
   readonly weights: Decoder["weights"];
-  readonly text: TextAssets;
   readonly weightBytes: number;
   readonly #files: Disposable;
+  readonly #readText: () => TextAssets;
+  #text: TextAssets | undefined;
 
   constructor(parts: {
     readonly name: string;
     readonly digest: string;
     readonly decoder: Decoder;
-    readonly text: TextAssets;
+    readonly readText: () => TextAssets;
     readonly files: Disposable;
   }) {
     this.name = parts.name;
     this.digest = parts.digest;
     this.config = parts.decoder.config;
     this.weights = parts.decoder.weights;
-    this.text = parts.text;
+    this.#readText = parts.readText;
     this.#files = parts.files;
     this.weightBytes = [...distinctTensors(this.weights)].reduce((sum, { bytes }) => sum + bytes, 0);
+  }
+
+  get text(): TextAssets {
+    return this.#text ??= this.#readText();
   }
 
   [Symbol.dispose](): void {

@@ -173,10 +173,7 @@ function deriveMerges({ vocabulary, scores, excluded }: {
       cut += characters[count - 1].length;
       const left = piece.slice(0, cut);
       const right = piece.slice(cut);
-      // Single characters need not be tokens themselves to be merged.
-      const leftReachable = count === 1 || vocabulary.has(left);
-      const rightReachable = count === characters.length - 1 || vocabulary.has(right);
-      if (leftReachable && rightReachable) merges.push(`${left} ${right}`);
+      if (vocabulary.has(left) && vocabulary.has(right)) merges.push(`${left} ${right}`);
     }
   }
   return merges;

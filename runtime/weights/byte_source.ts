@@ -36,11 +36,13 @@ function checkRange(source: ByteSource, into: Uint8Array, offset: number): void 
 
 /** A file, read with positional reads; not mapped, so that a file that shrinks is an error and not a signal. */
 export class FileSource implements ByteSource {
+  /** See {@linkcode ByteSource.name}. */
   readonly name: string;
+  /** See {@linkcode ByteSource.size}. */
   readonly size: number;
   #descriptor: number | undefined;
 
-  /** @throws {Deno.errors.NotFound} and the other errors of opening a file. */
+  /** Opens the file. @throws {Error} with the `code` of the system when it cannot be opened. */
   constructor(path: string) {
     const descriptor = openSync(path, "r");
     this.name = basename(path);
@@ -48,6 +50,7 @@ export class FileSource implements ByteSource {
     this.#descriptor = descriptor;
   }
 
+  /** See {@linkcode ByteSource.readInto}. */
   readInto(into: Uint8Array, offset: number): void {
     const descriptor = this.#descriptor;
     if (descriptor === undefined) throw new ReferenceError(`Cannot read ${this.name}: it is closed`);
@@ -65,6 +68,7 @@ export class FileSource implements ByteSource {
     }
   }
 
+  /** Closes the file. */
   [Symbol.dispose](): void {
     if (this.#descriptor === undefined) return;
     closeSync(this.#descriptor);
@@ -74,7 +78,9 @@ export class FileSource implements ByteSource {
 
 /** Bytes in memory. */
 export class MemorySource implements ByteSource {
+  /** See {@linkcode ByteSource.name}. */
   readonly name: string;
+  /** See {@linkcode ByteSource.size}. */
   readonly size: number;
   #bytes: Uint8Array | undefined;
 
@@ -85,12 +91,14 @@ export class MemorySource implements ByteSource {
     this.#bytes = bytes;
   }
 
+  /** See {@linkcode ByteSource.readInto}. */
   readInto(into: Uint8Array, offset: number): void {
     if (this.#bytes === undefined) throw new ReferenceError(`Cannot read ${this.name}: it is closed`);
     checkRange(this, into, offset);
     into.set(this.#bytes.subarray(offset, offset + into.length));
   }
 
+  /** Lets go of the bytes. */
   [Symbol.dispose](): void {
     this.#bytes = undefined;
   }

@@ -16,10 +16,15 @@ export function readValues(tensor: WeightTensor): Float32Array {
 
 /** A stored vector seen as F32; values are converted on each read. */
 export class F32Vector implements WeightTensor {
+  /** See {@linkcode WeightTensor.name}. */
   readonly name: string;
+  /** See {@linkcode WeightTensor.dtype}. */
   readonly dtype: DType = "F32";
+  /** See {@linkcode WeightTensor.rows}. */
   readonly rows = 1;
+  /** See {@linkcode WeightTensor.cols}. */
   readonly cols: number;
+  /** See {@linkcode WeightTensor.bytes}. */
   readonly bytes: number;
   readonly #stored: WeightTensor;
 
@@ -31,6 +36,7 @@ export class F32Vector implements WeightTensor {
     this.#stored = stored;
   }
 
+  /** See {@linkcode WeightTensor.readInto}. */
   readInto(into: Uint8Array, offset: number): void {
     if (!Number.isSafeInteger(offset) || offset < 0 || offset > this.bytes - into.length) {
       throw new RangeError(

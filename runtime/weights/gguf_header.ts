@@ -55,7 +55,7 @@ export class GgufStrings {
     return this.#bytes.subarray(this.#starts[index], this.#starts[index + 1] - 8);
   }
 
-  /** @throws {ModelFileError} when the bytes are not UTF-8. */
+  /** String `index`. @throws {ModelFileError} when the bytes are not UTF-8. */
   at(index: number): string {
     try {
       return utf8(this.bytesAt(index));

@@ -54,6 +54,7 @@ export class HfDirectory implements Disposable {
     }
   }
 
+  /** Closes the weight files. */
   [Symbol.dispose](): void {
     for (const source of this.#sources) source[Symbol.dispose]();
   }

@@ -25,10 +25,15 @@ export interface StoredTensorInit {
 
 /** A {@linkcode WeightTensor} read from a {@linkcode ByteSource}; it does not own the source. */
 export class StoredTensor implements WeightTensor {
+  /** See {@linkcode WeightTensor.name}. */
   readonly name: string;
+  /** See {@linkcode WeightTensor.dtype}. */
   readonly dtype: DType;
+  /** See {@linkcode WeightTensor.rows}. */
   readonly rows: number;
+  /** See {@linkcode WeightTensor.cols}. */
   readonly cols: number;
+  /** See {@linkcode WeightTensor.bytes}. */
   readonly bytes: number;
   /** Dimensions, slowest first. */
   readonly shape: readonly number[];
@@ -48,6 +53,7 @@ export class StoredTensor implements WeightTensor {
     this.#source = init.source;
   }
 
+  /** See {@linkcode WeightTensor.readInto}. */
   readInto(into: Uint8Array, offset: number): void {
     if (!Number.isSafeInteger(offset) || offset < 0 || offset > this.bytes - into.length) {
       throw new RangeError(
