@@ -9,6 +9,7 @@
 #![allow(clippy::missing_safety_doc, clippy::too_many_arguments)]
 
 pub mod simd;
+pub mod stream;
 pub mod team;
 
 use wasm_bindgen::prelude::*;
