@@ -41,6 +41,8 @@ export interface TextCodec extends AsyncDisposable {
   encodeChat(messages: readonly ChatMessage[], options?: RenderOptions): Promise<Int32Array>;
   /** Bytes of every token, indexed by id: what an incremental detokenizer needs. */
   readonly vocabulary: TokenTable;
+  /** Id that a prompt which is not a rendered chat begins with, for models that want one. */
+  readonly bos?: number;
 }
 
 /** Bytes of each token id; cheap to copy between threads. */
