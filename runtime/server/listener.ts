@@ -1,0 +1,277 @@
+/**
+ * The door: `node:http` with its time-outs and caps, one {@linkcode Exchange} a request, liveness answered at once.
+ *
+ * @module
+ */
+import { createServer, type IncomingMessage, type Server, type ServerOptions, type ServerResponse } from "node:http";
+import { createServer as createTlsServer } from "node:https";
+import type { Socket } from "node:net";
+import type { Duplex } from "node:stream";
+import { randomUUID } from "node:crypto";
+import { ApiError, toApiError } from "./api_error.ts";
+import type { Exchange } from "./exchange.ts";
+import type { ServerLimits } from "./limits.ts";
+import { describeFailure, type Logger } from "./logger.ts";
+import { writeResponse } from "./write_response.ts";
+
+/** Certificate and private key, PEM. */
+export interface TlsFiles {
+  /** Certificate chain. */
+  readonly cert: string;
+  /** Private key. */
+  readonly key: string;
+}
+
+/** Options of {@linkcode HttpListener}. */
+export interface HttpListenerOptions {
+  /** Bounds. */
+  readonly limits: ServerLimits;
+  /** Log. */
+  readonly logger: Logger;
+  /** Serves HTTPS when present. */
+  readonly tls?: TlsFiles;
+  /** Answers a request; what it throws becomes an error answer. */
+  readonly handle: (exchange: Exchange) => Promise<Response>;
+  /** Told about every answered request. */
+  readonly onAnswered: (exchange: Exchange, status: number) => void;
+}
+
+interface Running {
+  readonly exchange: Exchange;
+  readonly controller: AbortController;
+  readonly done: Promise<void>;
+}
+
+const REQUEST_ID = /^[\w.:-]{1,128}$/;
+const ALIVE = JSON.stringify({ status: "ok" });
+const ALIVE_HEADERS = ["content-type", "application/json", "content-length", String(ALIVE.length)];
+const CHECK_MS = 500;
+const FAREWELL_MS = 1000;
+
+/** Accepts connections and turns them into exchanges. */
+export class HttpListener implements AsyncDisposable {
+  readonly #options: HttpListenerOptions;
+  readonly #server: Server;
+  readonly #running = new Map<ServerResponse, Running>();
+  readonly #bySocket = new WeakMap<Duplex, ServerResponse>();
+  #stopping = false;
+  #listening = false;
+
+  /** Makes one that does not listen yet. */
+  constructor(options: HttpListenerOptions) {
+    this.#options = options;
+    const { limits, tls } = options;
+    const settings: ServerOptions = {
+      headersTimeout: limits.headerMs,
+      requestTimeout: Math.max(limits.bodyMs, limits.headerMs),
+      keepAliveTimeout: limits.idleMs,
+      connectionsCheckingInterval: Math.min(CHECK_MS, limits.headerMs, limits.bodyMs),
+      maxHeaderSize: limits.headerBytes,
+      // Checked by hand, so that the answer has a body.
+      requireHostHeader: false,
+    };
+    const server: Server = tls === undefined ? createServer(settings) : createTlsServer({ ...settings, ...tls });
+    server.maxConnections = limits.connections;
+    server.maxHeadersCount = 0;
+    server.on("request", (incoming, outgoing) => this.#accept(incoming, outgoing, false));
+    server.on("checkContinue", (incoming, outgoing) => this.#accept(incoming, outgoing, true));
+    server.on("checkExpectation", (_incoming, outgoing) => this.#refuseExpectation(outgoing));
+    server.on("clientError", (error, socket) => this.#refuseBytes(error, socket));
+    this.#server = server;
+  }
+
+  /** Requests being answered. */
+  get running(): number {
+    return this.#running.size;
+  }
+
+  /**
+   * Begins to listen; port 0 takes any free one. Returns the port.
+   *
+   * @throws {Error} when the address cannot be bound.
+   */
+  async listen(hostname: string, port: number): Promise<number> {
+    await new Promise<void>((resolve, reject) => {
+      const fail = (cause: Error) => {
+        const reason = "code" in cause ? String(cause.code) : cause.message;
+        reject(new Error(`Cannot listen on ${hostname}:${port}: ${reason}`, { cause }));
+      };
+      this.#server.once("error", fail);
+      this.#server.listen(port, hostname, () => {
+        this.#server.off("error", fail);
+        resolve();
+      });
+    });
+    this.#listening = true;
+    const address = this.#server.address();
+    return typeof address === "object" && address !== null ? address.port : port;
+  }
+
+  /**
+   * Stops accepting, lets running requests finish for at most `timeoutMs`, then ends them and every connection. Returns
+   * how many requests were cut off.
+   */
+  async drain(timeoutMs: number): Promise<number> {
+    this.#stopping = true;
+    if (!this.#listening) return 0;
+    this.#listening = false;
+    const closed = new Promise<void>((resolve) => this.#server.close(() => resolve()));
+    this.#server.closeIdleConnections();
+    await this.#finished(timeoutMs);
+    const cutOff = [...this.#running.values()];
+    for (const { controller } of cutOff) {
+      controller.abort(
+        new ApiError("Cannot finish the request: the server is stopping", { status: 503, code: "shutting_down" }),
+      );
+    }
+    await this.#finished(FAREWELL_MS);
+    this.#server.closeAllConnections();
+    await closed;
+    return cutOff.length;
+  }
+
+  /** Ends everything now. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.drain(0);
+  }
+
+  async #finished(withinMs: number): Promise<void> {
+    if (this.#running.size === 0) return;
+    let timer: ReturnType<typeof setTimeout> | undefined;
+    const late = new Promise<void>((resolve) => timer = setTimeout(resolve, withinMs));
+    await Promise.race([late, Promise.all([...this.#running.values()].map((running) => running.done))]);
+    clearTimeout(timer);
+  }
+
+  #accept(incoming: IncomingMessage, outgoing: ServerResponse, wantsContinue: boolean): void {
+    if (incoming.url === "/health" && (incoming.method === "GET" || incoming.method === "HEAD")) {
+      outgoing.writeHead(200, ALIVE_HEADERS).end(ALIVE);
+      return;
+    }
+    const controller = new AbortController();
+    const given = incoming.headers["x-request-id"];
+    const exchange: Exchange = {
+      id: typeof given === "string" && REQUEST_ID.test(given) ? given : randomUUID(),
+      incoming,
+      outgoing,
+      arrivedMs: performance.now(),
+      signal: controller.signal,
+      wantsContinue,
+      notes: {},
+      route: "",
+      tenant: "",
+    };
+    const { promise: done, resolve } = Promise.withResolvers<void>();
+    this.#running.set(outgoing, { exchange, controller, done });
+    this.#bySocket.set(incoming.socket, outgoing);
+    outgoing.once("close", () => {
+      this.#running.delete(outgoing);
+      if (!outgoing.writableFinished) {
+        controller.abort(
+          new ApiError("Cannot finish the request: the client is gone", { status: 499, code: "client_disconnected" }),
+        );
+      }
+      this.#options.onAnswered(exchange, outgoing.writableFinished ? outgoing.statusCode : 499);
+      resolve();
+    });
+    void this.#answer(exchange);
+  }
+
+  async #answer(exchange: Exchange): Promise<void> {
+    const { outgoing } = exchange;
+    try {
+      const response = await this.#respond(exchange);
+      if (outgoing.destroyed) {
+        await response.body?.cancel();
+        return;
+      }
+      outgoing.setHeader("x-request-id", exchange.id);
+      if (this.#stopping || !exchange.incoming.complete) outgoing.setHeader("connection", "close");
+      await writeResponse(outgoing, response, this.#options.limits);
+    } catch (error) {
+      this.#options.logger.error("answer failed", { id: exchange.id, ...describeFailure(error) });
+      outgoing.destroy();
+    }
+  }
+
+  async #respond(exchange: Exchange): Promise<Response> {
+    try {
+      checkHeaderSection(exchange.incoming, this.#options.limits.headerFields);
+      return await this.#options.handle(exchange);
+    } catch (error) {
+      return errorResponse(toApiError(error));
+    }
+  }
+
+  #refuseExpectation(outgoing: ServerResponse): void {
+    const error = new ApiError("Cannot meet the expectation: only 100-continue is known", {
+      status: 417,
+      code: "unknown_expectation",
+    });
+    outgoing.writeHead(417, { "content-type": "application/json", connection: "close" });
+    outgoing.end(JSON.stringify(error.body));
+  }
+
+  /** Answers bytes that are not a request, unless an answer to an earlier request is on its way. */
+  #refuseBytes(error: Error, socket: Duplex): void {
+    const outgoing = this.#bySocket.get(socket);
+    const running = outgoing && this.#running.get(outgoing);
+    const inBody = running !== undefined && !running.exchange.incoming.complete &&
+      !running.exchange.outgoing.headersSent;
+    if (!socket.writable || (running !== undefined && !inBody)) {
+      socket.destroy();
+      return;
+    }
+    const refusal = refusalOf("code" in error ? String(error.code) : "");
+    const body = JSON.stringify(refusal.body);
+    const reason = REASONS[refusal.status];
+    socket.end(
+      `HTTP/1.1 ${refusal.status} ${reason}\r\nContent-Type: application/json\r\nContent-Length: ${body.length}\r\n` +
+        `Connection: close\r\n\r\n${body}`,
+    );
+    // A peer that never closes its side would hold the connection.
+    if ("destroySoon" in socket) (socket as Socket).destroySoon();
+  }
+}
+
+const REASONS: Readonly<Record<number, string>> = {
+  400: "Bad Request",
+  408: "Request Timeout",
+  431: "Request Header Fields Too Large",
+};
+
+function refusalOf(code: string): ApiError {
+  switch (code) {
+    case "ERR_HTTP_REQUEST_TIMEOUT":
+      return new ApiError("Cannot read the request: it took too long", { status: 408, code: "request_timeout" });
+    case "HPE_HEADER_OVERFLOW":
+      return new ApiError("Cannot read the request: its header section is too long", {
+        status: 431,
+        code: "headers_too_large",
+      });
+    default:
+      return new ApiError("Cannot read the request: it is not valid HTTP/1.1", { status: 400, code: "invalid_http" });
+  }
+}
+
+function checkHeaderSection(incoming: IncomingMessage, mostFields: number): void {
+  const names = incoming.rawHeaders.filter((_, index) => index % 2 === 0);
+  if (names.length > mostFields) {
+    throw new ApiError(`Cannot read the request: wanted at most ${mostFields} header fields, got ${names.length}`, {
+      status: 431,
+      code: "headers_too_large",
+    });
+  }
+  const hosts = names.filter((name) => name.toLowerCase() === "host").length;
+  if (hosts > 1 || (hosts === 0 && incoming.httpVersion === "1.1")) {
+    throw new ApiError(`Cannot read the request: wanted one Host header, got ${hosts}`, {
+      status: 400,
+      code: "invalid_http",
+    });
+  }
+}
+
+/** The response for an error. */
+export function errorResponse(error: ApiError): Response {
+  return Response.json(error.body, { status: error.status, headers: error.headers });
+}

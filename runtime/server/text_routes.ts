@@ -1,0 +1,67 @@
+/**
+ * Tokenizer and template without generation.
+ *
+ * @module
+ */
+import { fieldError } from "./api_error.ts";
+import type { BodySchema } from "./body_schema.ts";
+import { readMessages, readTemplateVariables } from "./chat_fields.ts";
+import type { Exchange } from "./exchange.ts";
+import { checkTextFits } from "./generation.ts";
+import type { PromptBody, TokenizeBody } from "./response_types.ts";
+import { checkTokenId } from "./sampling_fields.ts";
+import type { Service } from "./service.ts";
+import type { DetokenizeFields, TemplateFields, TokenizeFields } from "./text_fields.ts";
+
+/** Answers `POST /tokenize`. */
+export async function answerTokenize(
+  service: Service,
+  schema: BodySchema<TokenizeFields>,
+  exchange: Exchange,
+): Promise<Response> {
+  const { backend, fields } = await service.read(exchange, schema);
+  checkTextFits(fields.prompt, backend, "prompt");
+  return await service.briefly(async () => {
+    const ids = await backend.text.encode(fields.prompt, { parseSpecial: fields.parse_special === true });
+    const { maxModelLen } = backend.engine.info;
+    return Response.json(
+      { tokens: Array.from(ids), count: ids.length, max_model_len: maxModelLen } satisfies TokenizeBody,
+    );
+  });
+}
+
+/** Answers `POST /detokenize`. */
+export async function answerDetokenize(
+  service: Service,
+  schema: BodySchema<DetokenizeFields>,
+  exchange: Exchange,
+): Promise<Response> {
+  const { backend, fields } = await service.read(exchange, schema);
+  const { maxModelLen } = backend.engine.info;
+  if (fields.tokens.length > maxModelLen) {
+    throw fieldError("tokens", `expected at most ${maxModelLen} ids, got ${fields.tokens.length}`);
+  }
+  for (const [place, id] of fields.tokens.entries()) {
+    checkTokenId(id, `tokens[${place}]`, backend.text.vocabulary.size);
+  }
+  return await service.briefly(async () => {
+    return Response.json({ prompt: await backend.text.decode(fields.tokens) } satisfies PromptBody);
+  });
+}
+
+/** Answers `POST /apply-template`. */
+export async function answerTemplate(
+  service: Service,
+  schema: BodySchema<TemplateFields>,
+  exchange: Exchange,
+): Promise<Response> {
+  const { backend, fields } = await service.read(exchange, schema);
+  const messages = readMessages(fields.messages);
+  const variables = readTemplateVariables(fields.chat_template_kwargs);
+  checkTextFits(messages.map((message) => message.content).join(""), backend, "messages");
+  return await service.briefly(async () => {
+    const addGenerationPrompt = fields.add_generation_prompt ?? true;
+    const prompt = await backend.text.renderChat(messages, { addGenerationPrompt, variables });
+    return Response.json({ prompt } satisfies PromptBody);
+  });
+}
