@@ -8,6 +8,17 @@
 #![feature(stdarch_wasm_atomic_wait)]
 #![allow(clippy::missing_safety_doc, clippy::too_many_arguments)]
 
+pub mod activation;
+pub mod attention;
+pub mod attention_decode;
+pub mod attention_run;
+pub mod attention_tile;
+pub mod elementwise_run;
+pub mod kv;
+pub mod logits;
+pub mod merge;
+pub mod norm;
+pub mod rope;
 pub mod simd;
 pub mod stream;
 pub mod team;
@@ -21,7 +32,15 @@ pub fn alloc(bytes: usize) -> usize {
     unsafe { std::alloc::alloc_zeroed(layout) as usize }
 }
 
-/// Frees what [`alloc`] returned for the same size.
+/// Allocates `bytes` bytes aligned to 64 without touching them, so that fresh pages stay untaken until they are used; 0
+/// when memory is exhausted.
+#[wasm_bindgen]
+pub fn alloc_untouched(bytes: usize) -> usize {
+    let layout = std::alloc::Layout::from_size_align(bytes.max(64), 64).unwrap();
+    unsafe { std::alloc::alloc(layout) as usize }
+}
+
+/// Frees what [`alloc`] or [`alloc_untouched`] returned for the same size.
 #[wasm_bindgen]
 pub fn dealloc(address: usize, bytes: usize) {
     let layout = std::alloc::Layout::from_size_align(bytes.max(64), 64).unwrap();
