@@ -141,8 +141,8 @@ export class StepScheduler {
     const ranked = this.#ranked();
     const draft = new PlanDraft({ tokens: this.#options.maxStepTokens, rows: this.#options.maxLogitRows });
     const plan = this.#policyPlan(ranked);
-    if (plan !== undefined) this.#carryOut(plan, draft);
-    if (draft.entries.length === 0) this.#fill(plan === undefined ? ranked : this.#ranked(), draft);
+    if (plan === undefined) this.#fill(ranked, draft);
+    else this.#carryOut(plan, draft);
     return draft;
   }
 
@@ -254,10 +254,8 @@ export class StepScheduler {
   /** The scheduler's own plan: every decode, then prefill in rank order, then new sequences while they fit. */
   #fill(ranked: readonly Sequence[], draft: PlanDraft): void {
     const running = ranked.filter((sequence) => sequence.status === "running");
-    const preempted = this.#decode(running, draft);
+    this.#decode(running, draft);
     for (const sequence of running) if (!sequence.decoding) draft.take(sequence, sequence.pending);
-    // Whoever lost its blocks just now would take them back from those it lost them to.
-    if (preempted) return;
     for (const sequence of ranked) {
       if (sequence.status !== "waiting") continue;
       if (this.#running.size >= this.#options.maxBatch || draft.tokensLeft === 0) return;
@@ -268,20 +266,17 @@ export class StepScheduler {
     }
   }
 
-  /** Schedules every decode of `running`, taking victims off its end. @returns whether there were any. */
-  #decode(running: Sequence[], draft: PlanDraft): boolean {
-    let preempted = false;
+  /** Schedules every decode of `running`, taking victims off its end. */
+  #decode(running: Sequence[], draft: PlanDraft): void {
     for (let i = 0; i < running.length; i++) {
       const sequence = running[i];
       if (!sequence.decoding) continue;
       while (sequence.status === "running" && !this.#tables.tryGrow(sequence)) {
         const victim = running.pop();
         if (victim !== undefined) this.#preempt(victim);
-        preempted = true;
       }
       if (sequence.status === "running") draft.take(sequence, 1);
     }
-    return preempted;
   }
 
   #tryStart(sequence: Sequence, spare: number): boolean {

@@ -196,6 +196,18 @@ Deno.test("StepScheduler shares cached prefixes but always computes the last tok
   assertEquals({ prefixQueries, prefixHits, promptTokens }, { prefixQueries: 25, prefixHits: 12, promptTokens: 13 });
 });
 
+Deno.test("StepScheduler evicts the end of a cached prefix before its start", () => {
+  const bench = new Bench(4);
+  const prompt = Int32Array.from({ length: 13 }, (_, i) => i);
+  bench.add(13, 1, { prompt });
+  bench.drain();
+  bench.add(5, 1);
+  bench.drain();
+  const again = bench.add(13, 1, { prompt });
+  bench.drain();
+  assertEquals(again.cachedTokens, 8);
+});
+
 Deno.test("StepScheduler shares nothing between salts", () => {
   const bench = new Bench(32);
   const prompt = Int32Array.from({ length: 9 }, (_, i) => i);

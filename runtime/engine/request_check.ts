@@ -1,0 +1,57 @@
+/**
+ * What a request must be before the engine takes it.
+ *
+ * @module
+ */
+import { CapacityError, type EngineRequest } from "./request.ts";
+
+/** Most choices of one request. */
+export const MAX_CHOICES = 128;
+
+/** What a request is checked against. */
+export interface RequestBounds {
+  /** Rows of the vocabulary. */
+  readonly vocab: number;
+  /** Longest prompt plus output, tokens. */
+  readonly maxModelLen: number;
+  /** KV tokens of the pool. */
+  readonly kvTokens: number;
+  /** Whether a prompt and output of these lengths can ever run. */
+  readonly canEverFit: (promptTokens: number, maxTokens: number) => boolean;
+}
+
+/**
+ * Checks the numbers of a request.
+ *
+ * @throws {RangeError} when a count or a token id is out of range.
+ * @throws {CapacityError} when it can never fit.
+ */
+export function checkRequest(request: EngineRequest, bounds: RequestBounds): void {
+  const { prompt, maxTokens, n = 1 } = request;
+  if (prompt.length === 0) throw new RangeError("Cannot run a request: wanted at least one prompt token, got none");
+  for (let i = 0; i < prompt.length; i++) {
+    const token = prompt[i];
+    if (!Number.isInteger(token) || token < 0 || token >= bounds.vocab) {
+      throw new RangeError(`Cannot run a request: wanted token ids below ${bounds.vocab}, got ${token} at index ${i}`);
+    }
+  }
+  if (!Number.isInteger(maxTokens) || maxTokens < 0) {
+    throw new RangeError(`Cannot run a request: wanted maxTokens of 0 or more, got ${maxTokens}`);
+  }
+  if (!Number.isInteger(n) || n < 1 || n > MAX_CHOICES) {
+    throw new RangeError(`Cannot run a request: wanted n from 1 to ${MAX_CHOICES}, got ${n}`);
+  }
+  const length = prompt.length + maxTokens;
+  if (length > bounds.maxModelLen) throw tooLong(request, `the longest context is ${bounds.maxModelLen} tokens`);
+  if (!bounds.canEverFit(prompt.length, maxTokens)) {
+    throw tooLong(request, `the KV pool holds ${bounds.kvTokens} tokens`);
+  }
+}
+
+function tooLong({ prompt, maxTokens }: EngineRequest, limit: string): CapacityError {
+  return new CapacityError(
+    `Cannot run a request: ${limit}, wanted ${prompt.length + maxTokens} ` +
+      `(${prompt.length} of the prompt and ${maxTokens} to generate)`,
+    { status: 400, code: "context_length_exceeded" },
+  );
+}
