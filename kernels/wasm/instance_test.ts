@@ -62,10 +62,10 @@ Deno.test("WasmRuntime.alloc() refuses more than the memory's maximum and goes o
   assert(wasm.alloc(1 << 20) > 0);
 });
 
-Deno.test("WasmRuntime.alloc() reaches addresses above 2 GiB", async () => {
+Deno.test("WasmRuntime.allocUntouched() reaches addresses above 2 GiB", async () => {
   using wasm = await openWasm({ threads: 1 });
-  const low = wasm.alloc(2 ** 31 - 2 ** 20);
-  const high = wasm.alloc(2 ** 22);
+  const low = wasm.allocUntouched(2 ** 31 - 2 ** 20);
+  const high = wasm.allocUntouched(2 ** 22);
   assert(high > 2 ** 31 - 2 ** 20 + low - 64);
   wasm.u8(high, 2 ** 22).fill(7);
   assertEquals(wasm.bytes[high + 2 ** 22 - 1], 7);

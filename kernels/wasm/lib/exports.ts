@@ -7,18 +7,109 @@ export interface KernelExports {
    */
   alloc(bytes: number): number;
   /**
-   * Frees what `alloc` returned for the same size.
+   * Allocates `bytes` bytes aligned to 64 without touching them, so that fresh pages stay untaken until they are used; 0
+   * when memory is exhausted.
+   */
+  alloc_untouched(bytes: number): number;
+  /**
+   * Attention of `queries` query tokens over tokens [from, to) of one sequence on a team; q and o
+   * [queries][kv_heads * group][head_dim], lse [queries][kv_heads * group]. `tile` 0 picks the task size. `span` 0: a task
+   * covers all segments; else tasks are also cut into aligned spans of `span` segments (a power of two), merged afterwards.
+   */
+  attend_run(team: number, pool: number, layer: number, blocks: number, table_start: number, from: number, to: number, first_position: number, queries: number, group: number, q: number, o: number, lse: number, tile: number, span: number): void;
+  /**
+   * Frees what `alloc` or `alloc_untouched` returned for the same size.
    */
   dealloc(address: number, bytes: number): void;
+  /**
+   * Frees a workspace.
+   */
+  inputs_free(inputs: number): void;
+  /**
+   * Workspace for up to `max_t` rows of up to `max_k` values; 0 when memory is exhausted.
+   */
+  inputs_new(max_t: number, max_k: number): number;
+  /**
+   * Appends `tokens` tokens from `position` on; k and v [tokens][kv_heads][head_dim]. `blocks[0]` holds position 0.
+   */
+  kv_append(pool: number, layer: number, blocks: number, position: number, tokens: number, k: number, v: number): void;
+  /**
+   * Bytes of one block of such a pool.
+   */
+  kv_block_bytes(layers: number, kv_heads: number, head_dim: number, block_tokens: number, kind: number): number;
+  /**
+   * Frees what `kv_pool_new` made; the blocks stay the caller's.
+   */
+  kv_pool_free(pool: number): void;
+  /**
+   * Makes a pool over `blocks * kv_block_bytes` zeroed bytes at `base`; kind 0 f32, 1 f16, 2 bf16.
+   */
+  kv_pool_new(base: number, blocks: number, layers: number, kv_heads: number, head_dim: number, block_tokens: number, kind: number): number;
+  /**
+   * out [t, rows] = x [t, cols] times the matrix transposed, or out += that where `add` is not 0. `activations` is 0 for
+   * i8, 1 for f32; threads claim `chunk` rows at a time, a multiple of 8.
+   */
+  linear_run(team: number, matrix: number, inputs: number, x: number, t: number, out: number, activations: number, chunk: number, add: number): void;
+  /**
+   * Reduces one row of logits into a `Summary` at `out`.
+   */
+  logits_run(row: number, vocab: number, out: number): void;
+  /**
+   * Bytes a matrix takes in this memory. Codes of `dtype`: F32 0, F16 1, BF16 2, Q8_0 3, Q4_0 4, Q4_1 5, Q4_K 6, Q5_K 7,
+   * Q6_K 8.
+   */
+  matrix_bytes(dtype: number, rows: number, cols: number): number;
+  /**
+   * Frees a matrix.
+   */
+  matrix_free(matrix: number): void;
+  /**
+   * Repacks `count` stored rows at `source` into rows `row..row + count` of the matrix.
+   */
+  matrix_load(matrix: number, row: number, count: number, source: number): void;
+  /**
+   * Allocates a matrix to load rows into. 0 when memory is exhausted or the shape does not fit the type (codes as in
+   * `matrix_bytes`; `cols` is a multiple of the type's stored block).
+   */
+  matrix_new(dtype: number, rows: number, cols: number): number;
+  /**
+   * `row_f32` for tests: writes row `row` to `out` [cols].
+   */
+  matrix_row(matrix: number, row: number, out: number): void;
+  /**
+   * Sets how finely the integer path represents this matrix's inputs: 1 plane (8 bits) or 2 (16 bits). Q8_0 always takes
+   * 16 bits.
+   */
+  matrix_set_planes(matrix: number, planes: number): void;
+  /**
+   * See `merge_tree`; `starts` 0 stands for 0, 1, 2, ...
+   */
+  merge_run(o: number, o_stride: number, lse: number, lse_stride: number, rows: number, width: number, count: number, starts: number): void;
   /**
    * Runs a multiply loop `calls` times on every thread. Kinds and products of one call: 0 the relaxed 8-bit dot with
    * 32-bit sums (786,432), 1 with 16-bit sums (786,432), 2 the f32 multiply-add (196,608), 3 the 16-bit dot (393,216).
    */
   peak_run(team: number, kind: number, calls: number): void;
   /**
+   * Chooses sums of 16 bits (1) or of 32 bits (0) in 8-bit products; results are the same.
+   */
+  product_short_sums(short: number): void;
+  /**
+   * RMSNorm of `rows` rows of `n` values.
+   */
+  rmsnorm_run(x: number, w: number, y: number, rows: number, n: number, eps: number): void;
+  /**
+   * Rotates x [tokens][heads][head_dim] at `positions` [tokens] (u32) in place; `halves` 0 or 1.
+   */
+  rope_run(x: number, positions: number, tokens: number, heads: number, head_dim: number, inverse_frequencies: number, pairs: number, halves: number, magnitude: number): void;
+  /**
    * Reads `bytes` (whole chunks of 64 KiB) once, each thread its own consecutive part.
    */
   stream_read(team: number, address: number, bytes: number): void;
+  /**
+   * y = silu(gate) * up over `n` values.
+   */
+  swiglu_run(gate: number, up: number, y: number, n: number): void;
   /**
    * Makes a team of `threads` threads; the caller starts `threads - 1` workers in `team_worker`.
    */
@@ -35,4 +126,4 @@ export interface KernelExports {
 }
 
 /** Functions whose 32-bit result is unsigned. */
-export const UNSIGNED_RESULTS: readonly (keyof KernelExports)[] = ["alloc","team_new"];
+export const UNSIGNED_RESULTS: readonly (keyof KernelExports)[] = ["alloc","alloc_untouched","inputs_new","kv_block_bytes","kv_pool_new","matrix_new","team_new"];

@@ -67,16 +67,19 @@ unsafe fn dot_i32(source: *const v128, sink: *mut v128) {
 /// The same with sums of 16 bits, widened after every 8th.
 #[inline(never)]
 unsafe fn dot_i16(source: *const v128, sink: *mut v128) {
-    let mut sums = [i32x4_splat(0); 6];
-    let a = v128_load(source);
-    for step in 0..PEAK_STEPS / 4 {
-        let b = v128_load(source.add(1 + (step & 1)));
-        for sum in sums.iter_mut() {
-            let mut short = i16x8_relaxed_dot_i8x16_i7x16(a, b);
-            for _ in 1..8 {
-                short = i16x8_add(short, i16x8_relaxed_dot_i8x16_i7x16(v128_xor(a, short), b));
+    let mut sums = [i32x4_splat(0); 4];
+    let a: [v128; 4] = std::array::from_fn(|lane| v128_load(source.add(lane)));
+    let mut b = v128_load(source);
+    for _ in 0..PEAK_STEPS * 12 / 32 {
+        let mut short = [i16x8_splat(0); 4];
+        for _ in 0..8 {
+            for (lane, sum) in short.iter_mut().enumerate() {
+                *sum = i16x8_add(*sum, i16x8_relaxed_dot_i8x16_i7x16(a[lane], b));
             }
-            *sum = i32x4_add(*sum, i32x4_extadd_pairwise_i16x8(short));
+            b = v128_xor(b, short[0]);
+        }
+        for (sum, lane) in sums.iter_mut().zip(short) {
+            *sum = i32x4_add(*sum, i32x4_extadd_pairwise_i16x8(lane));
         }
     }
     for sum in sums {
@@ -123,7 +126,7 @@ struct PeakJob {
 
 unsafe fn peak_job(_team: &Team, _thread: usize, argument: usize) {
     let job = &*(argument as *const PeakJob);
-    let source = [i32x4_splat(0x0102_0301), i32x4_splat(0x0301_0201), i32x4_splat(0x0201_0301)];
+    let source: [v128; 4] = std::array::from_fn(|lane| i32x4_splat(0x0102_0301 + lane as i32));
     let mut sink = i32x4_splat(0);
     for _ in 0..job.calls {
         let source = std::hint::black_box(source.as_ptr());
