@@ -44,7 +44,11 @@ export function checkAdmission(answer: unknown): Admission {
   return { kind, status, reason };
 }
 
-/** @throws {PolicyFault} unless there is one finite rank for each sequence. */
+/**
+ * Checks that there is one finite rank for each sequence.
+ *
+ * @throws {PolicyFault} when there is not.
+ */
 export function checkRanks(ranks: Float64Array, queue: QueueView): void {
   if (ranks.length !== queue.length) {
     throw new PolicyFault(`Cannot accept the ranks: wanted ${queue.length}, got an array of ${ranks.length}`);

@@ -58,7 +58,11 @@ export class ProgressTracker {
   }
 }
 
-/** @throws {PolicyFault} when a starving sequence waits behind a later arrival that does not starve. */
+/**
+ * Checks that nobody overtakes a starving sequence in the queue.
+ *
+ * @throws {PolicyFault} when one waits behind a later arrival that does not starve.
+ */
 export function checkRankFairness(order: Int32Array, queue: QueueView, starving: readonly boolean[]): void {
   let latestMs = -Infinity;
   for (const i of order) {
@@ -69,7 +73,9 @@ export function checkRankFairness(order: Int32Array, queue: QueueView, starving:
 }
 
 /**
- * @throws {PolicyFault} when the plan leaves out a starving running sequence in favour of one that does not starve, or
+ * Checks that a plan serves starving sequences.
+ *
+ * @throws {PolicyFault} when it leaves out a starving running sequence in favour of one that does not starve, or
  * a starving waiting one in favour of a later arrival.
  */
 export function checkPlanFairness(plan: CheckedStepPlan, queue: QueueView, starving: readonly boolean[]): void {

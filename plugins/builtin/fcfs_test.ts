@@ -1,0 +1,4 @@
+import { testSchedulerPolicy } from "../conformance.ts";
+import { fcfs } from "./fcfs.ts";
+
+testSchedulerPolicy({ plugin: fcfs });
