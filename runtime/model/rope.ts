@@ -60,14 +60,16 @@ export interface RopeInit {
 /**
  * Builds the rotary embedding of a model.
  *
- * @throws {RangeError} when a number is not finite and positive, or `dimensions` is odd.
+ * @throws {RangeError} when a number is not finite and positive, `theta` is not above 1, or `dimensions` is odd.
  */
 export function ropeConfig(init: RopeInit): RopeConfig {
   const { dimensions, theta, pairing, scaling = { kind: "none" }, divisors } = init;
   if (!Number.isInteger(dimensions) || dimensions < 2 || dimensions % 2 !== 0) {
     throw new RangeError(`Cannot build RoPE: dimensions must be even and at least 2, got ${dimensions}`);
   }
-  checkPositive("theta", theta);
+  if (!(theta > 1 && theta < Infinity)) {
+    throw new RangeError(`Cannot build RoPE: theta must be a finite number above 1, got ${theta}`);
+  }
   const pairs = dimensions / 2;
   if (divisors !== undefined && divisors.length !== pairs) {
     throw new RangeError(`Cannot build RoPE: wanted ${pairs} frequency divisors, got ${divisors.length}`);

@@ -8,11 +8,11 @@ import type { ByteSource } from "./byte_source.ts";
 import { ModelFileError } from "./model_file_error.ts";
 
 /** Largest header (metadata and tensor table); it is kept in memory. */
-export const MAX_HEADER_BYTES: number = 256 * 2 ** 20;
+export const MAX_HEADER_BYTES: number = 64 * 2 ** 20;
 /** Longest string value. */
 export const MAX_STRING_BYTES: number = 16 * 2 ** 20;
 /** Most elements in one array value. */
-export const MAX_ARRAY_ELEMENTS: number = 16 * 2 ** 20;
+export const MAX_ARRAY_ELEMENTS: number = 4 * 2 ** 20;
 /** First piece of the header that is read; the piece doubles as the header goes on. */
 const FIRST_READ_BYTES = 2 ** 20;
 
