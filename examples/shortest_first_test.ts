@@ -2,7 +2,7 @@ import { assertEquals } from "@std/assert";
 import { checkPlugin } from "../plugins/check.ts";
 import { testSchedulerPolicy } from "../plugins/conformance.ts";
 import { SchedulerHost } from "../plugins/host.ts";
-import type { QueueView } from "../plugins/types.ts";
+import { queueOf } from "../plugins/test_views.ts";
 import shortestFirst from "./shortest_first.ts";
 
 testSchedulerPolicy({ plugin: shortestFirst });
@@ -11,32 +11,16 @@ testSchedulerPolicy({
   config: { agingTokensPerSecond: 0, busyTokens: 1 },
 });
 
-/** Two sequences that arrived at 0 ms and 9,000 ms. */
-function queueOf(pending: readonly [number, number]): QueueView {
-  return {
-    length: 2,
-    id: Int32Array.of(1, 2),
-    promptTokens: Int32Array.from(pending),
-    pendingTokens: Int32Array.from(pending),
-    generatedTokens: new Int32Array(2),
-    maxTokens: Int32Array.of(10, 10),
-    priority: new Float64Array(2),
-    arrivedMs: Float64Array.of(0, 9_000),
-    blocks: new Int32Array(2),
-    preemptions: new Int32Array(2),
-    running: new Uint8Array(2),
-  };
-}
-
 Deno.test("shortestFirst.rank() puts the shorter job first unless the longer one is old", async () => {
   using host = await SchedulerHost.load(new URL("./shortest_first.ts", import.meta.url).href, {
     now: () => 10_000,
     random: () => 0,
     log: () => {},
   });
-  // The first is 9 s older, which is worth 450 tokens.
-  assertEquals([...host.rank(queueOf([1000, 500]))], [1, 0]);
-  assertEquals([...host.rank(queueOf([900, 500]))], [0, 1]);
+  const short = { id: 2, pending: 500, arrivedMs: 9_000 };
+  // 9 s more are worth 450 tokens.
+  assertEquals([...host.rank(queueOf({ id: 1, pending: 1000, arrivedMs: 0 }, short))], [1, 0]);
+  assertEquals([...host.rank(queueOf({ id: 1, pending: 900, arrivedMs: 0 }, short))], [0, 1]);
 });
 
 Deno.test("shortestFirst.admit() turns long requests away only while others wait", async () => {

@@ -5,6 +5,7 @@
  */
 import { fcfs } from "./builtin/fcfs.ts";
 import { SchedulerHost } from "./host.ts";
+import { queueOf } from "./test_views.ts";
 import type { SchedulerPlugin, StepView } from "./types.ts";
 
 /** Schedules one token of each sequence. */
@@ -18,21 +19,9 @@ const decodeAll: SchedulerPlugin = {
 };
 
 function stepOf(length: number): StepView {
-  const zeros = () => new Int32Array(length);
+  const rows = Array.from({ length }, (_, id) => ({ id, generated: 1, running: true, arrivedMs: (id * 7919) % 1000 }));
   return {
-    queue: {
-      length,
-      id: zeros().map((_, i) => i),
-      promptTokens: zeros().fill(100),
-      pendingTokens: zeros(),
-      generatedTokens: zeros().fill(1),
-      maxTokens: zeros().fill(50),
-      priority: new Float64Array(length),
-      arrivedMs: new Float64Array(length).map((_, i) => (i * 7919) % 1000),
-      blocks: zeros().fill(7),
-      preemptions: zeros(),
-      running: new Uint8Array(length).fill(1),
-    },
+    queue: queueOf(...rows),
     instance: { waiting: 0, running: length, totalBlocks: 8192, availableBlocks: 1000, blockTokens: 16 },
     tokenBudget: 512,
     maxSequences: 512,

@@ -70,11 +70,11 @@ function isUrl(specifier: string): boolean {
 
 async function fileUrl(
   path: string,
-  { directory = Deno.cwd(), refuse }: LoadOptions & {
+  { directory, refuse }: LoadOptions & {
     readonly refuse: (message: string, cause: unknown) => PluginError;
   },
 ): Promise<string> {
-  const absolute = resolve(directory, path);
+  const absolute = directory === undefined ? resolve(path) : resolve(directory, path);
   let found: Deno.FileInfo;
   try {
     found = await Deno.stat(absolute);
