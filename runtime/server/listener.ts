@@ -208,8 +208,13 @@ export class HttpListener implements AsyncDisposable {
       status: 417,
       code: "unknown_expectation",
     });
-    outgoing.writeHead(417, { "content-type": "application/json", connection: "close" });
-    outgoing.end(JSON.stringify(error.body));
+    const body = JSON.stringify(error.body);
+    outgoing.writeHead(417, {
+      "content-type": "application/json",
+      "content-length": body.length,
+      connection: "close",
+    });
+    outgoing.end(body);
   }
 
   /** Answers bytes that are not a request, unless an answer to an earlier request is on its way. */

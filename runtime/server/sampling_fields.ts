@@ -6,7 +6,7 @@
 import { z } from "zod";
 import type { SamplingParams } from "../engine/request.ts";
 import { fieldError } from "./api_error.ts";
-import type { UnservedFields } from "./body_schema.ts";
+import type { JsonSchema, UnservedFields } from "./body_schema.ts";
 import type { ServerLimits } from "./limits.ts";
 
 /** Fields of a generation request, as clients name them. */
@@ -27,8 +27,8 @@ export interface SamplingFields {
   readonly presence_penalty?: number;
   /** −2 to 2. */
   readonly frequency_penalty?: number;
-  /** Decimal token ids and what to add to their logits, −100 to 100. */
-  readonly logit_bias?: Readonly<Record<string, number>>;
+  /** Decimal token ids and what to add to their logits, −100 to 100; read by {@linkcode readSampling}. */
+  readonly logit_bias?: unknown;
   /** Seed of the random source. */
   readonly seed?: number;
   /** Continuations. */
@@ -73,6 +73,14 @@ export interface SamplingFields {
 /** Schema of every field of {@linkcode SamplingFields}. */
 export type SamplingShape = { readonly [Field in keyof SamplingFields]-?: z.ZodType<SamplingFields[Field]> };
 
+const MOST_BIAS = 100;
+
+const LOGIT_BIAS_SCHEMA: JsonSchema = {
+  type: "object",
+  propertyNames: { pattern: "^(0|[1-9][0-9]*)$" },
+  additionalProperties: { type: "number", minimum: -MOST_BIAS, maximum: MOST_BIAS },
+};
+
 /** Zod shape of {@linkcode SamplingFields}. */
 export function samplingShape(limits: ServerLimits): SamplingShape {
   const label = z.string().min(1).max(limits.labelLength).optional();
@@ -86,7 +94,7 @@ export function samplingShape(limits: ServerLimits): SamplingShape {
     repetition_penalty: z.number().gt(0).max(100).optional(),
     presence_penalty: z.number().min(-2).max(2).optional(),
     frequency_penalty: z.number().min(-2).max(2).optional(),
-    logit_bias: z.record(z.string(), z.number().min(-100).max(100)).optional(),
+    logit_bias: z.unknown().meta(LOGIT_BIAS_SCHEMA).optional(),
     seed: z.int().optional(),
     n: z.int().min(1).max(limits.choices).optional(),
     max_tokens: z.int().min(0).optional(),
@@ -199,22 +207,24 @@ export function checkTokenId(id: number, param: string, vocab: number): void {
   }
 }
 
-function readLogitBias(
-  bias: Readonly<Record<string, number>> | undefined,
-  vocab: number,
-  mostEntries: number,
-): ReadonlyMap<number, number> | undefined {
+/** Checked by hand, because a message about a key must not repeat what the client put there. */
+function readLogitBias(bias: unknown, vocab: number, mostEntries: number): ReadonlyMap<number, number> | undefined {
   if (bias === undefined) return undefined;
-  const entries = Object.entries(bias);
+  if (typeof bias !== "object" || bias === null || Array.isArray(bias)) {
+    throw fieldError("logit_bias", "expected an object");
+  }
+  const entries: [string, unknown][] = Object.entries(bias);
   if (entries.length > mostEntries) {
     throw fieldError("logit_bias", `expected at most ${mostEntries} entries, got ${entries.length}`);
   }
-  const ids = new Map<number, number>();
-  for (const [key, value] of entries) {
-    checkTokenId(/^(0|[1-9]\d*)$/.test(key) ? Number(key) : NaN, "logit_bias", vocab);
-    ids.set(Number(key), value);
-  }
-  return ids;
+  return new Map(entries.map(([key, value]) => {
+    const id = /^(0|[1-9]\d*)$/.test(key) ? Number(key) : NaN;
+    checkTokenId(id, "logit_bias", vocab);
+    if (typeof value !== "number" || !(Math.abs(value) <= MOST_BIAS)) {
+      throw fieldError("logit_bias", `expected numbers from -${MOST_BIAS} to ${MOST_BIAS}`);
+    }
+    return [id, value];
+  }));
 }
 
 function readStop(stop: string | readonly string[] | undefined, limits: ServerLimits): readonly string[] | undefined {

@@ -30,7 +30,6 @@ export async function writeResponse(
   response.headers.forEach((value, name) => outgoing.setHeader(name, value));
   const { body } = response;
   if (body === null) {
-    if (response.status !== 204 && response.status !== 304) outgoing.setHeader("content-length", 0);
     outgoing.end();
   } else if (response.headers.get("content-type") === "text/event-stream") {
     await writeStream(outgoing, body, options);
