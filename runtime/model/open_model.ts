@@ -99,22 +99,29 @@ function familyOf(
   });
 }
 
-/** SHA-256 over the headers and pieces of the tensor data at even distances. */
+/** SHA-256 over the headers and pieces of the tensor data at even distances, all of it where that is little. */
 function digest(headers: readonly Uint8Array[], tensors: readonly WeightTensor[]): string {
   const hash = createHash("sha256");
   for (const header of headers) hash.update(header);
   const total = tensors.reduce((sum, { bytes }) => sum + bytes, 0);
-  const step = Math.max(1, Math.ceil(total / SAMPLES));
+  const gap = Math.max(0, Math.ceil(total / SAMPLES) - SAMPLE_BYTES);
   const buffer = new Uint8Array(SAMPLE_BYTES);
+  // Positions count the bytes of all tensors as one stream; a piece may go on in the next tensor.
+  let position = 0;
+  let left = SAMPLE_BYTES;
   let start = 0;
-  let next = 0;
   for (const tensor of tensors) {
     const end = start + tensor.bytes;
-    while (next < end) {
-      const piece = buffer.subarray(0, Math.min(SAMPLE_BYTES, end - next));
-      tensor.readInto(piece, next - start);
+    while (position < end) {
+      const piece = buffer.subarray(0, Math.min(left, end - position));
+      tensor.readInto(piece, position - start);
       hash.update(piece);
-      next += step;
+      position += piece.length;
+      left -= piece.length;
+      if (left === 0) {
+        position += gap;
+        left = SAMPLE_BYTES;
+      }
     }
     start = end;
   }

@@ -8,7 +8,7 @@
 import type { PreTokenizer } from "./pre_tokenizers.ts";
 
 /** Most merges of a BPE vocabulary. */
-export const MAX_MERGES: number = 2 * 2 ** 20;
+export const MAX_MERGES: number = 2 ** 20;
 /** Longest piece of a SentencePiece vocabulary that merges are derived for, characters. */
 const MAX_PIECE_CHARACTERS = 256;
 

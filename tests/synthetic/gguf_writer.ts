@@ -113,7 +113,12 @@ export class ByteWriter {
   /** 64-bit integer. */
   u64(value: number | bigint): void {
     const at = this.#grow(8);
-    this.#view.setBigUint64(at, BigInt.asUintN(64, BigInt(value)), true);
+    if (typeof value === "number" && value >= 0) {
+      this.#view.setUint32(at, value % 2 ** 32, true);
+      this.#view.setUint32(at + 4, value / 2 ** 32, true);
+    } else {
+      this.#view.setBigUint64(at, BigInt.asUintN(64, BigInt(value)), true);
+    }
   }
 
   /** Length and UTF-8 bytes. */
