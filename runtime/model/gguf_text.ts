@@ -19,7 +19,7 @@ import {
 const KEY = "tokenizer.ggml.";
 
 /** Values of `tokenizer.ggml.token_type` that matter here. */
-const TOKEN_TYPE = { unknown: 2, control: 3, userDefined: 4, byte: 6 } as const;
+const TOKEN_TYPE = { unknown: 2, control: 3, userDefined: 4 } as const;
 
 /**
  * Builds the text assets of a GGUF file whose embedding has `vocab` rows.
@@ -61,13 +61,14 @@ export function ggufTextAssets(file: GgufFile, vocab: number): TextAssets {
   } else if (model === "llama") {
     const scores = file.numbers(`${KEY}scores`);
     if (scores?.length !== vocab) throw error("scores", `must have ${vocab} entries, got ${scores?.length ?? "none"}`);
-    tokenizerJson = sentencePieceTokenizer({
-      vocabulary,
-      added,
-      scores,
-      unknown: tokens[id("unknown") ?? 0],
-      spacePrefix: file.boolean(`${KEY}add_space_prefix`) ?? true,
-    });
+    const unknown = tokens[id("unknown") ?? 0];
+    const spacePrefix = file.boolean(`${KEY}add_space_prefix`) ?? true;
+    try {
+      tokenizerJson = sentencePieceTokenizer({ vocabulary, added, scores, unknown, spacePrefix });
+    } catch (cause) {
+      if (cause instanceof RangeError) throw error("tokens", `are not usable: ${cause.message}`);
+      throw cause;
+    }
     addBos = stated ?? true;
   } else {
     throw error("model", `must be "gpt2" or "llama", got ${JSON.stringify(model)}`);

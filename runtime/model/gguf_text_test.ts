@@ -8,10 +8,13 @@ import { ModelFileError } from "../weights/model_file_error.ts";
 import { ggufTextAssets } from "./gguf_text.ts";
 import type { TextAssets } from "./model.ts";
 
-type Metadata = Record<string, GgufEntry>;
+/** An undefined entry is left out of the file. */
+type Metadata = Readonly<Record<string, GgufEntry | undefined>>;
 
 function assetsOf(metadata: Metadata, vocab: number): TextAssets {
-  const entries = Object.entries(metadata).map(([key, entry]): [string, GgufEntry] => [key, entry]);
+  const entries = Object.entries(metadata).flatMap(
+    ([key, entry]): [string, GgufEntry][] => entry === undefined ? [] : [[key, entry]],
+  );
   using source = new MemorySource(writeGguf({ metadata: entries, tensors: [] }), "test.gguf");
   return ggufTextAssets(new GgufFile(source), vocab);
 }
@@ -32,11 +35,6 @@ function byteLevelMetadata(changes: Metadata = {}, vocab = MINIMUM_VOCABULARY): 
     "tokenizer.ggml.eos_token_id": u32(2),
     ...changes,
   };
-}
-
-function without(metadata: Metadata, key: string): Metadata {
-  const { [key]: _, ...rest } = metadata;
-  return rest;
 }
 
 function tokenizerOf({ tokenizerJson }: TextAssets): Tokenizer {
@@ -101,15 +99,15 @@ Deno.test("ggufTextAssets() puts BOS before prompts when the file or the kind of
   assertEquals(bosOf({}), false);
   assertEquals(bosOf({ "tokenizer.ggml.add_bos_token": { type: "bool", value: true } }), true);
   assertEquals(bosOf({ "tokenizer.ggml.pre": string("llama-bpe") }), true);
-  const stated = {
+  const stated: Metadata = {
     "tokenizer.ggml.pre": string("llama-bpe"),
     "tokenizer.ggml.add_bos_token": { type: "bool", value: false },
   };
-  assertEquals(bosOf(stated as Metadata), false);
+  assertEquals(bosOf(stated), false);
 });
 
 Deno.test("ggufTextAssets() has the ids that hold control tokens stay control where token types are absent", () => {
-  const assets = assetsOf(without(byteLevelMetadata(), "tokenizer.ggml.token_type"), MINIMUM_VOCABULARY);
+  const assets = assetsOf(byteLevelMetadata({ "tokenizer.ggml.token_type": undefined }), MINIMUM_VOCABULARY);
   assertEquals(assets.specialTokens, { "<|im_start|>": 1, "<|im_end|>": 2 });
 });
 
@@ -126,9 +124,9 @@ Deno.test("ggufTextAssets() keeps a token named __proto__", () => {
   assertEquals(Object.entries(copy.model.vocab).at(-1), ["__proto__", tokens.length]);
 });
 
-const { tokens, types, merges } = syntheticTokenizer();
+const { tokens, merges } = syntheticTokenizer();
 const BROKEN: readonly (readonly [string, Metadata, string])[] = [
-  ["no tokens", without(byteLevelMetadata(), "tokenizer.ggml.tokens"), "tokens is missing"],
+  ["no tokens", { "tokenizer.ggml.tokens": undefined }, "tokens is missing"],
   [
     "fewer tokens than embedding rows",
     { "tokenizer.ggml.tokens": strings(tokens.slice(1)) },
@@ -144,9 +142,9 @@ const BROKEN: readonly (readonly [string, Metadata, string])[] = [
     { "tokenizer.ggml.model": string("rwkv") },
     'must be "gpt2" or "llama", got "rwkv"',
   ],
-  ["no kind of vocabulary", without(byteLevelMetadata(), "tokenizer.ggml.model"), "got undefined"],
+  ["no kind of vocabulary", { "tokenizer.ggml.model": undefined }, "got undefined"],
   ["an unknown pre-tokenizer", { "tokenizer.ggml.pre": string("constructor") }, 'got "constructor"'],
-  ["no merges", without(byteLevelMetadata(), "tokenizer.ggml.merges"), "merges is missing"],
+  ["no merges", { "tokenizer.ggml.merges": undefined }, "merges is missing"],
   ["a merge of unknown tokens", { "tokenizer.ggml.merges": strings([...merges, "zq x"]) }, 'got "zq x"'],
   ["a merge into an unknown token", { "tokenizer.ggml.merges": strings(["q q"]) }, 'got "q q"'],
   ["a merge of one token", { "tokenizer.ggml.merges": strings(["the"]) }, 'got "the"'],
@@ -160,9 +158,7 @@ const BROKEN: readonly (readonly [string, Metadata, string])[] = [
 ];
 for (const [name, changes, message] of BROKEN) {
   Deno.test(`ggufTextAssets() refuses ${name}`, () => {
-    const complete = "tokenizer.ggml.eos_token_id" in changes && Object.keys(changes).length > 1;
-    const metadata = complete ? changes : byteLevelMetadata(changes);
-    assertThrows(() => assetsOf(metadata, MINIMUM_VOCABULARY), ModelFileError, message);
+    assertThrows(() => assetsOf(byteLevelMetadata(changes), MINIMUM_VOCABULARY), ModelFileError, message);
   });
 }
 
@@ -218,4 +214,16 @@ Deno.test("ggufTextAssets() refuses a SentencePiece vocabulary without a score f
     ModelFileError,
     `must have ${size} entries, got 1`,
   );
+});
+
+Deno.test("ggufTextAssets() refuses a SentencePiece vocabulary that makes millions of merges", () => {
+  // All words over two letters: every split of every word is two tokens.
+  const words = Array.from({ length: 2 ** 17 - 2 }, (_, index) => (index + 2).toString(2).slice(1));
+  const size = words.length;
+  const changes: Metadata = {
+    "tokenizer.ggml.tokens": strings(words),
+    "tokenizer.ggml.scores": { type: "array", of: "f32", value: new Float32Array(size) },
+    "tokenizer.ggml.token_type": { type: "array", of: "i32", value: new Int32Array(size).fill(1) },
+  };
+  assertThrows(() => assetsOf(sentencePieceMetadata(changes), size), ModelFileError, "wanted at most 1048576");
 });

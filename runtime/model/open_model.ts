@@ -28,17 +28,16 @@ const SAMPLE_BYTES = 4096;
  * @throws {ModelFileError} when the path is missing or is not a model that can be run.
  */
 export function openModel(path: string): OpenModel {
-  const name = basename(path);
   let directory: boolean;
   try {
     directory = statSync(path).isDirectory();
   } catch (cause) {
     throw new ModelFileError(path, { field: "path", problem: "must be a .gguf file or a model directory", cause });
   }
-  return directory ? openDirectory(path) : openGguf(path, name.replace(/\.gguf$/i, ""));
+  return directory ? openDirectory(path) : openGguf(path);
 }
 
-function openGguf(path: string, name: string): OpenModel {
+function openGguf(path: string): OpenModel {
   const source = new FileSource(path);
   try {
     const file = new GgufFile(source);
@@ -52,7 +51,7 @@ function openGguf(path: string, name: string): OpenModel {
     const family = familyOf(file.name, { field: "general.architecture", value: file.string("general.architecture") });
     const decoder = family.fromGguf(file);
     return new OpenedModel({
-      name,
+      name: basename(path).replace(/\.gguf$/i, ""),
       digest: digest([file.header], [...file.tensors.values()]),
       decoder,
       readText: () => ggufTextAssets(file, decoder.config.vocab),

@@ -36,7 +36,7 @@ Deno.test("openModel() opens a GGUF file under its stem and closes it", () => {
   });
 });
 
-Deno.test("openModel() opens a directory under its name, whatever its families are called", () => {
+Deno.test("openModel() opens a directory of each family under its name", () => {
   for (const modelType of ["llama", "mistral"]) {
     withFolder((folder) => {
       writeDirectory(folder, buildSyntheticDirectory({}, { modelType }));
@@ -99,7 +99,7 @@ const BROKEN: readonly (readonly [string, Uint8Array, string])[] = [
   ],
 ];
 for (const [name, bytes, message] of BROKEN) {
-  Deno.test(`openModel() refuses ${name} and closes it`, () => {
+  Deno.test(`openModel() refuses ${name}`, () => {
     withFolder((folder) => {
       Deno.writeFileSync(`${folder}/x.gguf`, bytes);
       assertThrows(() => openModel(`${folder}/x.gguf`), ModelFileError, message);

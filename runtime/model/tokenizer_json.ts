@@ -115,6 +115,8 @@ export function byteLevelTokenizer({ vocabulary, added, merges, preTokenizer }: 
 /**
  * A SentencePiece BPE tokenizer with byte fallback. SentencePiece merges the pair whose joined piece scores highest, so
  * every split of a piece into two becomes a merge, ranked by the piece's score.
+ *
+ * @throws {RangeError} when that makes more than {@linkcode MAX_MERGES}.
  */
 export function sentencePieceTokenizer({ vocabulary, added, scores, unknown, spacePrefix }: {
   readonly vocabulary: ReadonlyMap<string, number>;
@@ -174,6 +176,9 @@ function deriveMerges({ vocabulary, scores, excluded }: {
       const left = piece.slice(0, cut);
       const right = piece.slice(cut);
       if (vocabulary.has(left) && vocabulary.has(right)) merges.push(`${left} ${right}`);
+    }
+    if (merges.length > MAX_MERGES) {
+      throw new RangeError(`Cannot derive merges: wanted at most ${MAX_MERGES}, got ${merges.length} and more`);
     }
   }
   return merges;

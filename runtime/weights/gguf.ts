@@ -62,6 +62,8 @@ const TENSOR_TYPES: Readonly<Record<number, string>> = {
   34: "TQ1_0",
   35: "TQ2_0",
   39: "MXFP4",
+  40: "NVFP4",
+  41: "Q1_0",
 };
 
 function isDType(name: string | undefined): name is DType {

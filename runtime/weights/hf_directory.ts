@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { basename, join } from "node:path";
+import { basename, join, resolve } from "node:path";
 import { FileSource } from "./byte_source.ts";
 import { isJsonObject, JsonDocument, parseJson } from "./json_document.ts";
 import { ModelFileError } from "./model_file_error.ts";
@@ -38,7 +38,7 @@ export class HfDirectory implements Disposable {
    */
   constructor(path: string) {
     this.#path = path;
-    this.name = basename(path);
+    this.name = basename(resolve(path));
     const config = this.json("config.json");
     if (config === undefined) throw this.#error("config.json", "is missing");
     this.config = config;

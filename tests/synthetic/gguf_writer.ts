@@ -49,9 +49,9 @@ export interface GgufTensor {
 
 /** What {@linkcode writeGguf} writes. */
 export interface GgufContents {
-  /** @default {3} */
+  /** Format version. @default {3} */
   readonly version?: number;
-  /** @default {"GGUF"} */
+  /** First four bytes. @default {"GGUF"} */
   readonly magic?: string;
   /** Alignment of the tensor data; the caller states it in the metadata when it is not 32. @default {32} */
   readonly alignment?: number;

@@ -13,25 +13,25 @@ import { MINIMUM_VOCABULARY } from "./tokenizer.ts";
 
 /** Sizes and variants of a synthetic model. */
 export interface SyntheticSpec {
-  /** @default {1} */
+  /** Seed of the weights. @default {1} */
   readonly seed?: number;
-  /** @default {2} */
+  /** Transformer blocks. @default {2} */
   readonly layers?: number;
-  /** @default {64} */
+  /** Width of the residual stream. @default {64} */
   readonly hidden?: number;
-  /** @default {4} */
+  /** Query heads. @default {4} */
   readonly heads?: number;
-  /** @default {2} */
+  /** Key and value heads. @default {2} */
   readonly kvHeads?: number;
-  /** @default {16} */
+  /** Width of one head. @default {16} */
   readonly headDim?: number;
-  /** @default {96} */
+  /** Width of the MLP. @default {96} */
   readonly intermediate?: number;
   /** At least `MINIMUM_VOCABULARY`, the default. */
   readonly vocab?: number;
-  /** @default {512} */
+  /** Context length, tokens. @default {512} */
   readonly contextLength?: number;
-  /** @default {1e-5} */
+  /** Epsilon of the norms. @default {1e-5} */
   readonly normEps?: number;
   /** Whether the head is the embedding. @default {true} */
   readonly tied?: boolean;
