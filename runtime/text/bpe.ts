@@ -22,15 +22,17 @@ export class BytePairMerger {
   #heapSize = 0;
 
   /**
-   * Builds the table of rules between the ids of `vocab`. A rule that touches a text outside `vocab` is left out, which
-   * is how control tokens stay unreachable from plain text.
+   * Builds the table of rules. A rule that touches an id in `excluded` is left out, which is how control tokens stay
+   * unreachable from plain text.
    */
-  constructor(merges: BpeSpec["merges"], vocab: ReadonlyMap<string, number>) {
-    this.#rules = new RuleTable(merges.length);
-    merges.forEach(([left, right], rank) => {
-      const [a, b, joined] = [vocab.get(left), vocab.get(right), vocab.get(left + right)];
-      if (a !== undefined && b !== undefined && joined !== undefined) this.#rules.set(a, b, { rank, joined });
-    });
+  constructor(merges: BpeSpec["merges"], excluded: ReadonlySet<number>) {
+    const rules = merges.length / 3;
+    this.#rules = new RuleTable(rules);
+    for (let rank = 0; rank < rules; rank++) {
+      const left = merges[3 * rank], right = merges[3 * rank + 1], joined = merges[3 * rank + 2];
+      if (excluded.has(left) || excluded.has(right) || excluded.has(joined)) continue;
+      this.#rules.set(left, right, { rank, joined });
+    }
   }
 
   /**

@@ -15,7 +15,11 @@ export function byteCharacters(): string[] {
   return characters;
 }
 
-/** Byte value of each character of the alphabet. */
-export function characterBytes(): Map<string, number> {
-  return new Map(byteCharacters().map((character, byte) => [character, byte]));
+/** Byte value by character code; -1 for codes below the highest that stand for no byte. */
+export function characterBytes(): Int16Array {
+  const characters = byteCharacters();
+  const codes = characters.map((character) => character.charCodeAt(0));
+  const bytes = new Int16Array(Math.max(...codes) + 1).fill(-1);
+  codes.forEach((code, byte) => bytes[code] = byte);
+  return bytes;
 }

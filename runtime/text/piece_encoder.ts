@@ -19,32 +19,74 @@ export interface PieceEncoder {
 
 /** Encoder for the model of `spec`; control tokens are never among its results, except the unknown token. */
 export function createPieceEncoder(spec: TokenizerSpec): PieceEncoder {
-  const controls = new Set(spec.added.filter(({ control }) => control).map(({ id }) => id));
-  const plain = new Map([...spec.model.vocab].filter(([, id]) => !controls.has(id)));
-  if (spec.model.type === "Unigram") return new UnigramEncoder(spec, spec.model, plain);
-  return spec.byteLevel ? new ByteEncoder(spec.model, plain) : new CharacterEncoder(spec, spec.model, plain);
+  const vocabulary = new PlainVocabulary(spec);
+  if (spec.model.type === "Unigram") return new UnigramEncoder(spec.model, vocabulary);
+  return spec.byteLevel ? new ByteEncoder(spec.model, vocabulary) : new CharacterEncoder(spec.model, vocabulary);
+}
+
+/** The tokens that plain text may become. */
+class PlainVocabulary {
+  /** Ids of control tokens. */
+  readonly controls: ReadonlySet<number>;
+  readonly #ids: ReadonlyMap<string, number>;
+  readonly #byteIds: readonly (number | undefined)[];
+  /** Id of text without a token; {@linkcode NO_SYMBOL} without one. */
+  readonly unknown: number;
+  readonly #fuse: boolean;
+  readonly #utf8 = new TextEncoder();
+
+  constructor(spec: TokenizerSpec) {
+    this.controls = new Set(spec.added.filter(({ control }) => control).map(({ id }) => id));
+    this.#ids = spec.model.vocab;
+    const idOf = (byte: number) => this.#ids.get(`<0x${byte.toString(16).toUpperCase().padStart(2, "0")}>`);
+    this.#byteIds = Array.from({ length: spec.byteFallback ? 256 : 0 }, (_, byte) => idOf(byte));
+    this.unknown = spec.unknown ?? NO_SYMBOL;
+    this.#fuse = spec.fuseUnknown;
+  }
+
+  /** Id of the token `text`. */
+  idOf(text: string): number | undefined {
+    const id = this.#ids.get(text);
+    return id === undefined || this.controls.has(id) ? undefined : id;
+  }
+
+  /** Whether `id` is the token of a byte, which text never spells. */
+  isByte(id: number): boolean {
+    return this.#byteIds.includes(id);
+  }
+
+  /** Ids for text without a token: its bytes, else the unknown token; {@linkcode NO_SYMBOL} where it vanishes. */
+  idsOfUnknown(text: string, { afterUnknown }: { readonly afterUnknown: boolean }): readonly number[] {
+    const ids: number[] = [];
+    for (const byte of this.#utf8.encode(text)) {
+      const id = this.#byteIds[byte];
+      if (id === undefined) return afterUnknown && this.#fuse ? [] : [this.unknown];
+      ids.push(id);
+    }
+    return ids;
+  }
 }
 
 /** Byte-level BPE: symbols are bytes. A byte without a token vanishes. */
 class ByteEncoder implements PieceEncoder {
   readonly #merger: BytePairMerger;
+  readonly #vocabulary: PlainVocabulary;
+  readonly #ignoreMerges: boolean;
   readonly #characters = byteCharacters();
   readonly #symbolOfByte: Int32Array;
-  readonly #wholePieces: ReadonlyMap<string, number> | undefined;
   readonly #utf8 = new TextEncoder();
 
-  constructor(model: BpeSpec, plain: ReadonlyMap<string, number>) {
-    this.#merger = new BytePairMerger(model.merges, plain);
-    this.#symbolOfByte = Int32Array.from(this.#characters, (character) => plain.get(character) ?? NO_SYMBOL);
-    if (model.ignoreMerges) this.#wholePieces = plain;
+  constructor(model: BpeSpec, vocabulary: PlainVocabulary) {
+    this.#merger = new BytePairMerger(model.merges, vocabulary.controls);
+    this.#vocabulary = vocabulary;
+    this.#ignoreMerges = model.ignoreMerges;
+    this.#symbolOfByte = Int32Array.from(this.#characters, (character) => vocabulary.idOf(character) ?? NO_SYMBOL);
   }
 
   encode(piece: string, out: number[]): void {
     const bytes = this.#utf8.encode(piece);
-    if (this.#wholePieces !== undefined) {
-      let text = "";
-      for (const byte of bytes) text += this.#characters[byte];
-      const whole = this.#wholePieces.get(text);
+    if (this.#ignoreMerges) {
+      const whole = this.#vocabulary.idOf(Array.from(bytes, (byte) => this.#characters[byte]).join(""));
       if (whole !== undefined) return void out.push(whole);
     }
     const symbols = new Int32Array(bytes.length);
@@ -56,26 +98,24 @@ class ByteEncoder implements PieceEncoder {
 /** BPE over characters, as SentencePiece vocabularies have it. */
 class CharacterEncoder implements PieceEncoder {
   readonly #merger: BytePairMerger;
-  readonly #plain: ReadonlyMap<string, number>;
+  readonly #vocabulary: PlainVocabulary;
   readonly #ignoreMerges: boolean;
-  readonly #unknown: UnknownText;
 
-  constructor(spec: TokenizerSpec, model: BpeSpec, plain: ReadonlyMap<string, number>) {
-    this.#merger = new BytePairMerger(model.merges, plain);
-    this.#plain = plain;
+  constructor(model: BpeSpec, vocabulary: PlainVocabulary) {
+    this.#merger = new BytePairMerger(model.merges, vocabulary.controls);
+    this.#vocabulary = vocabulary;
     this.#ignoreMerges = model.ignoreMerges;
-    this.#unknown = new UnknownText(spec);
   }
 
   encode(piece: string, out: number[]): void {
-    const whole = this.#ignoreMerges ? this.#plain.get(piece) : undefined;
+    const whole = this.#ignoreMerges ? this.#vocabulary.idOf(piece) : undefined;
     if (whole !== undefined) return void out.push(whole);
     const symbols: number[] = [];
     let afterUnknown = false;
     for (const character of piece) {
-      const id = this.#plain.get(character);
+      const id = this.#vocabulary.idOf(character);
       if (id !== undefined) symbols.push(id);
-      else symbols.push(...this.#unknown.idsOf(character, { afterUnknown }));
+      else symbols.push(...this.#vocabulary.idsOfUnknown(character, { afterUnknown }));
       afterUnknown = id === undefined;
     }
     appendMerged(this.#merger, Int32Array.from(symbols), out);
@@ -85,19 +125,17 @@ class CharacterEncoder implements PieceEncoder {
 /** The library's unigram model. */
 class UnigramEncoder implements PieceEncoder {
   readonly #model: Unigram;
-  readonly #plain: ReadonlyMap<string, number>;
-  readonly #unknown: UnknownText;
+  readonly #vocabulary: PlainVocabulary;
 
-  constructor(spec: TokenizerSpec, model: UnigramSpec, plain: ReadonlyMap<string, number>) {
-    const reachable = (text: string) => plain.has(text) && !(spec.byteFallback && /^<0x[0-9A-Fa-f]{2}>$/.test(text));
+  constructor(model: UnigramSpec, vocabulary: PlainVocabulary) {
+    const hidden = (id: number | undefined) => id === undefined || vocabulary.isByte(id);
     // A lone surrogate occurs in no text, so a piece that begins with one is never matched.
     const vocab = model.pieces.map(([text, score], id): [string, number] => [
-      reachable(text) ? text : `\ud800${id}`,
+      hidden(vocabulary.idOf(text)) ? `\ud800${id}` : text,
       score,
     ]);
-    this.#model = new Unigram({ type: "Unigram", vocab, unk_id: spec.unknown ?? 0 }, "");
-    this.#plain = plain;
-    this.#unknown = new UnknownText(spec);
+    this.#model = new Unigram({ type: "Unigram", vocab, unk_id: Math.max(0, vocabulary.unknown) }, "");
+    this.#vocabulary = vocabulary;
   }
 
   encode(piece: string, out: number[]): void {
@@ -108,37 +146,11 @@ class UnigramEncoder implements PieceEncoder {
     }
     let afterUnknown = false;
     for (const text of this.#model.tokenize(piece)) {
-      const id = this.#plain.get(text);
-      const ids = id === undefined ? this.#unknown.idsOf(text, { afterUnknown }) : [id];
+      const id = this.#vocabulary.idOf(text);
+      const ids = id === undefined ? this.#vocabulary.idsOfUnknown(text, { afterUnknown }) : [id];
       for (const each of ids) if (each !== NO_SYMBOL) out.push(each);
       afterUnknown = id === undefined;
     }
-  }
-}
-
-/** What becomes of text that has no token: its bytes, else the unknown token, else nothing. */
-class UnknownText {
-  readonly #byteIds: readonly (number | undefined)[];
-  readonly #unknown: number;
-  readonly #fuse: boolean;
-  readonly #utf8 = new TextEncoder();
-
-  constructor(spec: TokenizerSpec) {
-    const idOf = (byte: number) => spec.model.vocab.get(`<0x${byte.toString(16).toUpperCase().padStart(2, "0")}>`);
-    this.#byteIds = Array.from({ length: spec.byteFallback ? 256 : 0 }, (_, byte) => idOf(byte));
-    this.#unknown = spec.unknown ?? NO_SYMBOL;
-    this.#fuse = spec.fuseUnknown;
-  }
-
-  /** Ids for `text`; {@linkcode NO_SYMBOL} where it vanishes. */
-  idsOf(text: string, { afterUnknown }: { readonly afterUnknown: boolean }): readonly number[] {
-    const ids: number[] = [];
-    for (const byte of this.#utf8.encode(text)) {
-      const id = this.#byteIds[byte];
-      if (id === undefined) return afterUnknown && this.#fuse ? [] : [this.#unknown];
-      ids.push(id);
-    }
-    return ids;
   }
 }
 

@@ -1,12 +1,12 @@
 /**
- * Main module of the template process. It has no permissions; it reads requests from standard input, renders them on a
+ * Main module of the template process. It reads requests from standard input, renders them on a
  * thread of its own and ends itself when a rendering takes too much processor time.
  *
  * @module
  */
 import process from "node:process";
 import { lines, writeLine } from "./line_stream.ts";
-import { TEMPLATE_CPU_MS, TEMPLATE_OUTPUT, type TemplateReply, type TemplateRequest } from "./template_protocol.ts";
+import { templateLimits, type TemplateReply, type TemplateRequest } from "./template_protocol.ts";
 // Puts the thread's module and the template library into the module cache with this one.
 import "./template_thread.ts";
 
@@ -21,18 +21,19 @@ async function main(): Promise<void> {
   reply(await ready);
   for await (const line of lines(Deno.stdin.readable)) {
     const request: TemplateRequest = JSON.parse(line);
+    const { cpuMs, output } = templateLimits(line.length);
     const answered = answer(port);
     port.postMessage(request);
     const before = process.cpuUsage();
     const watch = setInterval(() => {
       const { user, system } = process.cpuUsage(before);
-      if ((user + system) / 1000 <= TEMPLATE_CPU_MS) return;
-      reply({ kind: "overrun" });
+      if ((user + system) / 1000 <= cpuMs) return;
+      reply({ kind: "overrun", cpuMs });
       Deno.exit();
     }, WATCH_MS);
     const result = await answered;
     clearInterval(watch);
-    reply(limited(result, TEMPLATE_OUTPUT + line.length));
+    reply(limited(result, output));
   }
   thread.terminate();
   port.close();

@@ -7,7 +7,7 @@ import { fileURLToPath } from "node:url";
 import { lines } from "./line_stream.ts";
 // Puts the modules of the template process into the module cache: it may not download anything.
 import "./template_child.ts";
-import { TEMPLATE_HEAP_MIB, type TemplateReply, type TemplateRequest } from "./template_protocol.ts";
+import { TEMPLATE_HEAP_MIB, templateLimits, type TemplateReply, type TemplateRequest } from "./template_protocol.ts";
 
 /** Time that the process may take to start, milliseconds. */
 const START_MS = 10_000;
@@ -22,13 +22,18 @@ export class ProcessEndedError extends Error {
   override readonly name = "ProcessEndedError";
 }
 
-/** A running template process. It has no permissions, a capped heap, and does not keep this process alive. */
+/**
+ * A running template process. It may read one file, its own second module, and nothing else; its heap is capped; and it
+ * does not keep this process alive.
+ */
 export class TemplateProcess implements AsyncDisposable {
   readonly #child: Deno.ChildProcess;
   readonly #input: WritableStreamDefaultWriter<Uint8Array>;
   readonly #replies: AsyncGenerator<string, void, void>;
+  #disposed = false;
 
-  private constructor(child: Deno.ChildProcess) {
+  /** Takes over a process that runs the template module; {@linkcode TemplateProcess.start} starts one. */
+  constructor(child: Deno.ChildProcess) {
     this.#child = child;
     this.#input = child.stdin.getWriter();
     this.#replies = lines(child.stdout, { maxLength: MAX_REPLY });
@@ -47,6 +52,7 @@ export class TemplateProcess implements AsyncDisposable {
       await process.#receive(START_MS);
       return process;
     } catch (error) {
+      process.#kill();
       const problem = await new Response(process.#child.stderr).text();
       await process[Symbol.asyncDispose]();
       throw new Error(`Cannot start template process: ${problem.trim() || String(error)}`, { cause: error });
@@ -56,20 +62,22 @@ export class TemplateProcess implements AsyncDisposable {
   /**
    * Sends a request and waits for the answer; only one may be under way.
    *
-   * @throws {ProcessEndedError} when the process ended, or was ended because `timeoutMs` had passed.
+   * @param options.wallMs Time the answer may take, milliseconds. Default: by the length of the request.
+   * @throws {ProcessEndedError} when the process ended, or was ended because the time was over.
    */
-  async exchange(request: TemplateRequest, { timeoutMs }: { readonly timeoutMs: number }): Promise<TemplateReply> {
-    const bytes = new TextEncoder().encode(`${JSON.stringify(request)}\n`);
+  async exchange(request: TemplateRequest, options: { readonly wallMs?: number } = {}): Promise<TemplateReply> {
+    const line = JSON.stringify(request);
     const [, reply] = await Promise.all([
       // A process that ends while it is written to shows in the reply.
-      this.#input.write(bytes).catch(() => {}),
-      this.#receive(timeoutMs),
+      this.#input.write(new TextEncoder().encode(`${line}\n`)).catch(() => {}),
+      this.#receive(options.wallMs ?? templateLimits(line.length).wallMs),
     ]);
     return reply;
   }
 
   /** Ends the process. */
   async [Symbol.asyncDispose](): Promise<void> {
+    this.#disposed = true;
     this.#kill();
     this.#child.ref();
     await this.#child.status;
@@ -80,6 +88,7 @@ export class TemplateProcess implements AsyncDisposable {
 
   async #receive(timeoutMs: number): Promise<TemplateReply> {
     let late = false;
+    this.#child.ref();
     const timer = setTimeout(() => {
       late = true;
       this.#kill();
@@ -89,10 +98,11 @@ export class TemplateProcess implements AsyncDisposable {
       if (value !== undefined) return JSON.parse(value);
     } finally {
       clearTimeout(timer);
+      if (!this.#disposed) this.#child.unref();
     }
     throw new ProcessEndedError(
       late
-        ? `wanted at most ${timeoutMs} ms, it took more`
+        ? `wanted at most ${Math.round(timeoutMs)} ms, it took more`
         : `its process ended, it may have wanted more than ${TEMPLATE_HEAP_MIB} MiB`,
     );
   }
@@ -122,8 +132,12 @@ function spawn(): Deno.ChildProcess {
       "--no-prompt",
       "--no-lock",
       "--cached-only",
+      "--node-modules-dir=none",
       // A thread's module is read with the permissions of its process.
-      ...local ? ["--no-remote", `--allow-read=${fileURLToPath(thread).replaceAll(",", ",,")}`] : [],
+      ...local
+        ? ["--no-remote", `--allow-read=${fileURLToPath(thread).replaceAll(",", ",,")}`]
+        // The project around the caller does not matter to a package from a registry.
+        : ["--no-config"],
       `--v8-flags=--max-old-space-size=${TEMPLATE_HEAP_MIB}`,
       main.href,
     ],

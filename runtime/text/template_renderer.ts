@@ -6,7 +6,7 @@
  */
 import { TemplateError } from "./codec.ts";
 import { ProcessEndedError, TemplateProcess } from "./template_process.ts";
-import { TEMPLATE_CPU_MS, TEMPLATE_WALL_MS, type TemplateReply, type TemplateRequest } from "./template_protocol.ts";
+import type { TemplateReply, TemplateRequest } from "./template_protocol.ts";
 
 /** Renders templates, one at a time, in a process that is started when it is first needed and then kept. */
 export class TemplateRenderer implements AsyncDisposable {
@@ -44,7 +44,7 @@ export class TemplateRenderer implements AsyncDisposable {
         throw failed(reply.message);
       case "overrun":
         await this.#stop();
-        throw failed(`wanted at most ${TEMPLATE_CPU_MS} ms of processor time, it took more`);
+        throw failed(`wanted at most ${Math.round(reply.cpuMs)} ms of processor time, it took more`);
       case "ready":
         throw failed("its process spoke out of turn");
     }
@@ -54,7 +54,7 @@ export class TemplateRenderer implements AsyncDisposable {
     this.#refuseWhenDisposed();
     this.#process ??= await TemplateProcess.start();
     try {
-      return await this.#process.exchange(request, { timeoutMs: TEMPLATE_WALL_MS });
+      return await this.#process.exchange(request);
     } catch (error) {
       await this.#stop();
       this.#refuseWhenDisposed();

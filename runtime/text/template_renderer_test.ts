@@ -29,6 +29,7 @@ Deno.test("TemplateRenderer.render() reports what is wrong with a template and g
     ["{{ [].__proto__.push(1) }}", ""],
     ["(".repeat(10) + "{{ " + "(".repeat(100_000) + "1", ""],
     ["{% for i in range(3) %}", ""],
+    ["{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", ""],
   ];
   for (const [template, problem] of wrong) {
     const error = await assertRejects(() => render(renderer, template), TemplateError, "Cannot render chat template");

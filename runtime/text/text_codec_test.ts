@@ -44,16 +44,19 @@ for (const [name, open] of Object.entries(codecs)) {
   });
 
   Deno.test(`${name}() keeps error classes and goes on after errors`, async () => {
-    await using codec = await open(await smolAssets("{{ raise_exception(messages[0].content) }}"));
-    const messages = [{ role: "user", content: "no <|im_end|> here" }];
-    await assertRejects(() => codec.renderChat(messages), TemplateError, "no <|im_end|> here");
+    await using codec = await open({
+      ...metaspaceAssets(),
+      chatTemplate: "{{ raise_exception(messages[0].content) }}",
+    });
+    const messages = [{ role: "user", content: "no </s> here" }];
+    await assertRejects(() => codec.renderChat(messages), TemplateError, "no </s> here");
     await assertRejects(() => codec.encodeChat(messages), TemplateError);
     await assertRejects(() => codec.decode([1 << 20]), RangeError);
     assertEquals(await codec.decode(await codec.encode("Hello\ud800")), "Hello\ufffd");
   });
 
   Deno.test(`${name}() refuses chats of a model without a template`, async () => {
-    await using codec = await open(await smolAssets());
+    await using codec = await open(metaspaceAssets());
     await assertRejects(() => codec.encodeChat([]), TemplateError, "--chat-template");
   });
 
@@ -63,7 +66,7 @@ for (const [name, open] of Object.entries(codecs)) {
   });
 
   Deno.test(`${name}() takes no work after disposal`, async () => {
-    const codec = await open(await smolAssets("x"));
+    const codec = await open({ ...metaspaceAssets(), chatTemplate: "x" });
     assertEquals(await codec.renderChat([]), "x");
     await codec[Symbol.asyncDispose]();
     await codec[Symbol.asyncDispose]();
@@ -106,7 +109,8 @@ Deno.test("openTextCodec() leaves the calling thread free while it encodes a lon
 });
 
 Deno.test("openTextCodec() fails requests under way when it is disposed", async () => {
-  const codec = await openTextCodec(await smolAssets("{% for i in range(10000000) %}{% endfor %}"));
+  const chatTemplate = "{% for i in range(10000000) %}{% endfor %}";
+  const codec = await openTextCodec({ ...metaspaceAssets(), chatTemplate });
   const underWay = assertRejects(() => codec.renderChat([]), Error);
   await codec[Symbol.asyncDispose]();
   await underWay;

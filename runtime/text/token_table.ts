@@ -31,13 +31,13 @@ export function buildTokenTable(spec: TokenizerSpec): TokenTable {
 
 function byteLevelBytes(): (text: string) => Uint8Array {
   const encoder = new TextEncoder();
-  const byteOf = characterBytes();
+  const byteOfCode = characterBytes();
   return (text) => {
     const bytes = new Uint8Array(text.length);
     for (let i = 0; i < text.length; i++) {
-      const byte = byteOf.get(text[i]);
+      const byte = byteOfCode[text.charCodeAt(i)];
       // A token outside the alphabet was added to the vocabulary as plain text.
-      if (byte === undefined) return encoder.encode(text);
+      if (byte === undefined || byte < 0) return encoder.encode(text);
       bytes[i] = byte;
     }
     return bytes;

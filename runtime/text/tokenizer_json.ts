@@ -35,8 +35,8 @@ export interface BpeSpec {
   readonly type: "BPE";
   /** Ids by text, control tokens included. */
   readonly vocab: ReadonlyMap<string, number>;
-  /** Pairs of token texts, the first rule is applied first. */
-  readonly merges: readonly (readonly [string, string])[];
+  /** Left id, right id and joined id of each rule, the first rule is applied first. */
+  readonly merges: Int32Array;
   /** Whether a piece that is a token itself is taken without applying the rules. */
   readonly ignoreMerges: boolean;
 }
@@ -96,11 +96,17 @@ function stringAt(value: unknown, where: string): string {
   return value;
 }
 
+function isTokenId(value: unknown): value is number {
+  return typeof value === "number" && Number.isInteger(value) && value >= 0 && value < MAX_TOKEN_ID;
+}
+
+function wrongId(value: unknown, where: string): RangeError {
+  return new RangeError(`Cannot read tokenizer: wanted ${where} in [0, ${MAX_TOKEN_ID}), got ${String(value)}`);
+}
+
 function idAt(value: unknown, where: string): number {
-  if (!Number.isInteger(value) || Number(value) < 0 || Number(value) >= MAX_TOKEN_ID) {
-    throw new RangeError(`Cannot read tokenizer: wanted ${where} in [0, ${MAX_TOKEN_ID}), got ${String(value)}`);
-  }
-  return Number(value);
+  if (!isTokenId(value)) throw wrongId(value, where);
+  return value;
 }
 
 /**
@@ -191,31 +197,35 @@ function readBpe(model: JsonNode): BpeSpec {
   const vocab = new Map<string, number>();
   const taken = new Set<number>();
   for (const [text, id] of Object.entries(optionalNode(model.vocab, "model.vocab") ?? {})) {
-    if (taken.has(idAt(id, `id of token ${JSON.stringify(text)}`))) {
-      throw new RangeError(`Cannot read tokenizer: id ${String(id)} belongs to two tokens`);
-    }
-    taken.add(Number(id));
-    vocab.set(text, Number(id));
+    if (!isTokenId(id)) throw wrongId(id, `id of token ${JSON.stringify(text)}`);
+    if (taken.has(id)) throw new RangeError(`Cannot read tokenizer: id ${id} belongs to two tokens`);
+    taken.add(id);
+    vocab.set(text, id);
   }
   if (vocab.size === 0) throw new RangeError("Cannot read tokenizer: the vocabulary is empty");
   const rules = arrayOf(model.merges ?? [], "model.merges");
   if (rules.length > MAX_MERGES) {
     throw new RangeError(`Cannot read tokenizer: wanted at most ${MAX_MERGES} merges, got ${rules.length}`);
   }
-  const merges = rules.map((rule, rank) => readMerge(rule, rank, vocab));
+  const merges = new Int32Array(3 * rules.length);
+  const idOf = (text: string, rank: number): number => {
+    const id = vocab.get(text);
+    if (id !== undefined) return id;
+    throw new RangeError(`Cannot read tokenizer: merge ${rank} names ${JSON.stringify(text)}, which is no token`);
+  };
+  for (let rank = 0; rank < rules.length; rank++) {
+    const [left, right] = readMerge(rules[rank], rank);
+    merges[3 * rank] = idOf(left, rank);
+    merges[3 * rank + 1] = idOf(right, rank);
+    merges[3 * rank + 2] = idOf(left + right, rank);
+  }
   return { type: "BPE", vocab, merges, ignoreMerges: model.ignore_merges === true };
 }
 
-function readMerge(rule: unknown, rank: number, vocab: ReadonlyMap<string, number>): readonly [string, string] {
-  const parts = typeof rule === "string" ? rule.split(" ") : arrayOf(rule, `model.merges[${rank}]`);
-  const [left, right] = parts;
-  if (parts.length !== 2 || typeof left !== "string" || typeof right !== "string") {
+function readMerge(rule: unknown, rank: number): readonly [string, string] {
+  const [left, right, extra] = typeof rule === "string" ? rule.split(" ") : Array.isArray(rule) ? rule : [];
+  if (typeof left !== "string" || typeof right !== "string" || extra !== undefined) {
     throw new TypeError(`Cannot read tokenizer: wanted merge ${rank} to be two texts, got ${JSON.stringify(rule)}`);
-  }
-  for (const text of [left, right, left + right]) {
-    if (!vocab.has(text)) {
-      throw new RangeError(`Cannot read tokenizer: merge ${rank} names ${JSON.stringify(text)}, which is no token`);
-    }
   }
   return [left, right];
 }

@@ -176,6 +176,20 @@ Deno.test("Tokenizer.encode() handles unigram vocabularies", () => {
   assertThrows(() => tokenizer.encode("a".repeat(100_000)), RangeError, "characters without a space");
 });
 
+Deno.test("Tokenizer.encode() takes a whole piece as one token where the file says so", () => {
+  const json = {
+    added_tokens: [{ id: 4, content: "ac", special: true }],
+    pre_tokenizer: { type: "ByteLevel" },
+    model: { type: "BPE", ignore_merges: true, vocab: { a: 0, b: 1, c: 2, "Ġab": 3, ac: 4, "Ġ": 5 }, merges: [] },
+  };
+  const assets: TextAssets = { tokenizerJson: json, specialTokens: {}, addBos: false, eos: [] };
+  assertEquals([...new Tokenizer(assets).encode("ab ab")], [0, 1, 3]);
+  // A control token is no exception.
+  assertEquals([...new Tokenizer(assets).encode("ac")], [0, 2]);
+  const merging = { ...json, model: { ...json.model, ignore_merges: false } };
+  assertEquals([...new Tokenizer({ ...assets, tokenizerJson: merging }).encode(" ab")], [5, 0, 1]);
+});
+
 Deno.test("Tokenizer.decode() refuses ids outside the vocabulary", async () => {
   const tokenizer = new Tokenizer(await smolAssets());
   for (const id of [-1, 49152, 1.5, NaN]) assertThrows(() => tokenizer.decode([1, id]), RangeError, "at position 1");
