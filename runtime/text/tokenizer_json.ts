@@ -223,9 +223,12 @@ function readBpe(model: JsonNode): BpeSpec {
 }
 
 function readMerge(rule: unknown, rank: number): readonly [string, string] {
-  const [left, right, extra] = typeof rule === "string" ? rule.split(" ") : Array.isArray(rule) ? rule : [];
-  if (typeof left !== "string" || typeof right !== "string" || extra !== undefined) {
-    throw new TypeError(`Cannot read tokenizer: wanted merge ${rank} to be two texts, got ${JSON.stringify(rule)}`);
+  if (typeof rule === "string") {
+    const space = rule.indexOf(" ", 1);
+    if (space > 0) return [rule.slice(0, space), rule.slice(space + 1)];
+  } else if (Array.isArray(rule) && rule.length === 2) {
+    const [left, right] = rule;
+    if (typeof left === "string" && typeof right === "string") return [left, right];
   }
-  return [left, right];
+  throw new TypeError(`Cannot read tokenizer: wanted merge ${rank} to be two texts, got ${JSON.stringify(rule)}`);
 }
