@@ -86,7 +86,12 @@ export class StepScheduler {
           `(the device's step of ${maxStepTokens} tokens and ${maxLogitRows} rows), got ${maxBatch}`,
       );
     }
-    this.#options = { prefixCache: true, starvationMs: 30_000, maxPreemptions: 3, ...options };
+    this.#options = {
+      ...options,
+      prefixCache: options.prefixCache ?? true,
+      starvationMs: options.starvationMs ?? 30_000,
+      maxPreemptions: options.maxPreemptions ?? 3,
+    };
     this.#pool = options.pool;
     this.#tables = new BlockTables(options.pool, {
       blockTokens: options.blockTokens,

@@ -86,8 +86,13 @@ export class Engine {
    * positive integer.
    */
   constructor(options: EngineOptions) {
-    const defaults = { now: () => performance.now(), random: Math.random, maxQueue: 512, prefixCache: true };
-    this.#options = { ...defaults, ...options };
+    this.#options = {
+      ...options,
+      now: options.now ?? (() => performance.now()),
+      random: options.random ?? Math.random,
+      maxQueue: options.maxQueue ?? 512,
+      prefixCache: options.prefixCache ?? true,
+    };
     const { device, policy, maxModelLen, maxBatch, now, prefixCache } = this.#options;
     if (!Number.isInteger(maxModelLen) || maxModelLen < 1) {
       throw new RangeError(`Cannot make an engine: wanted maxModelLen of 1 or more, got ${maxModelLen}`);

@@ -1,0 +1,67 @@
+/**
+ * Opens everything an engine stands on.
+ *
+ * @module
+ */
+import { SchedulerHost } from "../../plugins/host.ts";
+import type { Device } from "../device/device.ts";
+import { kvBlocks } from "../device/kv_size.ts";
+import { openDevice } from "../device/open_device.ts";
+import { openModel } from "../model/open_model.ts";
+import { Engine } from "./engine.ts";
+import type { EngineText, OpenEngineOptions } from "./engine_protocol.ts";
+
+/** What {@linkcode assembleEngine} needs besides the options. */
+export interface AssemblyContext {
+  /** What the engine needs of the tokenizer; awaited after the weights are loaded. */
+  readonly text: EngineText | Promise<EngineText>;
+  /** Takes a line of the policy's log. */
+  readonly log: (message: string) => void;
+}
+
+/** An engine and what it stands on. */
+export interface AssembledEngine extends Disposable {
+  /** The engine. */
+  readonly engine: Engine;
+  /** Its device, released on dispose. */
+  readonly device: Device;
+}
+
+/**
+ * Opens model, device and policy and puts an engine on them. The caller disposes of it.
+ *
+ * @throws {ModelFileError} when the model cannot be read.
+ * @throws {PluginError} when the policy cannot be loaded.
+ * @throws {RangeError} when sizes contradict each other or do not fit.
+ */
+export async function assembleEngine(options: OpenEngineOptions, context: AssemblyContext): Promise<AssembledEngine> {
+  const now = () => performance.now();
+  using opened = new DisposableStack();
+  const policy = opened.use(
+    await SchedulerHost.load(options.scheduler ?? "builtin:fcfs", {
+      config: options.schedulerOptions,
+      now,
+      random: Math.random,
+      log: context.log,
+    }),
+  );
+  using model = openModel(options.modelPath);
+  const { kvType = "f16", blockTokens = 16 } = options.device ?? {};
+  const { kvBytes, kvTokens } = options;
+  const blocks = kvBlocks(model.config, { kvBytes, kvTokens, kvType, blockTokens });
+  const device = opened.use(await openDevice(model, { ...options.device, kvType, blockTokens, blocks }));
+  const engine = new Engine({
+    device,
+    policy,
+    ...await context.text,
+    maxModelLen: options.maxModelLen ?? Math.min(model.config.contextLength, blocks * blockTokens),
+    maxBatch: options.maxBatch ?? Math.min(32, device.info.maxStepTokens, device.info.maxLogitRows),
+    modelName: options.modelName ?? model.name,
+    modelDigest: model.digest,
+    now,
+    maxQueue: options.maxQueue,
+    prefixCache: options.prefixCache,
+  });
+  const kept = opened.move();
+  return { engine, device, [Symbol.dispose]: () => kept.dispose() };
+}

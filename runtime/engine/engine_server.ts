@@ -1,0 +1,166 @@
+/**
+ * Runs an engine behind a port.
+ *
+ * @module
+ */
+import { setImmediate } from "node:timers";
+import type { Engine } from "./engine.ts";
+import type { AssembledEngine, AssemblyContext } from "./assemble_engine.ts";
+import {
+  type EngineCommand,
+  type EngineReply,
+  type EngineText,
+  type EngineWorkerStart,
+  errorParts,
+  type KeyedEvent,
+  type OpenEngineOptions,
+} from "./engine_protocol.ts";
+
+/** Commands to an engine that is open. */
+export type ServedCommand = Exclude<EngineCommand, { kind: "text" }>;
+
+/** What a server talks through. */
+export interface EngineServerLink {
+  /** Sends a reply; works without a turn of the event loop. */
+  readonly send: (reply: EngineReply) => void;
+  /** Commands posted so far, see `EngineWorkerStart.posted`. */
+  readonly posted: Int32Array;
+  /** Commands taken in before the engine was open. */
+  readonly taken: number;
+}
+
+/** Opens what a Worker serves. */
+export type EngineAssembler = (options: OpenEngineOptions, context: AssemblyContext) => Promise<AssembledEngine>;
+
+/**
+ * Life of an engine Worker: opens an engine, says so, and serves it until `close`. What cannot be opened and what breaks
+ * the engine goes to the owner as `failed`; nothing is served after that.
+ */
+export async function serveEngine(start: EngineWorkerStart, assemble: EngineAssembler): Promise<void> {
+  const { options, port } = start;
+  const send = (reply: EngineReply) => port.postMessage(reply);
+  const text = Promise.withResolvers<EngineText>();
+  let server: EngineServer | undefined;
+  port.onmessage = ({ data: command }: MessageEvent<EngineCommand>) => {
+    if (command.kind === "text") text.resolve(command.text);
+    else server?.take(command);
+  };
+  try {
+    using assembled = await assemble(options, { text: text.promise, log: (message) => send({ kind: "log", message }) });
+    // The one command before that is the text.
+    server = new EngineServer(assembled.engine, { send, posted: new Int32Array(start.posted), taken: 1 });
+    send({ kind: "opened", info: assembled.engine.info });
+    await server.run();
+  } catch (error) {
+    send({ kind: "failed", error: errorParts(error) });
+    return;
+  }
+  send({ kind: "closed" });
+}
+
+/**
+ * Runs steps back to back and sends the events of each step in one message. Commands are taken in when the event loop
+ * turns: it does so while the engine is idle, and between two steps only when a command waits.
+ */
+export class EngineServer {
+  readonly #engine: Engine;
+  readonly #link: EngineServerLink;
+  readonly #ids = new Map<number, string>();
+  #taken: number;
+  #outbox: KeyedEvent[] = [];
+  #wake: (() => void) | undefined;
+  #failure: { readonly error: unknown } | undefined;
+  #closed = false;
+
+  /** Serves `engine`, which nobody else may step. */
+  constructor(engine: Engine, link: EngineServerLink) {
+    this.#engine = engine;
+    this.#link = link;
+    this.#taken = link.taken;
+  }
+
+  /** Takes a command in. */
+  take(command: ServedCommand): void {
+    this.#taken++;
+    try {
+      this.#handle(command);
+      this.#flush();
+    } catch (error) {
+      // Thrown from here it would be noticed only when the engine is idle.
+      this.#failure = { error };
+    }
+    this.#wake?.();
+  }
+
+  /**
+   * Serves until `close`, which cancels what is live.
+   *
+   * @throws {Error} when the engine breaks one of its invariants: it can be used no more.
+   */
+  async run(): Promise<void> {
+    while (!this.#closed) {
+      if (this.#failure !== undefined) throw this.#failure.error;
+      if (this.#engine.busy) {
+        if (!this.#engine.step()) throw new Error("Engine is broken: requests are live, none can run");
+        this.#flush();
+        // A turn takes in about one command.
+        for (let turns = this.#waitingCommands; turns > 0; turns--) await turn();
+      } else {
+        this.#engine.checkIntegrity();
+        await new Promise<void>((resolve) => this.#wake = resolve);
+        this.#wake = undefined;
+      }
+    }
+  }
+
+  /** Commands posted and not taken in; both counters wrap. */
+  get #waitingCommands(): number {
+    return (Atomics.load(this.#link.posted, 0) - this.#taken) | 0;
+  }
+
+  #handle(command: ServedCommand): void {
+    switch (command.kind) {
+      case "add":
+        this.#add(command);
+        break;
+      case "cancel": {
+        const id = this.#ids.get(command.key);
+        if (id !== undefined) this.#engine.cancel(id);
+        break;
+      }
+      case "stats":
+        this.#link.send({ kind: "stats", call: command.call, stats: this.#engine.stats() });
+        break;
+      case "close":
+        this.#closed = true;
+        for (const id of [...this.#ids.values()]) this.#engine.cancel(id);
+        break;
+      default:
+        command satisfies never;
+    }
+  }
+
+  #add({ key, request }: Extract<EngineCommand, { kind: "add" }>): void {
+    try {
+      this.#engine.add(request, (event) => {
+        if (event.kind === "end") this.#ids.delete(key);
+        this.#outbox.push({ key, event });
+      });
+      this.#ids.set(key, request.id);
+    } catch (error) {
+      this.#link.send({ kind: "rejected", key, error: errorParts(error) });
+    }
+  }
+
+  #flush(): void {
+    if (this.#outbox.length === 0) return;
+    const events = this.#outbox;
+    this.#outbox = [];
+    this.#link.send({ kind: "events", events });
+  }
+}
+
+/** One turn of the event loop, in which a posted command is taken in. */
+function turn(): Promise<void> {
+  return new Promise((resolve) => setImmediate(resolve));
+}

@@ -1,0 +1,204 @@
+/**
+ * An engine on a thread of its own.
+ *
+ * @module
+ */
+import {
+  type EngineCommand,
+  type EngineReply,
+  type EngineText,
+  type EngineWorkerStart,
+  errorFromParts,
+  type OpenEngineOptions,
+} from "./engine_protocol.ts";
+import type { EngineHandle, EngineInfo, EngineRequest, EngineStats, RequestEvent } from "./request.ts";
+import { RequestStream } from "./request_stream.ts";
+
+/** How long the Worker may take to end its requests and its device before it is stopped without, ms. */
+const CLOSE_MS = 5_000;
+
+/** What {@linkcode openEngine} needs besides the options. */
+export interface OpenEngineContext {
+  /** What the engine needs of the tokenizer; may come later than the weights. */
+  readonly text: EngineText | Promise<EngineText>;
+  /** Takes a line of the policy's log. @default {drops it} */
+  readonly log?: (message: string) => void;
+}
+
+/**
+ * Starts a Worker, opens model, device and policy in it and runs an engine there. Model and tokenizer load at the same
+ * time when `text` is a promise.
+ *
+ * When the Worker dies, every live request ends with the error `engine_failed`, and later calls reject.
+ *
+ * @throws {Error} what the Worker could not open, by its class name: `ModelFileError`, `PluginError`, `RangeError`, …
+ */
+export async function openEngine(options: OpenEngineOptions, context: OpenEngineContext): Promise<EngineHandle> {
+  const worker = new Worker(new URL("./engine_worker.ts", import.meta.url), { type: "module", name: "engine" });
+  return await connectEngine(worker, { ...context, options });
+}
+
+/**
+ * Opens an engine in a Worker that runs `serveEngine`. The handle ends the Worker.
+ *
+ * @throws {Error} what the Worker could not open.
+ */
+export async function connectEngine(
+  worker: Worker,
+  context: OpenEngineContext & { readonly options: OpenEngineOptions },
+): Promise<EngineHandle> {
+  const { options, text, log = () => {} } = context;
+  const { port1: port, port2 } = new MessageChannel();
+  const posted = new SharedArrayBuffer(Int32Array.BYTES_PER_ELEMENT);
+  const failed = Promise.withResolvers<never>();
+  worker.onerror = (event) => {
+    event.preventDefault();
+    failed.reject(new Error(`Cannot open the engine: its worker failed: ${event.message}`));
+  };
+  const opened = new Promise<EngineInfo>((resolve, reject) => {
+    port.onmessage = ({ data: reply }: MessageEvent<EngineReply>) => {
+      if (reply.kind === "opened") resolve(reply.info);
+      else if (reply.kind === "failed") reject(errorFromParts(reply.error));
+      else if (reply.kind === "log") log(reply.message);
+    };
+  });
+  try {
+    worker.postMessage({ options, port: port2, posted } satisfies EngineWorkerStart, [port2]);
+    const link = { worker, port, posted: new Int32Array(posted), log };
+    const sent = Promise.resolve(text).then((text) => post(link, { kind: "text", text }));
+    const [info] = await Promise.race([Promise.all([opened, sent]), failed.promise]);
+    return new WorkerEngine(info, link);
+  } catch (error) {
+    port.close();
+    worker.terminate();
+    throw error;
+  }
+}
+
+/** The owner's end of an engine Worker. */
+interface WorkerLink {
+  readonly worker: Worker;
+  readonly port: MessagePort;
+  readonly posted: Int32Array;
+  readonly log: (message: string) => void;
+}
+
+/** Sends a command and counts it, so that a busy Worker looks for it. */
+function post({ port, posted }: WorkerLink, command: EngineCommand): void {
+  port.postMessage(command);
+  Atomics.add(posted, 0, 1);
+}
+
+class WorkerEngine implements EngineHandle {
+  readonly info: EngineInfo;
+  readonly #link: WorkerLink;
+  readonly #streams = new Map<number, RequestStream>();
+  readonly #calls = new Map<number, PromiseWithResolvers<EngineStats>>();
+  readonly #closed = Promise.withResolvers<void>();
+  #lastKey = 0;
+  #closing: Promise<void> | undefined;
+  /** Why no more is asked of the Worker. */
+  #ended: Error | undefined;
+
+  constructor(info: EngineInfo, link: WorkerLink) {
+    this.info = info;
+    this.#link = link;
+    link.port.onmessage = ({ data }: MessageEvent<EngineReply>) => this.#take(data);
+    link.worker.onerror = (event) => {
+      event.preventDefault();
+      this.#end(brokenEngine(event.message));
+    };
+  }
+
+  generate(request: EngineRequest, options: { readonly signal?: AbortSignal } = {}): AsyncIterable<RequestEvent> {
+    const key = ++this.#lastKey;
+    const stream: RequestStream = new RequestStream(request, {
+      start: () => {
+        this.#post({ kind: "add", key, request });
+        this.#streams.set(key, stream);
+      },
+      cancel: () => {
+        if (this.#ended === undefined) this.#post({ kind: "cancel", key });
+      },
+      close: () => this.#streams.delete(key),
+      now: () => performance.now(),
+      signal: options.signal,
+    });
+    return stream;
+  }
+
+  stats(): Promise<EngineStats> {
+    return Promise.try(() => {
+      const call = ++this.#lastKey;
+      const answer = Promise.withResolvers<EngineStats>();
+      this.#post({ kind: "stats", call });
+      this.#calls.set(call, answer);
+      return answer.promise;
+    });
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    this.#closing ??= this.#close();
+    return this.#closing;
+  }
+
+  async #close(): Promise<void> {
+    if (this.#ended === undefined) {
+      this.#post({ kind: "close" });
+      this.#ended = new ReferenceError("Cannot use the engine: it is disposed");
+      const timer = setTimeout(() => this.#closed.resolve(), CLOSE_MS);
+      await this.#closed.promise;
+      clearTimeout(timer);
+      this.#end(this.#ended);
+    }
+    this.#link.port.close();
+    this.#link.worker.terminate();
+  }
+
+  #post(command: EngineCommand): void {
+    if (this.#ended !== undefined) throw this.#ended;
+    post(this.#link, command);
+  }
+
+  #take(reply: EngineReply): void {
+    switch (reply.kind) {
+      case "events":
+        for (const { key, event } of reply.events) this.#streams.get(key)?.push(event);
+        break;
+      case "rejected":
+        this.#streams.get(reply.key)?.fail(errorFromParts(reply.error));
+        break;
+      case "stats":
+        this.#calls.get(reply.call)?.resolve(reply.stats);
+        this.#calls.delete(reply.call);
+        break;
+      case "log":
+        this.#link.log(reply.message);
+        break;
+      case "closed":
+        this.#closed.resolve();
+        break;
+      case "failed":
+        this.#end(brokenEngine(reply.error.message));
+        break;
+      case "opened":
+        break;
+      default:
+        reply satisfies never;
+    }
+  }
+
+  /** Ends everything that waits for the Worker. */
+  #end(error: Error): void {
+    this.#ended = error;
+    this.#closed.resolve();
+    const { message } = error;
+    for (const stream of [...this.#streams.values()]) stream.abort({ message, code: "engine_failed", status: 500 });
+    for (const call of this.#calls.values()) call.reject(error);
+    this.#calls.clear();
+  }
+}
+
+function brokenEngine(reason: string): Error {
+  return new Error(`Cannot use the engine: its worker failed: ${reason}`);
+}
