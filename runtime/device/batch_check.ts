@@ -3,7 +3,7 @@
  *
  * @module
  */
-import type { AttendRange, DeviceInfo, StepSequence } from "./device.ts";
+import { type AttendRange, type DeviceInfo, SEGMENT_TOKENS, type StepSequence } from "./device.ts";
 import type { ModelConfig } from "../model/model.ts";
 
 /** Totals of a checked batch. */
@@ -85,9 +85,9 @@ export function checkRanges(
     if (range.query.length !== width) {
       throw new RangeError(`Cannot ${what}: the query must hold ${width} values, got ${range.query.length}`);
     }
-    if (!Number.isInteger(range.start) || range.start < 0 || range.start % info.blockTokens !== 0) {
+    if (!Number.isInteger(range.start) || range.start < 0 || range.start % SEGMENT_TOKENS !== 0) {
       throw new RangeError(
-        `Cannot ${what}: start must be a non-negative multiple of ${info.blockTokens}, got ${range.start}`,
+        `Cannot ${what}: start must be a non-negative multiple of ${SEGMENT_TOKENS}, got ${range.start}`,
       );
     }
     if (!Number.isInteger(range.length) || range.length < 0) {

@@ -59,7 +59,7 @@ export const TOP_CANDIDATES = 64;
 export interface AttendRange {
   /** Query, [heads * headDim], already rotated, not scaled. */
   readonly query: Float32Array;
-  /** Absolute position of the first KV token in `blocks[0]`; a multiple of the block size. */
+  /** Absolute position of the first KV token in `blocks[0]`; a multiple of {@linkcode SEGMENT_TOKENS}. */
   readonly start: number;
   /** KV tokens attended to, from `start` on; 0 gives o = 0 and lse = -Infinity. */
   readonly length: number;
@@ -116,7 +116,8 @@ export interface Device extends Disposable {
   step(batch: readonly StepSequence[]): StepOutput;
   /**
    * Partial attention of one layer over ranges of the pool (DistAttention equations 2 and 3; DESIGN contract): within
-   * a range, segments at absolute positions are merged in the fixed tree.
+   * a range, segments at absolute positions are merged in the fixed tree. A range that is one aligned node of that tree
+   * gives a partial that merges to the same bits wherever it was computed.
    *
    * @throws {RangeError} when the layer, a block id or a length is out of range.
    */
