@@ -22,9 +22,11 @@ export interface StepSchedulerOptions {
   readonly blockTokens: number;
   /** Most tokens in one step. */
   readonly maxStepTokens: number;
+  /** The same while a sequence decodes: its next token waits for the whole step. @default {maxStepTokens} */
+  readonly mixedStepTokens?: number;
   /** Most rows of logits in one step. */
   readonly maxLogitRows: number;
-  /** Most running sequences; at most `maxStepTokens` and `maxLogitRows`. */
+  /** Most running sequences; at most `mixedStepTokens` and `maxLogitRows`. */
   readonly maxBatch: number;
   /** Monotonic clock, ms. */
   readonly now: () => number;
@@ -80,14 +82,17 @@ export class StepScheduler {
    */
   constructor(options: StepSchedulerOptions) {
     const { maxBatch, maxStepTokens, maxLogitRows } = options;
-    if (!Number.isInteger(maxBatch) || maxBatch < 1 || maxBatch > Math.min(maxStepTokens, maxLogitRows)) {
+    const mixedStepTokens = Math.min(options.mixedStepTokens ?? maxStepTokens, maxStepTokens);
+    const most = Math.min(mixedStepTokens, maxLogitRows);
+    if (!Number.isInteger(maxBatch) || maxBatch < 1 || maxBatch > most) {
       throw new RangeError(
-        `Cannot make a scheduler: wanted maxBatch from 1 to ${Math.min(maxStepTokens, maxLogitRows)} ` +
-          `(the device's step of ${maxStepTokens} tokens and ${maxLogitRows} rows), got ${maxBatch}`,
+        `Cannot make a scheduler: wanted maxBatch from 1 to ${most} (a step that decodes computes ${mixedStepTokens} ` +
+          `tokens and ${maxLogitRows} rows of logits), got ${maxBatch}`,
       );
     }
     this.#options = {
       ...options,
+      mixedStepTokens,
       prefixCache: options.prefixCache ?? true,
       starvationMs: options.starvationMs ?? 30_000,
       maxPreemptions: options.maxPreemptions ?? 3,
@@ -144,8 +149,11 @@ export class StepScheduler {
   /** Plans the next step: blocks are reserved and victims preempted; the caller runs it, then commits each entry. */
   schedule(): CheckedPlan {
     const ranked = this.#ranked();
-    const draft = new PlanDraft({ tokens: this.#options.maxStepTokens, rows: this.#options.maxLogitRows });
-    const plan = this.#policyPlan(ranked);
+    const { maxStepTokens, mixedStepTokens, maxLogitRows } = this.#options;
+    const mixed = ranked.some((sequence) => sequence.decoding && sequence.status === "running");
+    const tokens = mixed ? mixedStepTokens : maxStepTokens;
+    const draft = new PlanDraft({ tokens, rows: maxLogitRows });
+    const plan = this.#policyPlan(ranked, tokens);
     if (plan === undefined) this.#fill(ranked, draft);
     else this.#carryOut(plan, draft);
     return draft;
@@ -223,9 +231,9 @@ export class StepScheduler {
   }
 
   /** The policy's plan for this step, unless it has none or it is refused. */
-  #policyPlan(ranked: readonly Sequence[]): ResolvedPlan | undefined {
+  #policyPlan(ranked: readonly Sequence[], tokenBudget: number): ResolvedPlan | undefined {
     if (ranked.length === 0) return undefined;
-    const { maxStepTokens: tokenBudget, maxBatch: maxSequences, maxPreemptions } = this.#options;
+    const { maxBatch: maxSequences, maxPreemptions } = this.#options;
     const answer = this.#options.policy.plan({
       queue: queueView(ranked),
       instance: this.instance,

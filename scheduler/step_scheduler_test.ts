@@ -100,6 +100,14 @@ Deno.test("StepScheduler.schedule() starts a newcomer while others decode", () =
   assertEquals(bench.step(), ["1:1l", "2:15l"]);
 });
 
+Deno.test("StepScheduler.schedule() takes smaller steps while a sequence decodes", () => {
+  const bench = new Bench(32, { mixedStepTokens: 5 });
+  bench.add(2, 3);
+  bench.step();
+  bench.add(30, 1);
+  assertEquals([bench.step(), bench.step(), bench.step()], [["1:1l", "2:4n"], ["1:1l", "2:4n"], ["2:16n"]]);
+});
+
 Deno.test("StepScheduler.schedule() keeps to the batch limit", () => {
   const bench = new Bench(32, { maxBatch: 2 });
   for (let i = 0; i < 3; i++) bench.add(2, 2);
@@ -290,6 +298,7 @@ Deno.test("StepScheduler.canEverFit() counts every token but the last generated 
 
 Deno.test("StepScheduler refuses a batch that could not decode in one step", () => {
   assertThrows(() => new Bench(4, { maxBatch: 9 }), RangeError, "wanted maxBatch from 1 to 8");
+  assertThrows(() => new Bench(4, { maxBatch: 5, mixedStepTokens: 4 }), RangeError, "wanted maxBatch from 1 to 4");
   assertThrows(() => new Bench(4, { maxBatch: 0 }), RangeError, "got 0");
 });
 

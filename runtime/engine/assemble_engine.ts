@@ -11,6 +11,12 @@ import { openModel } from "../model/open_model.ts";
 import { Engine } from "./engine.ts";
 import type { EngineText, OpenEngineOptions } from "./engine_protocol.ts";
 
+/** Most running sequences when nothing is asked for. */
+const DEFAULT_MAX_BATCH = 32;
+
+/** Tokens of a step that decodes when nothing is asked for: enough to amortise reading the weights. */
+const DEFAULT_MIXED_STEP_TOKENS = 128;
+
 /** What {@linkcode assembleEngine} needs besides the options. */
 export interface AssemblyContext {
   /** What the engine needs of the tokenizer; awaited after the weights are loaded. */
@@ -50,12 +56,15 @@ export async function assembleEngine(options: OpenEngineOptions, context: Assemb
   const { kvBytes, kvTokens } = options;
   const blocks = kvBlocks(model.config, { kvBytes, kvTokens, kvType, blockTokens });
   const device = opened.use(await openDevice(model, { ...options.device, kvType, blockTokens, blocks }));
+  const { maxStepTokens, maxLogitRows } = device.info;
+  const maxBatch = options.maxBatch ?? Math.min(DEFAULT_MAX_BATCH, maxStepTokens, maxLogitRows);
   const engine = new Engine({
     device,
     policy,
     ...await context.text,
     maxModelLen: options.maxModelLen ?? Math.min(model.config.contextLength, blocks * blockTokens),
-    maxBatch: options.maxBatch ?? Math.min(32, device.info.maxStepTokens, device.info.maxLogitRows),
+    maxBatch,
+    mixedStepTokens: options.mixedStepTokens ?? Math.max(DEFAULT_MIXED_STEP_TOKENS, maxBatch),
     modelName: options.modelName ?? model.name,
     modelDigest: model.digest,
     now,

@@ -29,8 +29,10 @@ export interface EngineOptions {
   readonly eos: readonly number[];
   /** Longest prompt plus output, tokens. */
   readonly maxModelLen: number;
-  /** Most running sequences; at most the device's step in tokens and in rows of logits. */
+  /** Most running sequences; at most `mixedStepTokens` and the device's rows of logits. */
   readonly maxBatch: number;
+  /** Most tokens of a step in which a sequence decodes: its next token waits for all of them. @default {the device's} */
+  readonly mixedStepTokens?: number;
   /** Served model's name. */
   readonly modelName: string;
   /** Digest of the model; KV is shared under the same digest only. */
@@ -88,12 +90,13 @@ export class Engine {
   constructor(options: EngineOptions) {
     this.#options = {
       ...options,
+      mixedStepTokens: options.mixedStepTokens ?? options.device.info.maxStepTokens,
       now: options.now ?? (() => performance.now()),
       random: options.random ?? Math.random,
       maxQueue: options.maxQueue ?? 512,
       prefixCache: options.prefixCache ?? true,
     };
-    const { device, policy, maxModelLen, maxBatch, now, prefixCache } = this.#options;
+    const { device, policy, maxModelLen, maxBatch, mixedStepTokens, now, prefixCache } = this.#options;
     if (!Number.isInteger(maxModelLen) || maxModelLen < 1) {
       throw new RangeError(`Cannot make an engine: wanted maxModelLen of 1 or more, got ${maxModelLen}`);
     }
@@ -106,6 +109,7 @@ export class Engine {
       policy,
       blockTokens,
       maxStepTokens,
+      mixedStepTokens,
       maxLogitRows,
       maxBatch,
       now,

@@ -23,6 +23,8 @@ export interface OpenEngineOptions {
   readonly maxModelLen?: number;
   /** Most running sequences. @default {32} */
   readonly maxBatch?: number;
+  /** Most tokens of a step in which a sequence decodes: its next token waits for all of them. @default {128} */
+  readonly mixedStepTokens?: number;
   /** Most waiting requests. @default {512} */
   readonly maxQueue?: number;
   /** Whether the KV of equal prefixes is shared. @default {true} */
