@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { assert, assertEquals, assertLessOrEqual } from "@std/assert";
+import { deepStrictEqual, ok } from "node:assert/strict";
 import { TestPolicy } from "../../scheduler/test_policy.ts";
 import { Engine, type EngineOptions } from "./engine.ts";
 import type { EngineRequest, RequestEvent, TokenLogprob } from "./request.ts";
@@ -30,28 +30,28 @@ export class Transcript {
   }
 
   take(event: RequestEvent): void {
-    assertEquals(this.end, undefined, `a ${event.kind} event follows the end`);
+    deepStrictEqual(this.end, undefined, `a ${event.kind} event follows the end`);
     this.events.push(event);
     switch (event.kind) {
       case "prompt":
-        assertEquals(this.prompt, undefined, "a second prompt event");
-        assert(this.ids.every((ids) => ids.length === 0), "the prompt event follows a token");
+        deepStrictEqual(this.prompt, undefined, "a second prompt event");
+        ok(this.ids.every((ids) => ids.length === 0), "the prompt event follows a token");
         this.prompt = event.logprobs;
         break;
       case "token":
-        assertEquals(this.choiceEnds[event.index], undefined, "a token follows the end of its choice");
+        deepStrictEqual(this.choiceEnds[event.index], undefined, "a token follows the end of its choice");
         this.ids[event.index].push(...event.ids);
         this.texts[event.index] += event.text;
         this.logprobs[event.index].push(...event.logprobs ?? []);
         break;
       case "choice-end":
-        assertEquals(this.choiceEnds[event.index], undefined, "a second end of a choice");
+        deepStrictEqual(this.choiceEnds[event.index], undefined, "a second end of a choice");
         this.choiceEnds[event.index] = event;
         this.texts[event.index] += event.text;
         break;
       case "end":
-        for (let i = 0; i < this.#choices; i++) assert(this.choiceEnds[i] !== undefined, `choice ${i} has no end`);
-        assertEquals(event.usage.completionTokens, this.ids.reduce((sum, ids) => sum + ids.length, 0));
+        for (let i = 0; i < this.#choices; i++) ok(this.choiceEnds[i] !== undefined, `choice ${i} has no end`);
+        deepStrictEqual(event.usage.completionTokens, this.ids.reduce((sum, ids) => sum + ids.length, 0));
         this.end = event;
         break;
       default:
@@ -101,11 +101,11 @@ export class TestEngine {
   /** Runs until nothing is left; afterwards no block is owned. */
   drain(): void {
     for (let steps = 0; this.engine.busy; steps++) {
-      assert(this.step(), "requests are live, yet a step did nothing");
-      assertLessOrEqual(steps, 20_000, "the engine never comes to an end");
+      ok(this.step(), "requests are live, yet a step did nothing");
+      ok(steps <= 20_000, "the engine never comes to an end");
     }
     const { total, free, owned, cached } = this.engine.stats().blocks;
-    assertEquals([owned, free + cached], [0, total]);
+    deepStrictEqual([owned, free + cached], [0, total]);
   }
 }
 
