@@ -2,7 +2,7 @@ import { assert, assertEquals, assertGreater, assertLess } from "@std/assert";
 import { CapacityError, type RequestEvent } from "../engine/request.ts";
 import { end, FakeEngine, pause, token } from "./fakes/engine.ts";
 import { FakeText } from "./fakes/text.ts";
-import { events, type Harness, serve } from "./fakes/server.ts";
+import { events, type Harness, serve, until } from "./fakes/server.ts";
 
 const CHAT = { messages: [{ role: "user", content: "hi" }], stream: true };
 
@@ -26,11 +26,6 @@ async function chunksOf(harness: Harness, fields: object = {}): Promise<(Chunk |
 
 function objects(chunks: readonly (Chunk | string)[]): Chunk[] {
   return chunks.filter((chunk) => typeof chunk !== "string");
-}
-
-async function until(condition: () => boolean): Promise<void> {
-  for (let i = 0; i < 200 && !condition(); i++) await new Promise((resolve) => setTimeout(resolve, 10));
-  assert(condition());
 }
 
 Deno.test("eventStream() sends the role, text, finish reason and [DONE] in this order", async () => {

@@ -46,7 +46,10 @@ const REQUEST_ID = /^[\w.:-]{1,128}$/;
 const ALIVE = JSON.stringify({ status: "ok" });
 const ALIVE_HEADERS = ["content-type", "application/json", "content-length", String(ALIVE.length)];
 const CHECK_MS = 500;
+/** For requests that were cut off to say so. */
 const FAREWELL_MS = 1000;
+/** For the last bytes to reach the kernel. */
+const FLUSH_MS = 250;
 
 /** Accepts connections and turns them into exchanges. */
 export class HttpListener implements AsyncDisposable {
@@ -54,7 +57,9 @@ export class HttpListener implements AsyncDisposable {
   readonly #server: Server;
   readonly #running = new Map<ServerResponse, Running>();
   readonly #bySocket = new WeakMap<Duplex, ServerResponse>();
+  readonly #hurry = Promise.withResolvers<void>();
   #stopping = false;
+  #drained: Promise<number> | undefined;
   #listening = false;
 
   /** Makes one that does not listen yet. */
@@ -109,25 +114,13 @@ export class HttpListener implements AsyncDisposable {
 
   /**
    * Stops accepting, lets running requests finish for at most `timeoutMs`, then ends them and every connection. Returns
-   * how many requests were cut off.
+   * how many requests were cut off. A second call may shorten the time of the first.
    */
   async drain(timeoutMs: number): Promise<number> {
-    this.#stopping = true;
-    if (!this.#listening) return 0;
-    this.#listening = false;
-    const closed = new Promise<void>((resolve) => this.#server.close(() => resolve()));
-    this.#server.closeIdleConnections();
-    await this.#finished(timeoutMs);
-    const cutOff = [...this.#running.values()];
-    for (const { controller } of cutOff) {
-      controller.abort(
-        new ApiError("Cannot finish the request: the server is stopping", { status: 503, code: "shutting_down" }),
-      );
-    }
-    await this.#finished(FAREWELL_MS);
-    this.#server.closeAllConnections();
-    await closed;
-    return cutOff.length;
+    this.#drained ??= this.#drain();
+    await within(timeoutMs, this.#drained);
+    this.#hurry.resolve();
+    return await this.#drained;
   }
 
   /** Ends everything now. */
@@ -135,12 +128,27 @@ export class HttpListener implements AsyncDisposable {
     await this.drain(0);
   }
 
-  async #finished(withinMs: number): Promise<void> {
-    if (this.#running.size === 0) return;
-    let timer: ReturnType<typeof setTimeout> | undefined;
-    const late = new Promise<void>((resolve) => timer = setTimeout(resolve, withinMs));
-    await Promise.race([late, Promise.all([...this.#running.values()].map((running) => running.done))]);
-    clearTimeout(timer);
+  async #drain(): Promise<number> {
+    this.#stopping = true;
+    if (!this.#listening) return 0;
+    const closed = new Promise<void>((resolve) => this.#server.close(() => resolve()));
+    this.#server.closeIdleConnections();
+    await Promise.race([this.#hurry.promise, this.#finished()]);
+    const cutOff = [...this.#running.values()];
+    for (const { controller } of cutOff) {
+      controller.abort(
+        new ApiError("Cannot finish the request: the server is stopping", { status: 503, code: "shutting_down" }),
+      );
+    }
+    await within(FAREWELL_MS, this.#finished());
+    await within(FLUSH_MS, closed);
+    this.#server.closeAllConnections();
+    await closed;
+    return cutOff.length;
+  }
+
+  async #finished(): Promise<void> {
+    await Promise.all([...this.#running.values()].map((running) => running.done));
   }
 
   #accept(incoming: IncomingMessage, outgoing: ServerResponse, wantsContinue: boolean): void {
@@ -172,6 +180,8 @@ export class HttpListener implements AsyncDisposable {
         );
       }
       this.#options.onAnswered(exchange, outgoing.writableFinished ? outgoing.statusCode : 499);
+      // The answer may still be on its way to the kernel: end the connection behind it, not under it.
+      if (this.#stopping && this.#bySocket.get(incoming.socket) === outgoing) incoming.socket.destroySoon();
       resolve();
     });
     void this.#answer(exchange);
@@ -237,6 +247,13 @@ export class HttpListener implements AsyncDisposable {
     // A peer that never closes its side would hold the connection.
     if ("destroySoon" in socket) (socket as Socket).destroySoon();
   }
+}
+
+async function within(ms: number, work: Promise<unknown>): Promise<void> {
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  const late = new Promise<void>((resolve) => timer = setTimeout(resolve, ms));
+  await Promise.race([late, work]);
+  clearTimeout(timer);
 }
 
 const REASONS: Readonly<Record<number, string>> = {

@@ -3,7 +3,7 @@ import OpenAI from "openai";
 import { digestKey } from "./api_keys.ts";
 import { CapacityError } from "../engine/request.ts";
 import { end, FakeEngine, token } from "./fakes/engine.ts";
-import { type Harness, serve } from "./fakes/server.ts";
+import { type Harness, serve, until } from "./fakes/server.ts";
 
 function client(harness: Harness, apiKey = "none"): OpenAI {
   return new OpenAI({ baseURL: `${harness.server.url}/v1`, apiKey, maxRetries: 0 });
@@ -48,8 +48,7 @@ Deno.test("the official client cancels a stream", async () => {
   for await (const chunk of stream) {
     if (chunk.choices[0].delta.content === "x") break;
   }
-  for (let i = 0; i < 100 && engine.live.size > 0; i++) await new Promise((resolve) => setTimeout(resolve, 10));
-  assertEquals(engine.live.size, 0);
+  await until(() => engine.live.size === 0);
 });
 
 Deno.test("the official client creates completions and lists models", async () => {

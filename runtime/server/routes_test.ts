@@ -1,7 +1,7 @@
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import type { EngineHandle } from "../engine/request.ts";
 import { FakeEngine } from "./fakes/engine.ts";
-import { serve } from "./fakes/server.ts";
+import { serve, until } from "./fakes/server.ts";
 import { FAKE_VOCABULARY } from "./fakes/text.ts";
 import { modelList, promptBody, tokenizeBody } from "./response_types.ts";
 
@@ -174,11 +174,11 @@ Deno.test("GET /openapi.json describes every route", async () => {
 });
 
 Deno.test("generation routes turn requests away when the queue is full and let them in again later", async () => {
-  const engine = new FakeEngine({ delayMs: 80 });
+  const engine = new FakeEngine({ delayMs: 200 });
   await using harness = await serve({ engine, limits: { queuedRequests: 2 } });
   const ask = (body: object) => harness.post("/v1/completions", body);
   const waiting = [ask({ prompt: "a" }), ask({ prompt: "b", stream: true })];
-  await new Promise((resolve) => setTimeout(resolve, 20));
+  await until(() => engine.live.size === 2);
   for (const body of [{ prompt: "c" }, { prompt: "c", stream: true }]) {
     const refused = await ask(body);
     assertEquals([refused.status, refused.headers.get("retry-after")], [429, "1"]);

@@ -94,3 +94,9 @@ export function events(stream: string): unknown[] {
     return data.startsWith("{") ? JSON.parse(data) : data;
   });
 }
+
+/** Waits until `condition` holds, at most a few seconds. */
+export async function until(condition: () => boolean): Promise<void> {
+  for (let i = 0; i < 500 && !condition(); i++) await new Promise((resolve) => setTimeout(resolve, 10));
+  if (!condition()) throw new Error("Cannot go on: the condition did not come true in time");
+}
