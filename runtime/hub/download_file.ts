@@ -100,8 +100,9 @@ async function receive(
   { part, remote, options }: { readonly part: string; readonly remote: RemoteFile; readonly options: DownloadOptions },
 ): Promise<{ readonly hash: FileHash; readonly restarted: boolean }> {
   let hash = new FileHash(remote.bytes);
-  if ((await file.stat()).size > remote.bytes) await file.truncate(0);
-  await hashOpenFile(file, hash);
+  const { size } = await file.stat();
+  if (size > remote.bytes) await file.truncate(0);
+  else if (size > 0) await hashOpenFile(file, hash);
   if (hash.bytes === remote.bytes && remote.bytes > 0) return { hash, restarted: false };
 
   using stall = new StallTimer();

@@ -138,7 +138,9 @@ async function sizeOf(path: string): Promise<number | undefined> {
 async function readEntry(directory: string): Promise<CacheEntry | undefined> {
   try {
     const value: unknown = JSON.parse(await Deno.readTextFile(join(directory, ENTRY)));
-    return isEntry(value) ? value : undefined;
+    if (!isEntry(value)) return undefined;
+    const { model, source, files, fetchedAt } = value;
+    return { model, source, files, fetchedAt };
   } catch (error) {
     if (error instanceof Deno.errors.NotFound || error instanceof SyntaxError) return undefined;
     throw error;
