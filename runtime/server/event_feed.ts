@@ -24,6 +24,8 @@ export class EventFeed {
   readonly #open: Set<number>;
   readonly #pending = new Map<number, Promise<Settled>>();
   #peeked: Settled | undefined;
+  #wake: ((reason: "idle" | undefined) => void) | undefined;
+  #closed = false;
 
   /** Reads `sources`; none of them is started yet. */
   constructor(sources: readonly AsyncIterator<RequestEvent>[]) {
@@ -59,20 +61,27 @@ export class EventFeed {
     }
   }
 
-  /** Ends all sources. */
+  /** Whether {@linkcode close} was called. */
+  get closed(): boolean {
+    return this.#closed;
+  }
+
+  /** Ends all sources; whoever waits for an event gets undefined. */
   close(): void {
+    this.#closed = true;
     for (const source of this.#open) void this.#sources[source].return?.().catch(() => {});
     this.#open.clear();
+    this.#wake?.(undefined);
   }
 
   async #wait(waitMs?: number): Promise<Settled | "idle" | undefined> {
     for (const source of this.#open) this.#pull(source);
-    if (this.#pending.size === 0) return undefined;
-    if (waitMs === undefined) return await Promise.race(this.#pending.values());
-    let timer: ReturnType<typeof setTimeout> | undefined;
-    const idle = new Promise<"idle">((resolve) => timer = setTimeout(resolve, waitMs, "idle"));
+    if (this.#closed || this.#pending.size === 0) return undefined;
+    const { promise: woken, resolve } = Promise.withResolvers<"idle" | undefined>();
+    this.#wake = resolve;
+    const timer = waitMs === undefined ? undefined : setTimeout(resolve, waitMs, "idle");
     try {
-      return await Promise.race([...this.#pending.values(), idle]);
+      return await Promise.race([...this.#pending.values(), woken]);
     } finally {
       clearTimeout(timer);
     }

@@ -80,3 +80,10 @@ Deno.test("EventFeed.close() ends its sources", async () => {
   feed.close();
   assertEquals([source.returned, await feed.next()], [true, undefined]);
 });
+
+Deno.test("EventFeed.close() wakes whoever waits for an event", async () => {
+  const feed = new EventFeed([{ next: () => new Promise<never>(() => {}) }]);
+  const waiting = feed.next(60_000);
+  feed.close();
+  assertEquals([await waiting, feed.closed], [undefined, true]);
+});

@@ -32,11 +32,22 @@ export interface EventStreamOptions {
   readonly onUsage: (usage: UsageBody) => void;
 }
 
-/** A streamed answer. Events are pulled only as fast as the client reads. */
+/** A streamed answer. Events are pulled only as fast as the client reads; cancelling the body ends the feed. */
 export function eventStream(feed: EventFeed, writer: ChunkWriter, options: EventStreamOptions): Response {
-  const body = ReadableStream.from<ServerSentEventMessage>(messages(feed, writer, options))
-    .pipeThrough(new ServerSentEventStream());
-  return new Response(body, {
+  const source = messages(feed, writer, options);
+  const stream = new ReadableStream<ServerSentEventMessage>({
+    async pull(controller) {
+      const { done, value } = await source.next();
+      if (done) controller.close();
+      else controller.enqueue(value);
+    },
+    cancel() {
+      // Not left to the generator, which may wait for an event or may not have begun.
+      feed.close();
+      void source.return(undefined);
+    },
+  }, { highWaterMark: 0 });
+  return new Response(stream.pipeThrough(new ServerSentEventStream()), {
     headers: { "content-type": "text/event-stream", "cache-control": "no-cache", "x-accel-buffering": "no" },
   });
 }
@@ -49,6 +60,7 @@ async function* messages(
   try {
     for (const chunk of writer.open()) yield message(chunk);
     const usages = yield* chunks(feed, writer, options);
+    if (feed.closed) return;
     const usage = usageBody(usages);
     options.onUsage(usage);
     if (options.includeUsage) yield message(writer.usage(usage));

@@ -1,5 +1,7 @@
 import { assert, assertEquals, assertGreater, assertLess } from "@std/assert";
 import { CapacityError, type RequestEvent } from "../engine/request.ts";
+import { EventFeed } from "./event_feed.ts";
+import { eventStream } from "./event_stream.ts";
 import { end, FakeEngine, pause, token } from "./fakes/engine.ts";
 import { FakeText } from "./fakes/text.ts";
 import { events, type Harness, serve, until } from "./fakes/server.ts";
@@ -170,6 +172,24 @@ Deno.test("eventStream() sends comments while nothing happens", async () => {
   const chunks = await chunksOf(harness);
   assertGreater(chunks.filter((chunk) => chunk === ": ping").length, 1);
   assertEquals(objects(chunks).map((chunk) => chunk.choices[0].delta.content), ["", "H", undefined]);
+});
+
+Deno.test("eventStream() ends its feed when the body is cancelled before anything was read", async () => {
+  let ended = false;
+  const source = {
+    next: () => new Promise<never>(() => {}),
+    return: () => {
+      ended = true;
+      return Promise.resolve({ done: true as const, value: undefined });
+    },
+  };
+  const response = eventStream(
+    new EventFeed([source]),
+    { open: () => [], write: () => [], usage: () => ({}) },
+    { includeUsage: false, pingMs: 1000, onFailure: () => {}, onUsage: () => {} },
+  );
+  await response.body?.cancel();
+  await until(() => ended);
 });
 
 /** Yields tokens for ever. */

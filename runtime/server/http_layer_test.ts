@@ -282,7 +282,19 @@ Deno.test("startServer() refuses wrong methods with the allowed ones", async () 
 
 Deno.test("startServer() answers unknown paths with 404 as JSON", async () => {
   await using harness = await serve();
-  for (const path of ["/", "/v1", "/v1/chat/completions/", "/v1/models/", "/..%2f..%2fetc", "/a?b=c", "//v1/models"]) {
+  for (
+    const path of [
+      "/",
+      "/v1",
+      "/v1/chat/completions/",
+      "/v1/models/",
+      "/..%2f..%2fetc",
+      "/a?b=c",
+      "//v1/models",
+      "/%E0%A4%A",
+      "/%00",
+    ]
+  ) {
     const response = await harness.fetch(path);
     assertEquals([response.status, (await response.json()).error.code], [404, "not_found"], path);
   }

@@ -108,6 +108,8 @@ export class HttpListener implements AsyncDisposable {
       });
     });
     this.#listening = true;
+    // Accepting may fail later, for example for want of file descriptors; what is open goes on.
+    this.#server.on("error", (error) => this.#options.logger.error("accepting failed", describeFailure(error)));
     const address = this.#server.address();
     return typeof address === "object" && address !== null ? address.port : port;
   }
@@ -172,6 +174,9 @@ export class HttpListener implements AsyncDisposable {
     const { promise: done, resolve } = Promise.withResolvers<void>();
     this.#running.set(outgoing, { exchange, controller, done });
     this.#bySocket.set(incoming.socket, outgoing);
+    // A broken connection is told by `close`; without listeners these would end the process.
+    incoming.on("error", () => {});
+    outgoing.on("error", () => {});
     outgoing.once("close", () => {
       this.#running.delete(outgoing);
       if (!outgoing.writableFinished) {
@@ -209,7 +214,11 @@ export class HttpListener implements AsyncDisposable {
       checkHeaderSection(exchange.incoming, this.#options.limits.headerFields);
       return await this.#options.handle(exchange);
     } catch (error) {
-      return errorResponse(toApiError(error));
+      const answer = toApiError(error);
+      if (answer.status === 500) {
+        this.#options.logger.error("request failed", { id: exchange.id, ...describeFailure(error) });
+      }
+      return errorResponse(answer);
     }
   }
 

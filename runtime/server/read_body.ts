@@ -48,6 +48,7 @@ export function readBody(incoming: IncomingMessage, options: ReadBodyOptions): P
   if (Number(incoming.headers["content-length"] ?? 0) > options.limitBytes) {
     return Promise.reject(tooLarge(options.limitBytes));
   }
+  if (incoming.destroyed) return Promise.reject(cutOff());
   options.onWanted?.();
   return new Promise((resolve, reject) => {
     const chunks: Uint8Array[] = [];

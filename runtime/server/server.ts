@@ -19,6 +19,8 @@ import { createLogger, describeFailure, type Logger } from "./logger.ts";
 import { createRoutes } from "./routes.ts";
 import { Service } from "./service.ts";
 
+export type { TlsFiles };
+
 /** Options of {@linkcode startServer}. */
 export interface ServerOptions {
   /** Engine, maybe still loading: until then generation answers 503. It stays the caller's. */
@@ -118,39 +120,35 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
     },
   });
   const boundPort = await listener.listen(hostname, port);
-  const keepAlive = holdRejections(logger);
-  return new Running(listener, {
-    url: `${options.tls === undefined ? "http" : "https"}://${hostname.includes(":") ? `[${hostname}]` : hostname}`,
-    port: boundPort,
-    gate,
-    release: keepAlive,
-  });
+  const scheme = options.tls === undefined ? "http" : "https";
+  const name = hostname.includes(":") ? `[${hostname}]` : hostname;
+  const url = `${scheme}://${name}:${boundPort}`;
+  return new ListeningServer({ url, port: boundPort, listener, gate, releaseRejections: holdRejections(logger) });
 }
 
-interface RunningParts {
+interface ListeningParts {
   readonly url: string;
   readonly port: number;
+  readonly listener: HttpListener;
   readonly gate: BackendGate;
-  readonly release: () => void;
+  readonly releaseRejections: () => void;
 }
 
-class Running implements RunningServer {
+class ListeningServer implements RunningServer {
   readonly url: string;
   readonly port: number;
-  readonly #listener: HttpListener;
-  readonly #parts: RunningParts;
+  readonly #parts: ListeningParts;
 
-  constructor(listener: HttpListener, parts: RunningParts) {
-    this.#listener = listener;
-    this.#parts = parts;
+  constructor(parts: ListeningParts) {
+    this.url = parts.url;
     this.port = parts.port;
-    this.url = `${parts.url}:${parts.port}`;
+    this.#parts = parts;
   }
 
   async drain(timeoutMs: number): Promise<number> {
     this.#parts.gate.stop();
-    const cutOff = await this.#listener.drain(timeoutMs);
-    this.#parts.release();
+    const cutOff = await this.#parts.listener.drain(timeoutMs);
+    this.#parts.releaseRejections();
     return cutOff;
   }
 
