@@ -5,7 +5,7 @@
  */
 import { type ActivationType, type DType, DTYPE_LAYOUT, tensorBytes } from "../dtype.ts";
 import type { WasmRuntime } from "../wasm/instance.ts";
-import { ACTIVATION_CODE, DTYPE_CODE, ROW_TILE } from "./spec.ts";
+import { ACTIVATION_CODE, DTYPE_CODE, INPUT_CODE, type IntegerInput, ROW_TILE } from "./spec.ts";
 
 /** Bytes of stored weights that are handed to the repacking at a time. */
 const SLAB_BYTES = 1 << 20;
@@ -18,8 +18,8 @@ export interface MatrixShape {
   readonly rows: number;
   /** K, input features. */
   readonly cols: number;
-  /** 8-bit planes of the inputs where they are integers: 2 makes them 16 bits wide. @default {1} */
-  readonly planes?: 1 | 2;
+  /** Representation of integer inputs. @default {"hot"} */
+  readonly input?: IntegerInput;
 }
 
 /** A weight matrix [R, K] in the runtime's memory, repacked for the vector unit. */
@@ -35,7 +35,7 @@ export class WasmMatrix implements Disposable {
    * @throws {RangeError} when the shape does not fit the type or memory is exhausted.
    */
   constructor(wasm: WasmRuntime, shape: MatrixShape) {
-    const { dtype, rows, cols, planes = 1 } = shape;
+    const { dtype, rows, cols, input = "hot" } = shape;
     for (const [axis, size] of [["R (rows)", rows], ["K (cols)", cols]] as const) {
       if (!Number.isSafeInteger(size) || size < 1) {
         throw new RangeError(`Cannot make a ${dtype} matrix: axis ${axis} must be a positive integer, got ${size}`);
@@ -50,7 +50,7 @@ export class WasmMatrix implements Disposable {
           `which holds ${wasm.memoryBytes} bytes already`,
       );
     }
-    wasm.exports.matrix_set_planes(this.#address, planes);
+    wasm.exports.matrix_set_input(this.#address, INPUT_CODE[input]);
     this.#wasm = wasm;
     this.shape = shape;
   }

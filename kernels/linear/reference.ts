@@ -4,6 +4,7 @@
  * @module
  */
 import { type ActivationType, type DType, DTYPE_LAYOUT } from "../dtype.ts";
+import { HOT_FACTOR, type IntegerInput } from "./spec.ts";
 
 const HALF = new DataView(new ArrayBuffer(2));
 
@@ -104,10 +105,14 @@ export function decodeRow(dtype: DType, stored: Uint8Array, cols: number): Decod
   return { value, reach };
 }
 
-/** Bits of the integers that inputs become; undefined where they stay f32. */
-export function inputBits(dtype: DType, activations: ActivationType, planes: 1 | 2): 8 | 16 | undefined {
+/** The integers that inputs become; undefined where they stay f32. */
+export function integerInput(
+  dtype: DType,
+  activations: ActivationType,
+  input: IntegerInput,
+): IntegerInput | undefined {
   if (activations === "f32" || dtype === "F32" || dtype === "F16" || dtype === "BF16") return undefined;
-  return dtype === "Q8_0" || planes === 2 ? 16 : 8;
+  return dtype === "Q8_0" ? "i16" : input;
 }
 
 function roundHalfEven(value: number): number {
@@ -116,18 +121,47 @@ function roundHalfEven(value: number): number {
   return rest > 0.5 || rest === 0.5 && floor % 2 !== 0 ? floor + 1 : floor;
 }
 
-/** A row of inputs after rounding each block of 32 to integers times a scale. */
-export function roundInputs(x: Float32Array, bits: 8 | 16): Float64Array {
-  const top = bits === 8 ? 127 : 32767;
-  const rounded = new Float64Array(x.length);
-  for (let start = 0; start < x.length; start += 32) {
-    const block = x.subarray(start, start + 32);
-    const largest = block.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
-    const scale = Math.fround(largest / top);
-    const inverse = scale > 1.1754943508222875e-38 ? Math.fround(top / largest) : 0;
-    block.forEach((value, i) => rounded[start + i] = roundHalfEven(Math.fround(value * inverse)) * scale);
+function largest(x: Float32Array): number {
+  return x.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
+}
+
+/** Rounds `x` to integers of at most `top`, times a scale, in f32 as the kernel does. */
+function rounded(x: Float32Array, top: number): Float64Array {
+  const most = largest(x);
+  const scale = Math.fround(most / top);
+  const inverse = scale > 1.1754943508222875e-38 ? Math.fround(top / most) : 0;
+  return Float64Array.from(x, (value) => roundHalfEven(Math.fround(value * inverse)) * scale);
+}
+
+function pieces(x: Float32Array, size: number): Float32Array[] {
+  return Array.from({ length: Math.ceil(x.length / size) }, (_, i) => x.subarray(i * size, (i + 1) * size));
+}
+
+/** Limit on a group's largest magnitude above which it is hot. */
+function hotLimit(x: Float32Array): number {
+  const blocks = pieces(x, 32);
+  const sum = blocks.reduce((total, block) => Math.fround(total + largest(block)), 0);
+  return Math.fround(HOT_FACTOR * Math.fround(sum / blocks.length));
+}
+
+/** A row of inputs as the integers of `input` times their scales. */
+export function roundInputs(x: Float32Array, input: IntegerInput): Float64Array {
+  const rest = x.slice();
+  const out = new Float64Array(x.length);
+  if (input === "hot") {
+    const limit = hotLimit(x);
+    pieces(x, 4).forEach((group, i) => {
+      if (largest(group) <= limit) return;
+      rounded(group, 127).forEach((value, j) => {
+        out[4 * i + j] = value;
+        rest[4 * i + j] = group[j] - value;
+      });
+    });
   }
-  return rounded;
+  pieces(rest, 32).forEach((block, i) => {
+    rounded(block, input === "i16" ? 32767 : 127).forEach((value, j) => out[32 * i + j] += value);
+  });
+  return out;
 }
 
 /** What {@linkcode linearReference} multiplies. Axes: R rows, K columns, T tokens. */
@@ -144,8 +178,8 @@ export interface ReferenceProduct {
   readonly x: Float32Array;
   /** Input type. */
   readonly activations: ActivationType;
-  /** 8-bit planes of the integer inputs. @default {1} */
-  readonly planes?: 1 | 2;
+  /** Representation of integer inputs. @default {"hot"} */
+  readonly input?: IntegerInput;
 }
 
 /** Result [T, R] and, per element, sum over k of (|d * q| + |m|) * |x|: what the tolerance is a share of. */
@@ -158,13 +192,13 @@ export interface ReferenceResult {
 
 /** The product with (rounded) inputs, summed in f64. */
 export function linearReference(product: ReferenceProduct): ReferenceResult {
-  const { dtype, weights, rows, cols, x, activations, planes = 1 } = product;
+  const { dtype, weights, rows, cols, x, activations } = product;
   const tokens = x.length / cols;
   const rowBytes = weights.length / rows;
-  const bits = inputBits(dtype, activations, planes);
+  const form = integerInput(dtype, activations, product.input ?? "hot");
   const inputs = Array.from({ length: tokens }, (_, t) => {
     const row = x.subarray(t * cols, (t + 1) * cols);
-    return bits === undefined ? Float64Array.from(row) : roundInputs(row, bits);
+    return form === undefined ? Float64Array.from(row) : roundInputs(row, form);
   });
   const out = new Float64Array(tokens * rows);
   const reach = new Float64Array(tokens * rows);

@@ -5,8 +5,8 @@
  *
  * w [R, K] stored as the model file stores it (9 types), x [T, K] f32, out [T, R] f32. A weight of a quantised type is
  * d * q + m with d and m per block of 32 columns (16 for Q6_K). Inputs are taken as they are (`f32`) or, per block of 32,
- * as integers times a scale (`i8`): 8 bits for weights of 4 to 6 bits, 16 bits for Q8_0 and for matrices with 2 planes.
- * Then a block is d * dx * sum(q * qx) + m * dx * sum(qx), its sums exact integers.
+ * as integers times a scale (`i8`; see {@linkcode IntegerInput}). Then a block is d * dx * sum(q * qx) + m * dx * sum(qx), its
+ * sums exact integers.
  *
  * Needs: T, R, K >= 1; K a whole number of the type's stored blocks. An output depends on its weight row and its input row
  * alone: the same bits for every T, range of rows and number of threads.
@@ -15,13 +15,21 @@
  * memory; from about 4 tokens on the integer dot is the bound.
  *
  * Schedule (kernels/wasm/src/product.rs): rows interleaved in tiles of 8, so that lanes are rows and no sum crosses lanes;
- * 1 or 2 tokens multiply straight from the stream of records; more share an unpacked panel in L1, 4 tokens at a time.
+ * one token multiplies 16 rows at a time straight from the stream of records; more go in groups of four, a tile of 8 rows
+ * and a group at a time, by rotating the vector that holds 4 columns of the group's tokens.
  *
  * Test: launch_test.ts. Time: `deno bench -A kernels/linear/launch_bench.ts`.
  *
  * @module
  */
 import type { ActivationType, DType } from "../dtype.ts";
+
+/**
+ * Integers that inputs become, per block of 32 columns: `i8` round(x / d) with d = max |x| / 127; `hot` the same after groups
+ * of 4 columns with outliers are taken out and given a scale of their own each (what rounding leaves of them stays in the
+ * block); `i16` as `i8` with 32767. Q8_0 weights always take `i16`.
+ */
+export type IntegerInput = "i8" | "hot" | "i16";
 
 /** Number of a weight type in the kernel module. */
 export const DTYPE_CODE: Readonly<Record<DType, number>> = {
@@ -38,6 +46,12 @@ export const DTYPE_CODE: Readonly<Record<DType, number>> = {
 
 /** Number of an input type in the kernel module. */
 export const ACTIVATION_CODE: Readonly<Record<ActivationType, number>> = { i8: 0, f32: 1 };
+
+/** How integer inputs are represented: see {@linkcode IntegerInput}. */
+export const INPUT_CODE: Readonly<Record<IntegerInput, number>> = { i8: 0, hot: 1, i16: 2 };
+
+/** Factor over the mean of the blocks' largest magnitudes above which a group of 4 columns is hot. */
+export const HOT_FACTOR = 1.25;
 
 /** Rows of a tile: row ranges of a product start at a multiple of it. */
 export const ROW_TILE = 8;

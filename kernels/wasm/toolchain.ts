@@ -35,6 +35,8 @@ export const RUST_FLAGS: readonly string[] = [
   "-C link-arg=--shared-memory",
   "-C link-arg=--import-memory",
   "-C link-arg=--max-memory=4294967296",
+  // Loop strength reduction rewrites addresses so that constant offsets no longer fold into loads and stores.
+  "-C llvm-args=-disable-lsr",
   ...["__wasm_init_tls", "__tls_size", "__tls_align", "__tls_base"].map((name) => `-C link-arg=--export=${name}`),
 ];
 

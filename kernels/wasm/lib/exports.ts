@@ -77,10 +77,10 @@ export interface KernelExports {
    */
   matrix_row(matrix: number, row: number, out: number): void;
   /**
-   * Sets how finely the integer path represents this matrix's inputs: 1 plane (8 bits) or 2 (16 bits). Q8_0 always takes
-   * 16 bits.
+   * Sets how the integer path represents this matrix's inputs: 0 as 8 bits, 1 (the default) as 8 bits with a second term
+   * for outliers, 2 as 16 bits. Q8_0 always takes 16 bits.
    */
-  matrix_set_planes(matrix: number, planes: number): void;
+  matrix_set_input(matrix: number, input: number): void;
   /**
    * See `merge_tree`; `starts` 0 stands for 0, 1, 2, ...
    */
@@ -123,7 +123,36 @@ export interface KernelExports {
    * created, so that a job started before the worker arrives is not missed.
    */
   team_worker(team: number, thread: number, seen: number): void;
+  /**
+   * Partial attention of one query over `length` tokens from `start` on, all heads: o [heads][head_dim], lse [heads].
+   * `blocks[0]` holds `start`.
+   */
+  workspace_attend(workspace: number, layer: number, start: number, length: number, blocks: number, query: number, o: number, lse: number): void;
+  /**
+   * Address of the logits, [max_rows, vocab] f32.
+   */
+  workspace_logits(workspace: number): number;
+  /**
+   * Makes the workspace of `model` for a team. Returns its address, 0 when memory is exhausted.
+   */
+  workspace_new(team: number, model: number): number;
+  /**
+   * Runs stages `from..to` of a step on the whole team. Stages of one step must run in order, each once.
+   */
+  workspace_run(workspace: number, step: number, from: number, to: number): void;
+  /**
+   * Stages of a step: embed, three per layer, head.
+   */
+  workspace_stages(workspace: number): number;
+  /**
+   * Address of the row summaries, see `Summary`.
+   */
+  workspace_summaries(workspace: number): number;
+  /**
+   * Bytes of one row summary.
+   */
+  workspace_summary_bytes(): number;
 }
 
 /** Functions whose 32-bit result is unsigned. */
-export const UNSIGNED_RESULTS: readonly (keyof KernelExports)[] = ["alloc","alloc_untouched","inputs_new","kv_block_bytes","kv_pool_new","matrix_new","team_new"];
+export const UNSIGNED_RESULTS: readonly (keyof KernelExports)[] = ["alloc","alloc_untouched","inputs_new","kv_block_bytes","kv_pool_new","matrix_new","team_new","workspace_logits","workspace_new","workspace_stages","workspace_summaries","workspace_summary_bytes"];

@@ -1,6 +1,7 @@
 //! Matrix products run by a whole team on their own: for tests and benches of the kernels in [`crate::product`].
 
 use crate::product::*;
+use crate::quantize::GROUP;
 use crate::team::Team;
 use wasm_bindgen::prelude::*;
 
@@ -31,7 +32,10 @@ struct Job {
 unsafe fn job(team: &Team, thread: usize, argument: usize) {
     let job = &*(argument as *const Job);
     let (m, inputs) = (&*job.matrix, &*job.inputs);
-    let rows = job.t * thread / team.threads()..job.t * (thread + 1) / team.threads();
+    // Whole groups of tokens, so that threads do not share cache lines.
+    let groups = job.t.div_ceil(GROUP);
+    let part = |thread: usize| job.t.min(groups * thread / team.threads() * GROUP);
+    let rows = part(thread)..part(thread + 1);
     prepare(inputs, job.x, m.cols, m.cols, rows, m.needs(job.activations));
     team.barrier();
     loop {

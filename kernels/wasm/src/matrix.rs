@@ -1,8 +1,8 @@
 //! Weight matrices, repacked for the vector unit.
 //!
-//! Stored rows are cut into tiles of 8 rows and blocks of 32 columns. A tile's blocks follow one another, so a tile is one
-//! stream of memory. In a record (one block of one tile) vector lane r holds row r (or 4 + r): products need no
-//! horizontal sums. Rows and columns are padded with zeros.
+//! Stored rows are cut into tiles of 8 rows and blocks of 32 columns. In a record (one block of one tile) vector lane r
+//! holds row r (or 4 + r): products need no horizontal sums. The records of two neighbouring tiles alternate, so that 16
+//! rows are one stream of memory. Rows and columns are padded with zeros.
 //!
 //! Record, by type (v = 0, 1 selects rows 4v to 4v + 3; s = 0..8 selects columns 4s to 4s + 3):
 //!
@@ -18,7 +18,10 @@
 //!
 //! A weight is d * q + m: Q4_0 has m = -8 d, Q6_K has m = -32 d, both exact. The K types' d and m are the exact products of
 //! their two stored factors.
+//!
+//! Products read scales in a domain of powers of two that saves the last step of decoding an f16: see [`unit`].
 
+use crate::schedule::*;
 use crate::simd::*;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use wasm_bindgen::prelude::*;
@@ -32,6 +35,11 @@ pub const Q4_1: u32 = 5;
 pub const Q4_K: u32 = 6;
 pub const Q5_K: u32 = 7;
 pub const Q6_K: u32 = 8;
+
+/// Forms of the integer path's inputs; see [`crate::quantize`].
+pub const INPUT_I8: u32 = 0;
+pub const INPUT_HOT: u32 = 1;
+pub const INPUT_I16: u32 = 2;
 
 /// Rows of a tile. Row ranges of a product start at a multiple of it.
 pub const ROW_TILE: usize = 8;
@@ -49,21 +57,28 @@ pub struct Matrix {
     /// Bytes of a record.
     pub record: usize,
     pub data: *mut u8,
-    /// 8-bit planes of the activations in the integer path: 1 or 2 (16 bits).
-    planes: AtomicU32,
+    /// Form of the integer path's inputs, one of the `INPUT_` codes.
+    input: AtomicU32,
 }
 
 impl Matrix {
-    /// Address of the first record of a tile.
+    /// Address of the record of a tile and a block. The tile's next block is [`Matrix::step`] bytes on; the second tile
+    /// of a pair is one record behind the first.
     #[inline(always)]
-    pub unsafe fn tile(&self, tile: usize) -> *mut u8 {
-        self.data.add(tile * self.blocks * self.record)
+    pub unsafe fn at(&self, tile: usize, block: usize) -> *mut u8 {
+        self.data.add(((tile / 2 * self.blocks + block) * 2 + tile % 2) * self.record)
     }
 
-    /// 1 or 2 8-bit planes of activations.
+    /// Bytes from a tile's record to its next.
     #[inline(always)]
-    pub fn planes(&self) -> u32 {
-        self.planes.load(Relaxed)
+    pub fn step(&self) -> usize {
+        2 * self.record
+    }
+
+    /// Form of the integer path's inputs, one of the `INPUT_` codes.
+    #[inline(always)]
+    pub fn input(&self) -> u32 {
+        self.input.load(Relaxed)
     }
 }
 
@@ -77,6 +92,11 @@ pub const fn scale_bytes(dtype: u32) -> usize {
     }
 }
 
+/// Bytes from a tile's record to its next.
+pub const fn step_bytes(dtype: u32) -> usize {
+    2 * record_bytes(dtype)
+}
+
 /// Bytes of a record; 0 for an unknown type.
 pub const fn record_bytes(dtype: u32) -> usize {
     scale_bytes(dtype)
@@ -87,6 +107,11 @@ pub const fn record_bytes(dtype: u32) -> usize {
             Q8_0 | Q5_K | Q6_K => 256,
             _ => 0,
         }
+}
+
+/// Whether a record holds nibble vectors.
+pub const fn is_nibbles(dtype: u32) -> bool {
+    matches!(dtype, Q4_0 | Q4_1 | Q4_K)
 }
 
 /// Columns and bytes of a stored block of the model file.
@@ -107,7 +132,7 @@ const fn stored_block(dtype: u32) -> (usize, usize) {
 /// Q6_K 8.
 #[wasm_bindgen]
 pub fn matrix_bytes(dtype: u32, rows: usize, cols: usize) -> f64 {
-    rows.div_ceil(ROW_TILE) as f64 * cols.div_ceil(BLOCK) as f64 * record_bytes(dtype) as f64
+    2.0 * rows.div_ceil(2 * ROW_TILE) as f64 * cols.div_ceil(BLOCK) as f64 * record_bytes(dtype) as f64
 }
 
 /// Allocates a matrix to load rows into. 0 when memory is exhausted or the shape does not fit the type (codes as in
@@ -123,8 +148,8 @@ pub fn matrix_new(dtype: u32, rows: usize, cols: usize) -> usize {
     if data.is_null() {
         return 0;
     }
-    // Only the last tile has rows that no load writes.
-    let last = bytes as usize - bytes as usize / rows.div_ceil(ROW_TILE);
+    // Only the last pair of tiles has rows that no load writes.
+    let last = bytes as usize - bytes as usize / rows.div_ceil(2 * ROW_TILE);
     unsafe { std::ptr::write_bytes(data.add(last), 0, bytes as usize - last) };
     Box::into_raw(Box::new(Matrix {
         dtype,
@@ -133,7 +158,7 @@ pub fn matrix_new(dtype: u32, rows: usize, cols: usize) -> usize {
         blocks: cols.div_ceil(BLOCK),
         record: record_bytes(dtype),
         data,
-        planes: AtomicU32::new(1),
+        input: AtomicU32::new(if dtype == Q8_0 { INPUT_I16 } else { INPUT_HOT }),
     })) as usize
 }
 
@@ -147,11 +172,14 @@ pub fn matrix_free(matrix: usize) {
     }
 }
 
-/// Sets how finely the integer path represents this matrix's inputs: 1 plane (8 bits) or 2 (16 bits). Q8_0 always takes
-/// 16 bits.
+/// Sets how the integer path represents this matrix's inputs: 0 as 8 bits, 1 (the default) as 8 bits with a second term
+/// for outliers, 2 as 16 bits. Q8_0 always takes 16 bits.
 #[wasm_bindgen]
-pub fn matrix_set_planes(matrix: usize, planes: u32) {
-    unsafe { (*(matrix as *const Matrix)).planes.store(planes, Relaxed) };
+pub fn matrix_set_input(matrix: usize, input: u32) {
+    let m = unsafe { &*(matrix as *const Matrix) };
+    if m.dtype != Q8_0 {
+        m.input.store(input, Relaxed);
+    }
 }
 
 /// f16 to f32, every value including subnormals, infinities and NaN.
@@ -161,17 +189,56 @@ pub fn half_to_f32(bits: u16) -> f32 {
     let magnitude = if wide & 0x7c00 == 0x7c00 {
         f32::from_bits(0x7f80_0000 | (wide & 0x3ff) << 13)
     } else {
-        f32::from_bits((wide & 0x7fff) << 13) * f32::from_bits(0x7780_0000)
+        f32::from_bits((wide & 0x7fff) << 13) * HALF_UNIT
     };
     f32::from_bits(magnitude.to_bits() | (wide & 0x8000) << 16)
 }
 
-/// Four finite f16 values to f32: the bits move to their place in an f32, whose exponent is then 112 too small.
+/// 2^112: what an f16's bits, moved to their place in an f32, are too small by.
+const HALF_UNIT: f32 = f32::from_bits(0x7780_0000);
+/// Factor of stored K-quant scales.
+const K_UNIT: f32 = f32::from_bits((127 - 48) << 23);
+/// Factor of the scales of prepared inputs.
+pub const INPUT_UNIT: f32 = f32::from_bits((127 + 48) << 23);
+
+/// What a sum of (raw scale * input scale) terms must be multiplied with. Raw f16 scales are 2^112 too small, stored
+/// K-quant scales 2^48; input scales are 2^48 too large. All factors are powers of two, so nothing is rounded by this; the
+/// sums stay far from both ends of f32.
+pub const fn unit(dtype: u32) -> f32 {
+    match dtype {
+        Q8_0 | Q4_0 | Q4_1 => f32::from_bits((127 + 64) << 23),
+        _ => 1.0,
+    }
+}
+
+/// Constants that kernels keep in registers.
+#[derive(Clone, Copy)]
+pub struct Constants {
+    low_nibbles: v128,
+    half_bits: v128,
+}
+
+impl Constants {
+    #[inline(always)]
+    pub fn resident() -> Self {
+        Constants { low_nibbles: resident(u8x16_splat(15)), half_bits: resident(i32x4_splat(0x8fff_e000u32 as i32)) }
+    }
+}
+
+/// Four f16 values as f32, 2^112 too small: the bits move to their place.
 #[inline(always)]
-pub unsafe fn half4(source: *const u8) -> v128 {
+unsafe fn raw_half4(source: *const u8, c: Constants) -> v128 {
+    v128_and(i32x4_shl(i32x4_load_extend_i16x4(source as *const i16), 13), c.half_bits)
+}
+
+/// Four f16 values to f32, infinities and NaN included.
+#[inline(always)]
+unsafe fn half4(source: *const u8) -> v128 {
     let wide = i32x4_load_extend_i16x4(source as *const i16);
     let placed = v128_and(i32x4_shl(wide, 13), i32x4_splat(0x8fff_e000u32 as i32));
-    f32x4_mul(placed, f32x4_splat(f32::from_bits(0x7780_0000)))
+    let special = i32x4_eq(v128_and(wide, i32x4_splat(0x7c00)), i32x4_splat(0x7c00));
+    let value = f32x4_mul(placed, f32x4_splat(HALF_UNIT));
+    v128_or(value, v128_and(special, i32x4_splat(0x7f80_0000)))
 }
 
 #[inline(always)]
@@ -200,9 +267,10 @@ unsafe fn put_nibbles(place: *mut u8, bytes: *const u8) {
     }
 }
 
+/// Puts a scale of a K type.
 #[inline(always)]
-unsafe fn put_f32(place: *mut u8, value: f32) {
-    (place as *mut f32).write(value);
+unsafe fn put_scale(place: *mut u8, value: f32) {
+    (place as *mut f32).write(value * K_UNIT);
 }
 
 /// The 6-bit scale and minimum of sub-block `j` of a Q4_K or Q5_K block.
@@ -221,8 +289,8 @@ unsafe fn load_q4_k(mut record: *mut u8, stride: usize, slot: usize, source: *co
     let low = u8x16_splat(15);
     for sub in 0..8 {
         let (scale, min) = scale_and_min(source.add(4), sub);
-        put_f32(record.add(4 * slot), d * scale as f32);
-        put_f32(record.add(32 + 4 * slot), -(dmin * min as f32));
+        put_scale(record.add(4 * slot), d * scale as f32);
+        put_scale(record.add(32 + 4 * slot), -(dmin * min as f32));
         let quants = source.add(16 + 32 * (sub / 2)) as *const v128;
         let (first, second) = (v128_load(quants), v128_load(quants.add(1)));
         let packed = if sub % 2 == 0 {
@@ -239,8 +307,8 @@ unsafe fn load_q5_k(mut record: *mut u8, stride: usize, slot: usize, source: *co
     let (d, dmin) = (half_to_f32(u16_at(source)), half_to_f32(u16_at(source.add(2))));
     for sub in 0..8 {
         let (scale, min) = scale_and_min(source.add(4), sub);
-        put_f32(record.add(4 * slot), d * scale as f32);
-        put_f32(record.add(32 + 4 * slot), -(dmin * min as f32));
+        put_scale(record.add(4 * slot), d * scale as f32);
+        put_scale(record.add(32 + 4 * slot), -(dmin * min as f32));
         let mut bytes = [u8x16_splat(0); 2];
         for (half, out) in bytes.iter_mut().enumerate() {
             let high = v128_load((source.add(16) as *const v128).add(half));
@@ -267,7 +335,7 @@ unsafe fn load_q6_k(mut record: *mut u8, stride: usize, slot: usize, source: *co
             let bits = v128_and(u8x16_shr(high, 2 * quarter as u32), u8x16_splat(3));
             *out = v128_or(nibble, u8x16_shl(bits, 4));
             let scale = *(source.add(192 + 8 * half + 2 * quarter + part) as *const i8);
-            put_f32(record.add(32 * part + 4 * slot), d * scale as f32);
+            put_scale(record.add(32 * part + 4 * slot), d * scale as f32);
         }
         put_bytes(record.add(64 + 4 * slot), bytes.as_ptr() as *const u8);
         record = record.add(stride);
@@ -279,17 +347,19 @@ unsafe fn load_row(m: &Matrix, row: usize, source: *const u8) {
     let slot = row % ROW_TILE;
     // Byte of the row's lane in a pair of vectors.
     let lane = 4 * slot;
-    let record = m.tile(row / ROW_TILE);
-    let stride = m.record;
+    let record = m.at(row / ROW_TILE, 0);
+    let stride = m.step();
     match m.dtype {
         F32 => {
             for col in 0..m.cols {
-                (record as *mut u32).add(col * ROW_TILE + slot).write(u32_at(source.add(4 * col)));
+                let place = record.add(col / BLOCK * stride) as *mut u32;
+                place.add(col % BLOCK * ROW_TILE + slot).write(u32_at(source.add(4 * col)));
             }
         }
         F16 | BF16 => {
             for col in 0..m.cols {
-                (record as *mut u16).add(col * ROW_TILE + slot).write(u16_at(source.add(2 * col)));
+                let place = record.add(col / BLOCK * stride) as *mut u16;
+                place.add(col % BLOCK * ROW_TILE + slot).write(u16_at(source.add(2 * col)));
             }
         }
         Q8_0 => {
@@ -338,7 +408,7 @@ pub fn matrix_load(matrix: usize, row: usize, count: usize, source: usize) {
         unsafe {
             if m.cols % BLOCK != 0 && (row + index) % ROW_TILE == 0 {
                 // The padded columns belong to no row.
-                let last = m.tile((row + index) / ROW_TILE).add((m.blocks - 1) * m.record);
+                let last = m.at((row + index) / ROW_TILE, m.blocks - 1);
                 std::ptr::write_bytes(last, 0, m.record);
             }
             load_row(m, row + index, (source as *const u8).add(index * stored));
@@ -346,16 +416,17 @@ pub fn matrix_load(matrix: usize, row: usize, count: usize, source: usize) {
     }
 }
 
-/// Scale and minimum of rows 4v to 4v + 3 of a record; `half` selects 16 columns where they have scales of their own.
+/// Scale and minimum of rows 4v to 4v + 3 of a record, in the domain of [`unit`]; `half` selects 16 columns where they have
+/// scales of their own.
 #[inline(always)]
-pub unsafe fn scales<const D: u32>(record: *const u8, half: usize, v: usize) -> (v128, v128) {
+pub unsafe fn raw_scales<const D: u32>(record: *const u8, half: usize, v: usize, c: Constants) -> (v128, v128) {
     match D {
-        Q8_0 => (half4(record.add(8 * v)), f32x4_splat(0.0)),
+        Q8_0 => (raw_half4(record.add(8 * v), c), f32x4_splat(0.0)),
         Q4_0 => {
-            let d = half4(record.add(8 * v));
+            let d = raw_half4(record.add(8 * v), c);
             (d, f32x4_mul(d, f32x4_splat(-8.0)))
         }
-        Q4_1 => (half4(record.add(8 * v)), half4(record.add(16 + 8 * v))),
+        Q4_1 => (raw_half4(record.add(8 * v), c), raw_half4(record.add(16 + 8 * v), c)),
         Q6_K => {
             let d = v128_load(record.add(32 * half + 16 * v) as *const v128);
             (d, f32x4_mul(d, f32x4_splat(-32.0)))
@@ -364,14 +435,28 @@ pub unsafe fn scales<const D: u32>(record: *const u8, half: usize, v: usize) -> 
     }
 }
 
+/// The same as they are.
+#[inline(always)]
+unsafe fn scales<const D: u32>(record: *const u8, half: usize, v: usize) -> (v128, v128) {
+    match D {
+        Q8_0 | Q4_0 => (half4(record.add(8 * v)), f32x4_splat(0.0)),
+        Q4_1 => (half4(record.add(8 * v)), half4(record.add(16 + 8 * v))),
+        _ => {
+            let (d, m) = raw_scales::<D>(record, half, v, Constants::resident());
+            let unit = f32x4_splat(1.0 / K_UNIT);
+            (f32x4_mul(d, unit), f32x4_mul(m, unit))
+        }
+    }
+}
+
 /// The vector of 4 rows x 4 columns, columns 4s to 4s + 3, as bytes.
 #[inline(always)]
-pub unsafe fn bytes<const D: u32>(record: *const u8, s: usize, v: usize) -> v128 {
+pub unsafe fn bytes<const D: u32>(record: *const u8, s: usize, v: usize, c: Constants) -> v128 {
     let weights = record.add(scale_bytes(D)) as *const v128;
     match D {
         Q4_0 | Q4_1 | Q4_K => {
             let pairs = v128_load(weights.add((s % 4) * 2 + v));
-            v128_and(if s < 4 { pairs } else { u16x8_shr(pairs, 4) }, u8x16_splat(15))
+            v128_and(if s < 4 { pairs } else { u16x8_shr(pairs, 4) }, c.low_nibbles)
         }
         _ => v128_load(weights.add(s * 2 + v)),
     }
@@ -384,16 +469,7 @@ pub unsafe fn dequantize<const D: u32>(record: *const u8, out: *mut v128) {
         F32 => std::ptr::copy_nonoverlapping(record as *const v128, out, 64),
         F16 => {
             for vector in 0..64 {
-                let source = (record as *const u16).add(4 * vector);
-                v128_store(
-                    out.add(vector),
-                    f32x4(
-                        half_to_f32(*source),
-                        half_to_f32(*source.add(1)),
-                        half_to_f32(*source.add(2)),
-                        half_to_f32(*source.add(3)),
-                    ),
-                );
+                v128_store(out.add(vector), half4(record.add(8 * vector)));
             }
         }
         BF16 => {
@@ -403,10 +479,11 @@ pub unsafe fn dequantize<const D: u32>(record: *const u8, out: *mut v128) {
             }
         }
         _ => {
+            let c = Constants::resident();
             for v in 0..2 {
                 for s in 0..8 {
                     let (d, m) = scales::<D>(record, s / 4, v);
-                    let packed = bytes::<D>(record, s, v);
+                    let packed = bytes::<D>(record, s, v, c);
                     // Byte j of every lane: shift it to the top, then down again.
                     for j in 0..4 {
                         let top = i32x4_shl(packed, 24 - 8 * j as u32);
@@ -445,7 +522,7 @@ pub unsafe fn row_f32(m: &Matrix, row: usize, out: *mut f32) {
     let mut tile = [f32x4_splat(0.0); 64];
     let values = tile.as_mut_ptr() as *mut f32;
     for block in 0..m.blocks {
-        dequantize_any(m.dtype, m.tile(row / ROW_TILE).add(block * m.record), values as *mut v128);
+        dequantize_any(m.dtype, m.at(row / ROW_TILE, block), values as *mut v128);
         for col in 0..BLOCK.min(m.cols - block * BLOCK) {
             *out.add(block * BLOCK + col) = *values.add(col * ROW_TILE + row % ROW_TILE);
         }

@@ -2,14 +2,18 @@
 //!
 //! One order of operations for every batch size, row range and thread count: an output's f32 sum starts at 0 and takes the
 //! blocks of 32 columns in ascending order, in each block first the quantised product times its scale, then the minimum
-//! times the input's sum. Integer sums are exact, so the two ways to form them (sums of 16 bits or of 32 bits, whichever
-//! this CPU is faster at) give the same bits.
+//! times the input's sum; then the hot groups of the input in ascending order. Integer sums are exact, so the two ways to
+//! form them (sums of 16 bits or of 32 bits, whichever this CPU is faster at) give the same bits.
 //!
-//! One or two tokens multiply straight from the records. More share a panel: the tile's weights, unpacked once into L1.
+//! One token multiplies straight from the stream of records, two tiles at a time. More tokens share a panel: the tile's
+//! weights, unpacked once into L1. Four tokens and four rows make 16 products of one weight vector and one input vector:
+//! the input vector is rotated by 0 to 3 lanes, so lane r of rotation j is row r and token (r + j) mod 4, and a kernel needs
+//! three shuffles where it would need four loads (a load costs a bounds check).
 
 use crate::matrix::*;
-use crate::product_i16::{kernel_i16, wide_panel, WIDE_RECORD};
-use crate::product_i8::{byte_panel, is_nibbles, kernel_i8, BYTE_PANEL, BYTE_RECORD};
+use crate::product_f32::{f32_panel, DIRECT_F32, GROUP_F32};
+use crate::product_i16::{direct_i16, group_i16, wide_panel, WIDE_RECORD};
+use crate::product_i8::{add_hot, direct_i8, group_i8};
 use crate::quantize::*;
 use crate::simd::*;
 use std::mem::MaybeUninit;
@@ -18,199 +22,233 @@ use std::ops::Range;
 pub use crate::matrix::{Matrix, ROW_TILE};
 pub use crate::quantize::{prepare, Activations, Inputs};
 
-/// Tokens of one call of a kernel.
-pub const TOKENS: usize = 4;
-/// Tokens that multiply straight from the records.
-const DIRECT_TOKENS: usize = 2;
-/// Tokens that share one panel before it is made anew.
-const PANEL_TOKENS: usize = 64;
+/// Groups of tokens that share one panel before it is made anew.
+const PANEL_GROUPS: usize = 16;
 /// Half of the L1 cache.
 const PANEL_BYTES: usize = 16384;
+/// Vectors of sums of one tile and one group: [rotation 4][rows 2].
+const GROUP_SUMS: usize = 8;
 
-/// Rows of prepared inputs as a kernel sees them: `rows` and `scales` point at the first token's first block, strides
-/// are in bytes.
-#[derive(Clone, Copy)]
-pub struct Tokens {
-    pub rows: *const u8,
-    pub row_stride: usize,
-    pub scales: *const u8,
-    pub scale_stride: usize,
-}
+/// Adds `blocks` blocks of one token to the sums of one tile, or of both tiles of a pair. `x` is the token's flat row, or
+/// its lane of the interleaved rows with f32; `sums` is [tile][2 vectors of 4 rows].
+pub type Direct = unsafe fn(record: *const u8, blocks: usize, x: *const u8, sums: *mut v128);
 
-impl Tokens {
-    #[inline(always)]
-    unsafe fn at(self, token: usize) -> Self {
-        Tokens {
-            rows: self.rows.add(token * self.row_stride),
-            scales: self.scales.add(token * self.scale_stride),
-            ..self
-        }
+/// Adds `blocks` blocks of one tile and one group of tokens to `sums` [rotation 4][2 vectors of 4 rows].
+pub type Group = unsafe fn(record: *const u8, blocks: usize, x: *const u8, scales: *const u8, sums: *mut v128);
+
+/// Unpacks `blocks` records of a tile into a panel.
+pub type Unpack = unsafe fn(dtype: u32, record: *const u8, blocks: usize, panel: *mut u8);
+
+/// Lanes rotated by `J`.
+#[inline(always)]
+pub fn rotate<const J: usize>(x: v128) -> v128 {
+    match J {
+        0 => x,
+        1 => i32x4_shuffle::<1, 2, 3, 0>(x, x),
+        2 => i32x4_shuffle::<2, 3, 0, 1>(x, x),
+        _ => i32x4_shuffle::<3, 0, 1, 2>(x, x),
     }
 }
 
-/// Adds the products of one tile and `blocks` blocks to `sums` [token][2 vectors].
-pub type Kernel = unsafe fn(record: *const u8, blocks: usize, tokens: &Tokens, sums: *mut v128);
-
-/// Unpacks `blocks` records into a panel.
-pub type Unpack = unsafe fn(dtype: u32, record: *const u8, blocks: usize, panel: *mut u8);
+/// [`rotate`] by 0, 1, 2 and 3.
+#[inline(always)]
+pub fn rotations(x: v128) -> [v128; 4] {
+    [x, rotate::<1>(x), rotate::<2>(x), rotate::<3>(x)]
+}
 
 #[repr(C, align(64))]
 struct Panel(MaybeUninit<[u8; PANEL_BYTES]>);
 
-#[inline(never)]
-unsafe fn kernel_f32_n<const N: usize>(record: *const u8, blocks: usize, tokens: &Tokens, sums: *mut v128) {
-    let x: [*const u8; N] = std::array::from_fn(|n| tokens.rows.add(n * tokens.row_stride));
-    let mut acc: [[v128; 2]; N] = std::array::from_fn(|n| [v128_load(sums.add(2 * n)), v128_load(sums.add(2 * n + 1))]);
-    for block in 0..blocks {
-        for part in 0..4 {
-            let weights = (record as *const v128).add(block * 64 + part * 16);
-            for col in 0..8 {
-                let w = [v128_load(weights.add(2 * col)), v128_load(weights.add(2 * col + 1))];
-                for n in 0..N {
-                    let at = x[n].add((block * BLOCK + part * 8 + col) * 4);
-                    let value = v128_load32_splat(at as *const u32);
-                    acc[n] = [madd(w[0], value, acc[n][0]), madd(w[1], value, acc[n][1])];
-                }
-            }
-        }
+impl Panel {
+    #[inline(always)]
+    fn new() -> Self {
+        Panel(MaybeUninit::uninit())
     }
-    for n in 0..N {
-        v128_store(sums.add(2 * n), acc[n][0]);
-        v128_store(sums.add(2 * n + 1), acc[n][1]);
+
+    #[inline(always)]
+    fn at(&mut self) -> *mut u8 {
+        self.0.as_mut_ptr() as *mut u8
     }
 }
 
-fn kernel_f32(tokens: usize) -> Kernel {
-    match tokens {
-        1 => kernel_f32_n::<1>,
-        2 => kernel_f32_n::<2>,
-        3 => kernel_f32_n::<3>,
-        _ => kernel_f32_n::<4>,
-    }
+/// How products of one matrix are computed.
+struct Plan<'a> {
+    m: &'a Matrix,
+    inputs: &'a Inputs,
+    rows: Rows,
+    /// Whether rows may have hot groups. What a row was made into decides, not what this matrix asked for: the two 8-bit
+    /// forms share their place.
+    hot: bool,
+    unit: f32,
+    direct: [Direct; 2],
+    /// Whether direct kernels read a panel of f32 instead of the records.
+    direct_unpack: bool,
+    group: Group,
+    group_unpack: Option<Unpack>,
+    /// Bytes of a record of a group kernel's panel.
+    group_record: usize,
 }
 
-unsafe fn f32_panel(dtype: u32, record: *const u8, blocks: usize, panel: *mut u8) {
-    for block in 0..blocks {
-        dequantize_any(dtype, record.add(block * record_bytes(dtype)), panel.add(block * 1024) as *mut v128);
-    }
-}
-
-/// How a product of one matrix is computed.
-struct Plan {
-    /// None: the kernel reads the records themselves.
-    unpack: Option<Unpack>,
-    /// Bytes of a record as the kernel reads it.
-    record: usize,
-    kernel: fn(u32, usize) -> Kernel,
-    /// Type the kernel is told: the matrix's own, or that of the panel.
-    reads: u32,
-    inputs: Tokens,
-    /// Bytes of a block of inputs and of its scales.
-    block: (usize, usize),
-}
-
-unsafe fn plan(m: &Matrix, inputs: &Inputs, count: usize, activations: Activations) -> Plan {
+fn plan<'a>(m: &'a Matrix, inputs: &'a Inputs, activations: Activations) -> Plan<'a> {
     match m.needs(activations) {
-        FORM_I8 => {
-            let panel = is_nibbles(m.dtype) && count > DIRECT_TOKENS;
+        FORM_F32 => {
             Plan {
-                unpack: if panel { Some(byte_panel) } else { None },
-                record: if panel { BYTE_RECORD } else { m.record },
-                kernel: kernel_i8,
-                reads: if panel { BYTE_PANEL } else { m.dtype },
-                inputs: Tokens {
-                    rows: inputs.i8_rows as *const u8,
-                    row_stride: inputs.i8_stride,
-                    scales: inputs.i8_scales as *const u8,
-                    scale_stride: inputs.scale_stride * 4,
-                },
-                block: (BLOCK, BLOCK_SCALES * 4),
+                m,
+                inputs,
+                rows: inputs.f32_rows,
+                hot: false,
+                unit: 1.0,
+                direct: DIRECT_F32,
+                direct_unpack: m.dtype != F32,
+                group: GROUP_F32,
+                group_unpack: Some(|dtype, record, blocks, panel| unsafe {
+                    f32_panel(dtype, record, blocks, panel, record_bytes(F32))
+                }),
+                group_record: record_bytes(F32),
             }
         }
-        FORM_I16 => {
-            let panel = count > DIRECT_TOKENS;
-            Plan {
-                unpack: if panel { Some(wide_panel) } else { None },
-                record: if panel { WIDE_RECORD } else { m.record },
-                kernel: kernel_i16,
-                reads: if panel { crate::product_i16::panel_type(m.dtype) } else { m.dtype },
-                inputs: Tokens {
-                    rows: inputs.i16_rows as *const u8,
-                    row_stride: inputs.i16_stride * 2,
-                    scales: inputs.i16_scales as *const u8,
-                    scale_stride: inputs.scale_stride * 4,
-                },
-                block: (BLOCK * 2, BLOCK_SCALES * 4),
-            }
-        }
-        _ => Plan {
-            unpack: if m.dtype == F32 { None } else { Some(f32_panel) },
-            record: 1024,
-            kernel: |_, tokens| kernel_f32(tokens),
-            reads: F32,
-            inputs: Tokens {
-                rows: inputs.f32_rows as *const u8,
-                row_stride: inputs.f32_stride * 4,
-                scales: inputs.f32_rows as *const u8,
-                scale_stride: 0,
-            },
-            block: (BLOCK * 4, 0),
+        FORM_I16 => Plan {
+            m,
+            inputs,
+            rows: inputs.i16_rows,
+            hot: false,
+            unit: unit(m.dtype),
+            direct: direct_i16(m.dtype),
+            direct_unpack: false,
+            group: group_i16(m.dtype),
+            group_unpack: Some(wide_panel),
+            group_record: WIDE_RECORD,
         },
+        _ => {
+            Plan {
+                m,
+                inputs,
+                rows: inputs.i8_rows,
+                hot: true,
+                unit: unit(m.dtype),
+                direct: direct_i8(m.dtype),
+                direct_unpack: false,
+                group: group_i8(m.dtype),
+                group_unpack: None,
+                group_record: m.record,
+            }
+        }
     }
 }
 
-/// Stores the sums of one tile, [token][8 rows], to `out`; rows beyond the matrix are dropped.
-#[inline(always)]
-unsafe fn store(sums: *const v128, count: usize, valid: usize, out: *mut f32, out_stride: usize, add: bool) {
-    for t in 0..count {
-        let to = out.add(t * out_stride);
-        if valid == ROW_TILE {
-            for v in 0..2 {
+impl Plan<'_> {
+    /// Adds the hot groups of token `t` to the sums of `tiles` tiles.
+    #[inline(always)]
+    unsafe fn hot(&self, t: usize, tile: usize, tiles: usize, sums: *mut v128) {
+        let count = if self.hot { *self.inputs.hot_count.add(t) as usize } else { 0 };
+        if count > 0 {
+            let entries = std::slice::from_raw_parts(self.inputs.hot.add(t * self.inputs.hot_stride), count);
+            for index in 0..tiles {
+                add_hot(self.m.dtype, self.m.at(tile + index, 0), entries, sums.add(2 * index));
+            }
+        }
+    }
+}
+
+/// Where results go.
+struct Output {
+    at: *mut f32,
+    stride: usize,
+    add: bool,
+    /// First row beyond the range.
+    end: usize,
+}
+
+impl Output {
+    /// Stores 8 rows of token `t`; rows beyond the range are dropped.
+    #[inline(always)]
+    unsafe fn put(&self, t: usize, row: usize, sums: *const v128, unit: f32) {
+        let to = self.at.add(t * self.stride + row);
+        let unit = f32x4_splat(unit);
+        let sums = [f32x4_mul(v128_load(sums), unit), f32x4_mul(v128_load(sums.add(1)), unit)];
+        if row + ROW_TILE <= self.end {
+            for (v, sum) in sums.iter().enumerate() {
                 let at = (to as *mut v128).add(v);
-                let sum = v128_load(sums.add(2 * t + v));
-                v128_store(at, if add { f32x4_add(v128_load(at), sum) } else { sum });
+                v128_store(at, if self.add { f32x4_add(v128_load(at), *sum) } else { *sum });
             }
         } else {
-            let from = sums.add(2 * t) as *const f32;
-            for row in 0..valid {
-                let sum = *from.add(row);
-                *to.add(row) = if add { *to.add(row) + sum } else { sum };
+            let from = sums.as_ptr() as *const f32;
+            for index in 0..self.end - row {
+                let sum = *from.add(index);
+                *to.add(index) = if self.add { *to.add(index) + sum } else { sum };
             }
         }
     }
 }
 
+/// One token, one or two tiles.
 #[inline(never)]
-unsafe fn tile_product(plan: &Plan, m: &Matrix, tile: usize, tokens: Tokens, count: usize, sums: *mut v128) {
-    for t in 0..2 * count {
-        v128_store(sums.add(t), f32x4_splat(0.0));
+unsafe fn direct_tiles(plan: &Plan, t: usize, tile: usize, tiles: usize, out: &Output) {
+    let (m, rows) = (plan.m, &plan.rows);
+    let x = if rows.flat_stride > 0 {
+        rows.flat.add(t * rows.flat_stride)
+    } else {
+        rows.at.add(t / GROUP * rows.stride + t % GROUP * 4)
+    };
+    let kernel = plan.direct[tiles - 1];
+    let mut sums = [f32x4_splat(0.0); 4];
+    if plan.direct_unpack {
+        let mut panel = Panel::new();
+        let step = PANEL_BYTES / step_bytes(F32);
+        let mut block = 0;
+        while block < m.blocks {
+            let blocks = step.min(m.blocks - block);
+            for index in 0..tiles {
+                let to = panel.at().add(index * record_bytes(F32));
+                f32_panel(m.dtype, m.at(tile + index, block), blocks, to, step_bytes(F32));
+            }
+            kernel(panel.at(), blocks, x.add(block * rows.block), sums.as_mut_ptr());
+            block += blocks;
+        }
+    } else {
+        kernel(m.at(tile, 0), m.blocks, x, sums.as_mut_ptr());
     }
-    let mut panel = Panel(MaybeUninit::uninit());
-    let panel = panel.0.as_mut_ptr() as *mut u8;
-    let step = if plan.unpack.is_some() { PANEL_BYTES / plan.record } else { m.blocks };
+    plan.hot(t, tile, tiles, sums.as_mut_ptr());
+    for index in 0..tiles {
+        out.put(t, (tile + index) * ROW_TILE, sums.as_ptr().add(2 * index), plan.unit);
+    }
+}
+
+/// The sums of the group's token `token`, 8 rows, out of [rotation 4][2].
+#[inline(always)]
+unsafe fn unrotate(sums: *const v128, token: usize) -> [v128; 2] {
+    let lanes = sums as *const f32;
+    let lane = |v: usize, r: usize| *lanes.add(((token + 4 - r) % 4 * 2 + v) * 4 + r);
+    std::array::from_fn(|v| f32x4(lane(v, 0), lane(v, 1), lane(v, 2), lane(v, 3)))
+}
+
+/// Tokens `t`, at most [`PANEL_GROUPS`] groups of them, one tile.
+#[inline(never)]
+unsafe fn group_tile(plan: &Plan, t: Range<usize>, tile: usize, out: &Output) {
+    let (m, rows) = (plan.m, &plan.rows);
+    let (first, end) = (t.start / GROUP, t.end.div_ceil(GROUP));
+    let mut sums = [f32x4_splat(0.0); PANEL_GROUPS * GROUP_SUMS];
+    let mut panel = Panel::new();
+    let step = if plan.group_unpack.is_some() { PANEL_BYTES / plan.group_record } else { m.blocks };
     let mut block = 0;
     while block < m.blocks {
         let blocks = step.min(m.blocks - block);
-        let stored = m.tile(tile).add(block * m.record) as *const u8;
-        let record = match plan.unpack {
-            Some(unpack) => {
-                unpack(m.dtype, stored, blocks, panel);
-                panel
-            }
-            None => stored,
-        };
-        let here = Tokens {
-            rows: tokens.rows.add(block * plan.block.0),
-            scales: tokens.scales.add(block * plan.block.1),
-            ..tokens
-        };
-        let mut t = 0;
-        while t < count {
-            let group = TOKENS.min(count - t);
-            (plan.kernel)(plan.reads, group)(record, blocks, &here.at(t), sums.add(2 * t));
-            t += group;
+        let mut record = m.at(tile, block) as *const u8;
+        if let Some(unpack) = plan.group_unpack {
+            unpack(m.dtype, record, blocks, panel.at());
+            record = panel.at();
+        }
+        for group in first..end {
+            let x = rows.at.add(group * rows.stride + block * rows.block);
+            let scales = rows.scales.add(group * rows.scale_stride + block * rows.scale_block);
+            (plan.group)(record, blocks, x, scales, sums.as_mut_ptr().add((group - first) * GROUP_SUMS));
         }
         block += blocks;
+    }
+    for token in t {
+        let mut sum = unrotate(sums.as_ptr().add((token / GROUP - first) * GROUP_SUMS), token % GROUP);
+        plan.hot(token, tile, 1, sum.as_mut_ptr());
+        out.put(token, tile * ROW_TILE, sum.as_ptr(), plan.unit);
     }
 }
 
@@ -226,19 +264,24 @@ pub unsafe fn product(
     add: bool,
     activations: Activations,
 ) {
-    let plan = plan(m, inputs, t.len(), activations);
-    let mut sums = [f32x4_splat(0.0); 2 * PANEL_TOKENS];
+    let plan = plan(m, inputs, activations);
+    let out = Output { at: out, stride: out_stride, add, end: rows.end };
+    let tiles = rows.start / ROW_TILE..rows.end.div_ceil(ROW_TILE);
+    if t.len() == 1 {
+        let mut tile = tiles.start;
+        while tile < tiles.end {
+            let count = (2 - tile % 2).min(tiles.end - tile);
+            direct_tiles(&plan, t.start, tile, count, &out);
+            tile += count;
+        }
+        return;
+    }
     let mut first = t.start;
     while first < t.end {
-        let count = PANEL_TOKENS.min(t.end - first);
-        let tokens = plan.inputs.at(first);
-        let mut row = rows.start;
-        while row < rows.end {
-            tile_product(&plan, m, row / ROW_TILE, tokens, count, sums.as_mut_ptr());
-            let valid = ROW_TILE.min(rows.end - row);
-            store(sums.as_ptr(), count, valid, out.add(first * out_stride + row), out_stride, add);
-            row += ROW_TILE;
+        let end = t.end.min((first / GROUP + PANEL_GROUPS) * GROUP);
+        for tile in tiles.clone() {
+            group_tile(&plan, first..end, tile, &out);
         }
-        first += count;
+        first = end;
     }
 }

@@ -2,14 +2,13 @@
 //! computes the same integers.
 
 use crate::matrix::*;
-use crate::product::{Kernel, Tokens};
+use crate::product::{rotations, Direct, Group};
+use crate::quantize::{Hot, BLOCK_SCALES};
+use crate::eight_times;
+use crate::schedule::*;
 use crate::simd::*;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use wasm_bindgen::prelude::*;
-
-/// Nibbles unpacked to bytes, as a type of record: d f32 [8], m f32 [8], byte vectors.
-pub const BYTE_PANEL: u32 = 16;
-pub const BYTE_RECORD: usize = 64 + 256;
 
 /// Whether products sum in 16 bits (1) or in 32 bits (0). CPUs with a fused 8-bit dot are faster at the latter.
 static SHORT_SUMS: AtomicU32 = AtomicU32::new(1);
@@ -18,10 +17,6 @@ static SHORT_SUMS: AtomicU32 = AtomicU32::new(1);
 #[wasm_bindgen]
 pub fn product_short_sums(short: u32) {
     SHORT_SUMS.store(short, Relaxed);
-}
-
-pub fn is_nibbles(dtype: u32) -> bool {
-    matches!(dtype, Q4_0 | Q4_1 | Q4_K)
 }
 
 /// Dots that fit a sum of 16 bits: each adds two products of at most max * 128.
@@ -42,138 +37,243 @@ const fn parts(dtype: u32) -> usize {
     }
 }
 
-#[inline(always)]
-unsafe fn weights<const D: u32>(record: *const u8, s: usize, v: usize) -> v128 {
-    if D == BYTE_PANEL {
-        v128_load((record.add(64) as *const v128).add(2 * s + v))
+/// Field of a block's input scales that a part's minimum multiplies.
+const fn total_field(dtype: u32, part: usize) -> usize {
+    if parts(dtype) == 1 {
+        1
     } else {
-        bytes::<D>(record, s, v)
+        2 + part
     }
 }
 
-/// `N` tokens, one tile, `blocks` blocks.
+/// Steps in the order that takes both columns of a nibble vector (4i and 16 + 4i) while it is in a register.
+const fn columns(dtype: u32, step: usize) -> usize {
+    if is_nibbles(dtype) {
+        step / 2 + step % 2 * 4
+    } else {
+        step
+    }
+}
+
+/// Whether a sum of 16 bits starts or is full at a step.
+const fn starts(dtype: u32, step: usize) -> bool {
+    step % chain(dtype) == 0
+}
+
+const fn fills(dtype: u32, step: usize) -> bool {
+    step % chain(dtype) == chain(dtype) - 1
+}
+
+/// Adds one dot to a sum, of 16 or of 32 bits.
+#[inline(always)]
+fn add_dot<const D: u32, const SHORT: bool>(step: usize, a: v128, w: v128, short: &mut v128, sum: &mut v128) {
+    let fresh = step % (8 / parts(D)) < chain(D);
+    if !SHORT {
+        *sum = i32x4_relaxed_dot_i8x16_i7x16_add(a, w, *sum);
+        return;
+    }
+    let products = i16x8_relaxed_dot_i8x16_i7x16(a, w);
+    *short = if starts(D, step) { products } else { i16x8_add(*short, products) };
+    if fills(D, step) {
+        let wide = i32x4_extadd_pairwise_i16x8(*short);
+        *sum = if fresh { wide } else { i32x4_add(*sum, wide) };
+    }
+}
+
+/// Lane `L` in all lanes.
+#[inline(always)]
+fn splat<const L: usize>(x: v128) -> v128 {
+    match L {
+        0 => i32x4_shuffle::<0, 0, 0, 0>(x, x),
+        1 => i32x4_shuffle::<1, 1, 1, 1>(x, x),
+        2 => i32x4_shuffle::<2, 2, 2, 2>(x, x),
+        _ => i32x4_shuffle::<3, 3, 3, 3>(x, x),
+    }
+}
+
 #[inline(never)]
-unsafe fn kernel_n<const D: u32, const N: usize, const SHORT: bool>(
+unsafe fn direct<const D: u32, const TILES: usize, const SHORT: bool>(
     record: *const u8,
     blocks: usize,
-    tokens: &Tokens,
+    x: *const u8,
     sums: *mut v128,
 ) {
-    let stride = if D == BYTE_PANEL { BYTE_RECORD } else { record_bytes(D) };
+    let c = Constants::resident();
     let zero = i32x4_splat(0);
-    let mut acc: [[v128; 2]; N] = std::array::from_fn(|n| [v128_load(sums.add(2 * n)), v128_load(sums.add(2 * n + 1))]);
-    let mut record = record;
-    let mut q: [*const u8; N] = std::array::from_fn(|n| tokens.rows.add(n * tokens.row_stride));
-    let mut scale: [*const u8; N] = std::array::from_fn(|n| tokens.scales.add(n * tokens.scale_stride));
-    for _ in 0..blocks {
-        let mut short = [[zero; 2]; N];
-        let mut sum = [[zero; 2]; N];
-        for step in 0..8 {
-            // Nibble vectors hold columns 4i and 16 + 4i: take both while they are in a register.
-            let s = if is_nibble_order(D) { step / 2 + step % 2 * 4 } else { step };
-            let w = [weights::<D>(record, s, 0), weights::<D>(record, s, 1)];
-            for n in 0..N {
-                let a = v128_load32_splat(q[n].add(4 * s) as *const u32);
-                for v in 0..2 {
-                    if SHORT {
-                        let products = i16x8_relaxed_dot_i8x16_i7x16(a, w[v]);
-                        let fresh = step % chain(D) == 0;
-                        short[n][v] = if fresh { products } else { i16x8_add(short[n][v], products) };
-                    } else {
-                        sum[n][v] = i32x4_relaxed_dot_i8x16_i7x16_add(a, w[v], sum[n][v]);
-                    }
-                }
-            }
-            if SHORT && step % chain(D) == chain(D) - 1 {
-                for n in 0..N {
+    let mut acc: [[v128; 2]; TILES] =
+        std::array::from_fn(|i| [v128_load(sums.add(2 * i)), v128_load(sums.add(2 * i + 1))]);
+    let (mut record, mut x) = (record, x as *const v128);
+    let left = 'left: {
+        for remaining in (0..blocks).rev() {
+            let mut short = [[zero; 2]; TILES];
+            let mut sum = [[zero; 2]; TILES];
+            let scales = v128_load(x);
+            let values = [v128_load(x.add(1)), v128_load(x.add(2))];
+            eight_times!(STEP, {
+                let s = columns(D, STEP);
+                let a = match s % 4 {
+                    0 => splat::<0>(values[s / 4]),
+                    1 => splat::<1>(values[s / 4]),
+                    2 => splat::<2>(values[s / 4]),
+                    _ => splat::<3>(values[s / 4]),
+                };
+                for i in 0..TILES {
                     for v in 0..2 {
-                        let wide = i32x4_extadd_pairwise_i16x8(short[n][v]);
-                        let fresh = step % (8 / parts(D)) < chain(D);
-                        sum[n][v] = if fresh { wide } else { i32x4_add(sum[n][v], wide) };
+                        let w = bytes::<D>(record.add(i * record_bytes(D)), s, v, c);
+                        add_dot::<D, SHORT>(STEP, a, w, &mut short[i][v], &mut sum[i][v]);
                     }
                 }
-            }
-            if step % (8 / parts(D)) == 8 / parts(D) - 1 {
-                let part = step / (8 / parts(D));
-                for v in 0..2 {
-                    let (d, m) = scales::<D>(record, part, v);
-                    for n in 0..N {
-                        let at = scale[n] as *const u32;
-                        let total = v128_load32_splat(at.add(if parts(D) == 1 { 1 } else { 2 + part }));
-                        let d = f32x4_mul(d, v128_load32_splat(at));
-                        acc[n][v] = madd(f32x4_convert_i32x4(sum[n][v]), d, acc[n][v]);
-                        acc[n][v] = madd(m, total, acc[n][v]);
-                        sum[n][v] = zero;
+                if STEP % 2 == 1 && !(SHORT && fills(D, STEP)) && pin(remaining, STEP) {
+                    break 'left if SHORT { short } else { sum };
+                }
+                if STEP % (8 / parts(D)) == 8 / parts(D) - 1 {
+                    let part = STEP / (8 / parts(D));
+                    let dx = splat::<0>(scales);
+                    let total = match total_field(D, part) {
+                        1 => splat::<1>(scales),
+                        2 => splat::<2>(scales),
+                        _ => splat::<3>(scales),
+                    };
+                    for i in 0..TILES {
+                        for v in 0..2 {
+                            let (d, m) = raw_scales::<D>(record.add(i * record_bytes(D)), part, v, c);
+                            acc[i][v] = madd(f32x4_convert_i32x4(sum[i][v]), f32x4_mul(d, dx), acc[i][v]);
+                            acc[i][v] = madd(m, total, acc[i][v]);
+                            sum[i][v] = zero;
+                        }
                     }
                 }
-            }
+            });
+            record = record.add(step_bytes(D));
+            x = x.add(3);
         }
-        record = record.add(stride);
-        for n in 0..N {
-            q[n] = q[n].add(32);
-            scale[n] = scale[n].add(16);
+        for i in 0..TILES {
+            v128_store(sums.add(2 * i), acc[i][0]);
+            v128_store(sums.add(2 * i + 1), acc[i][1]);
         }
-    }
-    for n in 0..N {
-        v128_store(sums.add(2 * n), acc[n][0]);
-        v128_store(sums.add(2 * n + 1), acc[n][1]);
+        return;
+    };
+    keep(&left);
+}
+
+#[inline(never)]
+unsafe fn group<const D: u32, const SHORT: bool>(
+    record: *const u8,
+    blocks: usize,
+    x: *const u8,
+    scales: *const u8,
+    sums: *mut v128,
+) {
+    let c = Constants::resident();
+    let zero = i32x4_splat(0);
+    let mut acc: [[v128; 2]; 4] = std::array::from_fn(|j| [v128_load(sums.add(2 * j)), v128_load(sums.add(2 * j + 1))]);
+    let (mut record, mut x, mut scales) = (record, x as *const v128, scales as *const v128);
+    let left = 'left: {
+        for remaining in (0..blocks).rev() {
+            let mut short = [[zero; 2]; 4];
+            let mut sum = [[zero; 2]; 4];
+            eight_times!(STEP, {
+                let s = columns(D, STEP);
+                let w = [bytes::<D>(record, s, 0, c), bytes::<D>(record, s, 1, c)];
+                let values = rotations(v128_load(x.add(s)));
+                for j in 0..4 {
+                    for v in 0..2 {
+                        add_dot::<D, SHORT>(STEP, values[j], w[v], &mut short[j][v], &mut sum[j][v]);
+                    }
+                }
+                if !(SHORT && fills(D, STEP)) && pin(remaining, STEP) {
+                    break 'left if SHORT { short } else { sum };
+                }
+                if STEP % (8 / parts(D)) == 8 / parts(D) - 1 {
+                    let part = STEP / (8 / parts(D));
+                    let dx = rotations(v128_load(scales));
+                    let total = rotations(v128_load(scales.add(total_field(D, part))));
+                    for v in 0..2 {
+                        let (d, m) = raw_scales::<D>(record, part, v, c);
+                        for j in 0..4 {
+                            acc[j][v] = madd(f32x4_convert_i32x4(sum[j][v]), f32x4_mul(d, dx[j]), acc[j][v]);
+                            acc[j][v] = madd(m, total[j], acc[j][v]);
+                            sum[j][v] = zero;
+                        }
+                    }
+                }
+            });
+            record = record.add(step_bytes(D));
+            x = x.add(8);
+            scales = scales.add(BLOCK_SCALES);
+        }
+        for j in 0..4 {
+            v128_store(sums.add(2 * j), acc[j][0]);
+            v128_store(sums.add(2 * j + 1), acc[j][1]);
+        }
+        return;
+    };
+    keep(&left);
+}
+
+fn direct_of<const D: u32>() -> [Direct; 2] {
+    if SHORT_SUMS.load(Relaxed) != 0 {
+        [direct::<D, 1, true>, direct::<D, 2, true>]
+    } else {
+        [direct::<D, 1, false>, direct::<D, 2, false>]
     }
 }
 
-const fn is_nibble_order(dtype: u32) -> bool {
-    matches!(dtype, Q4_0 | Q4_1 | Q4_K)
-}
-
-fn kernel_of<const D: u32>(tokens: usize) -> Kernel {
-    let short = SHORT_SUMS.load(Relaxed) != 0;
-    match (tokens, short) {
-        (1, true) => kernel_n::<D, 1, true>,
-        (2, true) => kernel_n::<D, 2, true>,
-        (3, true) => kernel_n::<D, 3, true>,
-        (_, true) => kernel_n::<D, 4, true>,
-        (1, false) => kernel_n::<D, 1, false>,
-        (2, false) => kernel_n::<D, 2, false>,
-        (3, false) => kernel_n::<D, 3, false>,
-        (_, false) => kernel_n::<D, 4, false>,
-    }
-}
-
-/// The kernel for 1 to 4 tokens.
-pub fn kernel_i8(dtype: u32, tokens: usize) -> Kernel {
+/// Kernels for one token and one or two tiles of records.
+pub fn direct_i8(dtype: u32) -> [Direct; 2] {
     match dtype {
-        Q4_0 => kernel_of::<Q4_0>(tokens),
-        Q4_1 => kernel_of::<Q4_1>(tokens),
-        Q4_K => kernel_of::<Q4_K>(tokens),
-        Q5_K => kernel_of::<Q5_K>(tokens),
-        Q6_K => kernel_of::<Q6_K>(tokens),
-        _ => kernel_of::<BYTE_PANEL>(tokens),
+        Q4_0 => direct_of::<Q4_0>(),
+        Q4_1 => direct_of::<Q4_1>(),
+        Q4_K => direct_of::<Q4_K>(),
+        Q5_K => direct_of::<Q5_K>(),
+        _ => direct_of::<Q6_K>(),
+    }
+}
+
+fn group_of<const D: u32>() -> Group {
+    if SHORT_SUMS.load(Relaxed) != 0 {
+        group::<D, true>
+    } else {
+        group::<D, false>
+    }
+}
+
+/// The kernel for a group of tokens and one tile of records.
+pub fn group_i8(dtype: u32) -> Group {
+    match dtype {
+        Q4_0 => group_of::<Q4_0>(),
+        Q4_1 => group_of::<Q4_1>(),
+        Q4_K => group_of::<Q4_K>(),
+        Q5_K => group_of::<Q5_K>(),
+        _ => group_of::<Q6_K>(),
     }
 }
 
 #[inline(never)]
-unsafe fn byte_panel_of<const D: u32>(record: *const u8, blocks: usize, panel: *mut u8) {
-    for block in 0..blocks {
-        let from = record.add(block * record_bytes(D));
-        let to = panel.add(block * BYTE_RECORD) as *mut v128;
+unsafe fn add_hot_of<const D: u32>(tile: *const u8, entries: &[Hot], sums: *mut v128) {
+    let c = Constants::resident();
+    let mut acc = [v128_load(sums), v128_load(sums.add(1))];
+    for hot in entries {
+        let (block, s) = (hot.group as usize / 8, hot.group as usize % 8);
+        let record = tile.add(block * step_bytes(D));
         for v in 0..2 {
-            let (d, m) = scales::<D>(from, 0, v);
-            v128_store(to.add(v), d);
-            v128_store(to.add(2 + v), m);
-        }
-        for i in 0..4 {
-            for v in 0..2 {
-                v128_store(to.add(4 + 2 * i + v), bytes::<D>(from, i, v));
-                v128_store(to.add(4 + 2 * (i + 4) + v), bytes::<D>(from, i + 4, v));
-            }
+            let w = if s < 4 { bytes::<D>(record, s, v, c) } else { bytes::<D>(record, 4 + s % 4, v, c) };
+            let (d, _) = raw_scales::<D>(record, s / 4, v, c);
+            let sum = i32x4_relaxed_dot_i8x16_i7x16_add(u32x4_splat(hot.q), w, i32x4_splat(0));
+            acc[v] = madd(f32x4_convert_i32x4(sum), f32x4_mul(d, f32x4_splat(hot.d)), acc[v]);
         }
     }
+    v128_store(sums, acc[0]);
+    v128_store(sums.add(1), acc[1]);
 }
 
-/// Unpacks nibbles to bytes and scales to f32.
-pub unsafe fn byte_panel(dtype: u32, record: *const u8, blocks: usize, panel: *mut u8) {
+/// Adds the hot groups of one token to the sums of one tile.
+pub unsafe fn add_hot(dtype: u32, tile: *const u8, entries: &[Hot], sums: *mut v128) {
     match dtype {
-        Q4_0 => byte_panel_of::<Q4_0>(record, blocks, panel),
-        Q4_1 => byte_panel_of::<Q4_1>(record, blocks, panel),
-        _ => byte_panel_of::<Q4_K>(record, blocks, panel),
+        Q4_0 => add_hot_of::<Q4_0>(tile, entries, sums),
+        Q4_1 => add_hot_of::<Q4_1>(tile, entries, sums),
+        Q4_K => add_hot_of::<Q4_K>(tile, entries, sums),
+        Q5_K => add_hot_of::<Q5_K>(tile, entries, sums),
+        _ => add_hot_of::<Q6_K>(tile, entries, sums),
     }
 }
