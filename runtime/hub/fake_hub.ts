@@ -37,9 +37,11 @@ export interface FakeHubOptions {
 export interface SeenRequest {
   /** Path with query. */
   readonly path: string;
-  /** Headers that matter here. */
+  /** `Range`. */
   readonly range: string | null;
+  /** `If-Range`. */
   readonly ifRange: string | null;
+  /** `Authorization`. */
   readonly authorization: string | null;
 }
 

@@ -1,0 +1,86 @@
+/**
+ * Starts the engine and the text codec of a model as flags describe them.
+ *
+ * @module
+ */
+import type { OpenEngineOptions } from "../engine/engine_protocol.ts";
+import type { EngineHandle } from "../engine/request.ts";
+import { openEngine } from "../engine/worker_engine.ts";
+import type { FoundModel } from "../hub/model_hub.ts";
+import { openModel } from "../model/open_model.ts";
+import type { TextAssets } from "../model/model.ts";
+import type { TextCodec } from "../text/codec.ts";
+import { openTextCodec } from "../text/worker_codec.ts";
+import type { Settings } from "./flags.ts";
+
+/** Most compute threads when none are asked for: beyond, waiting for each other costs more than it gains. */
+const MAX_DEFAULT_THREADS = 16;
+
+/** What to start. */
+export interface StartModelOptions {
+  /** The model. */
+  readonly model: FoundModel;
+  /** Jinja source to use instead of the model's. */
+  readonly chatTemplate?: string;
+  /** Takes a line of the scheduler policy's log. */
+  readonly log: (message: string) => void;
+}
+
+/** A model that is loading; the caller disposes of both. */
+export interface StartingModel {
+  /** Engine. */
+  readonly engine: Promise<EngineHandle>;
+  /** Tokenizer and template. */
+  readonly text: Promise<TextCodec>;
+}
+
+/**
+ * Makes sure that the device asked for exists in this version.
+ *
+ * @throws {TypeError} for `cuda`.
+ */
+export function checkDevice({ device }: Pick<Settings, "device">): void {
+  if (device === "cuda") {
+    throw new TypeError("Cannot use --device cuda: wanted a CUDA device, this version has none: use wasm or auto");
+  }
+}
+
+/** Starts loading a model; engine and text codec load at the same time. */
+export function startModel(settings: Settings, options: StartModelOptions): StartingModel {
+  // The engine's Worker comes first: it loads while this thread reads the tokenizer.
+  const assets = Promise.withResolvers<TextAssets>();
+  const text = assets.promise.then(openTextCodec);
+  const engine = openEngine(engineOptions(settings, options.model), {
+    text: Promise.all([text, assets.promise]).then(([{ vocabulary }, { eos }]) => ({ vocabulary, eos })),
+    log: options.log,
+  });
+  try {
+    using model = openModel(options.model.path);
+    const { chatTemplate = model.text.chatTemplate } = options;
+    assets.resolve({ ...model.text, chatTemplate });
+  } catch (error) {
+    assets.reject(error);
+  }
+  return { engine, text };
+}
+
+function engineOptions(settings: Settings, model: FoundModel): OpenEngineOptions {
+  const { activations, pin } = settings;
+  return {
+    modelPath: model.path,
+    modelName: settings.servedModelName[0] ?? model.name,
+    device: {
+      kind: settings.device,
+      activations,
+      pin,
+      kvType: settings.kvType ?? (activations === "f32" ? "f32" : "f16"),
+      threads: settings.threads ?? Math.min(navigator.hardwareConcurrency, MAX_DEFAULT_THREADS),
+    },
+    kvBytes: settings.kvMemory,
+    kvTokens: settings.kvTokens,
+    maxModelLen: settings.maxModelLen,
+    maxBatch: settings.maxBatch,
+    scheduler: settings.scheduler,
+    schedulerOptions: Object.keys(settings.schedulerOpt).length === 0 ? undefined : settings.schedulerOpt,
+  };
+}
