@@ -69,7 +69,7 @@ function errorType(status: number): string {
 }
 
 /** A 400 about one field. */
-export function fieldError(param: string, problem: string, code = "invalid_value"): ApiError {
+export function fieldError(param: string, problem: string, { code = "invalid_value" } = {}): ApiError {
   return new ApiError(`Cannot read ${param}: ${problem}`, { status: 400, code, param });
 }
 
@@ -98,4 +98,9 @@ export function toApiError(error: unknown): ApiError {
     code: "internal_error",
     cause: error,
   });
+}
+
+/** The response for an error. */
+export function errorResponse(error: ApiError): Response {
+  return Response.json(error.body, { status: error.status, headers: error.headers });
 }

@@ -5,10 +5,9 @@
  */
 import { Hono } from "hono";
 import type { KeyDigest } from "./api_keys.ts";
-import { ApiError, toApiError } from "./api_error.ts";
+import { ApiError, errorResponse, toApiError } from "./api_error.ts";
 import type { Exchange } from "./exchange.ts";
 import { authenticate, checkLoopbackHost, CorsPolicy } from "./guards.ts";
-import { errorResponse } from "./listener.ts";
 import { describeFailure, type Logger } from "./logger.ts";
 import type { Route } from "./routes.ts";
 

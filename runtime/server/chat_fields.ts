@@ -155,7 +155,7 @@ function readPart(part: unknown, at: string): string {
 }
 
 function unsupported(param: string, value?: string): Error {
-  return fieldError(param, `${value ?? "this field"} is not supported yet`, "unsupported_parameter");
+  return fieldError(param, `${value ?? "this field"} is not supported yet`, { code: "unsupported_parameter" });
 }
 
 /** Variables that the server itself sets or that would replace the template. */

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import type { FinishReason, RequestEvent, TokenLogprob } from "../engine/request.ts";
+import type { RequestEvent } from "../engine/request.ts";
 import type { ChunkWriter } from "./event_stream.ts";
 import { type AnswerHead, finishReason, type RequestOutcome, usageBody } from "./generation.ts";
 import { chatLogprobs, promptLogprobs, type TokenStyle } from "./logprob_format.ts";
@@ -58,6 +58,8 @@ interface ChunkChoice {
   readonly token_ids?: readonly number[];
 }
 
+type TextPart = Pick<Extract<RequestEvent, { kind: "token" }>, "index" | "text" | "ids" | "logprobs">;
+
 /** The answer in chunks. */
 export class ChatChunks implements ChunkWriter {
   readonly #format: ChatFormat;
@@ -89,11 +91,11 @@ export class ChatChunks implements ChunkWriter {
         break;
       case "token":
         this.#generated += event.ids.length;
-        yield* this.#text(event.index, event.text, event.ids, event.logprobs ?? []);
+        yield* this.#text(event);
         break;
       case "choice-end":
-        yield* this.#text(event.index, event.text, [], []);
-        yield* this.#end(event.index, event.reason, event.stop ?? null);
+        yield* this.#text({ ...event, ids: [] });
+        yield* this.#end(event);
         break;
       default:
         event satisfies never;
@@ -105,27 +107,22 @@ export class ChatChunks implements ChunkWriter {
     return { ...this.#format.head, object: "chat.completion.chunk", choices: [], usage };
   }
 
-  *#text(
-    index: number,
-    content: string,
-    ids: readonly number[],
-    logprobs: readonly TokenLogprob[],
-  ): Iterable<object> {
+  *#text({ index, text, ids, logprobs = [] }: TextPart): Iterable<object> {
     const { promptIds, style } = this.#format;
     const wantsIds = promptIds !== undefined && ids.length > 0;
-    if (content === "" && !wantsIds && logprobs.length === 0) return;
+    if (text === "" && !wantsIds && logprobs.length === 0) return;
     yield this.#chunk({
       index,
-      delta: { content },
+      delta: { content: text },
       logprobs: logprobs.length === 0 ? null : chatLogprobs(logprobs, style),
       finish_reason: null,
       ...(wantsIds ? { token_ids: ids } : {}),
     });
   }
 
-  *#end(index: number, reason: FinishReason, stop: string | number | null): Iterable<object> {
+  *#end({ index, reason, stop }: Extract<RequestEvent, { kind: "choice-end" }>): Iterable<object> {
     if (reason !== "stop" && reason !== "length") return;
-    yield this.#chunk({ index, delta: {}, logprobs: null, finish_reason: reason, stop_reason: stop });
+    yield this.#chunk({ index, delta: {}, logprobs: null, finish_reason: reason, stop_reason: stop ?? null });
   }
 
   #chunk(choice: ChunkChoice): object {

@@ -6,32 +6,27 @@
 import type { ChatMessage } from "../text/codec.ts";
 import { fieldError } from "./api_error.ts";
 import type { Backend } from "./backend.ts";
-import type { BodySchema } from "./body_schema.ts";
 import { type ChatFields, readMessages, readTemplateVariables } from "./chat_fields.ts";
 import { chatAnswer, ChatChunks, type ChatFormat } from "./chat_format.ts";
 import type { Exchange } from "./exchange.ts";
 import { answerHead, checkTextFits, engineRequest, outputBudget } from "./generation.ts";
 import { readSampling } from "./sampling_fields.ts";
-import type { Service } from "./service.ts";
+import type { RouteParts } from "./service.ts";
 
 /** Answers a chat completion request. */
-export async function answerChat(
-  service: Service,
-  schema: BodySchema<ChatFields>,
-  exchange: Exchange,
-): Promise<Response> {
+export async function answerChat(exchange: Exchange, { service, schema }: RouteParts<ChatFields>): Promise<Response> {
   const { backend, fields } = await service.read(exchange, schema);
-  const head = answerHead("chatcmpl", fields, backend);
+  const head = answerHead(fields, { prefix: "chatcmpl", backend });
   const messages = readMessages(fields.messages);
   const sampling = readSampling(fields, {
     vocab: backend.engine.info.vocab,
     limits: service.limits,
     logprobs: readLogprobs(fields),
   });
-  checkTextFits(messages.map((message) => message.content).join(""), backend, "messages");
+  checkTextFits(messages.map((message) => message.content).join(""), { backend, param: "messages" });
   return await service.queued(1, async (places) => {
-    const prompt = await encodeMessages(messages, fields, backend);
-    const maxTokens = outputBudget(prompt.length, readMaxTokens(fields), backend, "messages");
+    const prompt = await encodeMessages(messages, { fields, backend });
+    const maxTokens = outputBudget(prompt.length, { wanted: readMaxTokens(fields), backend, param: "messages" });
     const request = engineRequest(fields, { id: head.id, prompt, maxTokens, sampling, tenant: exchange.tenant });
     const format: ChatFormat = {
       head,
@@ -46,7 +41,9 @@ export async function answerChat(
       continuousUsage: fields.stream_options?.continuous_usage_stats === true,
       promptTokens: prompt.length,
     };
-    return await service.answer(exchange, backend, fields, {
+    return await service.answer(exchange, {
+      backend,
+      fields,
       requests: [request],
       places,
       chunks: () => new ChatChunks(format),
@@ -79,8 +76,7 @@ function readMaxTokens(fields: ChatFields): number | undefined {
  */
 async function encodeMessages(
   messages: readonly ChatMessage[],
-  fields: ChatFields,
-  backend: Backend,
+  { fields, backend }: { readonly fields: ChatFields; readonly backend: Backend },
 ): Promise<Int32Array> {
   const variables = readTemplateVariables(fields.chat_template_kwargs);
   if (fields.continue_final_message !== true) {

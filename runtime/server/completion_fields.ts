@@ -70,19 +70,20 @@ export function readPrompts(prompt: unknown, context: PromptContext): Prompt[] {
     throw fieldError("prompt", "expected a string, strings, token ids or arrays of token ids");
   }
   if (prompt.length === 0) throw fieldError("prompt", "expected at least one element");
-  if (typeof prompt[0] === "number") return [readIds(prompt, "prompt", context.vocab)];
+  if (typeof prompt[0] === "number") return [readIds(prompt, { param: "prompt", vocab: context.vocab })];
   if (prompt.length > context.mostPrompts) {
     throw fieldError("prompt", `expected at most ${context.mostPrompts} prompts, got ${prompt.length}`);
   }
   return prompt.map((item: unknown, place) => {
     if (typeof item === "string") return item;
-    return readIds(item, `prompt[${place}]`, context.vocab);
+    return readIds(item, { param: `prompt[${place}]`, vocab: context.vocab });
   });
 }
 
-function readIds(value: unknown, at: string, vocab: number): readonly number[] {
-  if (!Array.isArray(value)) throw fieldError(at, "expected a string or token ids");
-  if (value.length === 0) throw fieldError(at, "expected at least one token id");
-  for (const [place, id] of value.entries()) checkTokenId(id, `${at}[${place}]`, vocab);
+function readIds(value: unknown, at: { readonly param: string; readonly vocab: number }): readonly number[] {
+  const { param, vocab } = at;
+  if (!Array.isArray(value)) throw fieldError(param, "expected a string or token ids");
+  if (value.length === 0) throw fieldError(param, "expected at least one token id");
+  for (const [place, id] of value.entries()) checkTokenId(id, { param: `${param}[${place}]`, vocab });
   return value;
 }

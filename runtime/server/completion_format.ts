@@ -60,12 +60,13 @@ interface ChoiceParts {
   readonly index: number;
 }
 
-function wholeChoice(format: CompletionFormat, { prompt, outcome, choice, index }: ChoiceParts): CompletionChoice {
+function wholeChoice(format: CompletionFormat, parts: ChoiceParts): CompletionChoice {
+  const { prompt, outcome, choice, index } = parts;
   const { style } = format;
   return {
     index,
     text: prompt.echo + choice.text,
-    logprobs: format.logprobs ? wholeLogprobs(format, prompt, outcome, choice) : null,
+    logprobs: format.logprobs ? wholeLogprobs(format, parts) : null,
     finish_reason: finishReason(choice.reason),
     stop_reason: choice.stop,
     ...(format.tokenIds ? { token_ids: choice.ids, prompt_token_ids: prompt.ids } : {}),
@@ -73,15 +74,10 @@ function wholeChoice(format: CompletionFormat, { prompt, outcome, choice, index 
   };
 }
 
-function wholeLogprobs(
-  format: CompletionFormat,
-  prompt: ShownPrompt,
-  outcome: RequestOutcome,
-  choice: ChoiceOutcome,
-): CompletionLogprobs {
+function wholeLogprobs(format: CompletionFormat, { prompt, outcome, choice }: ChoiceParts): CompletionLogprobs {
   const writer = new CompletionLogprobWriter(format.style);
-  const parts = format.echo ? [writer.write(prompt.ids, outcome.promptLogprobs)] : [];
-  return joinCompletionLogprobs([...parts, writer.write(choice.ids, choice.logprobs)]);
+  const echoed = format.echo ? [writer.write(prompt.ids, outcome.promptLogprobs)] : [];
+  return joinCompletionLogprobs([...echoed, writer.write(choice.ids, choice.logprobs)]);
 }
 
 /** The answer in chunks. */

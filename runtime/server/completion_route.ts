@@ -5,32 +5,30 @@
  */
 import { fieldError } from "./api_error.ts";
 import type { Backend } from "./backend.ts";
-import type { BodySchema } from "./body_schema.ts";
 import { type CompletionFields, type Prompt, readPrompts } from "./completion_fields.ts";
 import { completionAnswer, CompletionChunks, type CompletionFormat, type ShownPrompt } from "./completion_format.ts";
 import type { Exchange } from "./exchange.ts";
-import { answerHead, checkTextFits, engineRequest, outputBudget } from "./generation.ts";
+import { answerHead, checkTextFits, engineRequest, outputBudget, type PromptCheck } from "./generation.ts";
 import { readSampling } from "./sampling_fields.ts";
-import type { Service } from "./service.ts";
+import type { RouteParts } from "./service.ts";
 
 /** What OpenAI generates where a completion request names no `max_tokens`. */
 const DEFAULT_MAX_TOKENS = 16;
 
 /** Answers a completion request. */
 export async function answerCompletion(
-  service: Service,
-  schema: BodySchema<CompletionFields>,
   exchange: Exchange,
+  { service, schema }: RouteParts<CompletionFields>,
 ): Promise<Response> {
   const { backend, fields } = await service.read(exchange, schema);
   const { vocab, maxModelLen } = backend.engine.info;
-  const head = answerHead("cmpl", fields, backend);
+  const head = answerHead(fields, { prefix: "cmpl", backend });
   const echo = fields.echo === true;
   const n = fields.n ?? 1;
   if (fields.best_of !== undefined && fields.best_of !== n) throw fieldError("best_of", `expected n, ${n}`);
   const sampling = readSampling(fields, { vocab, limits: service.limits, logprobs: fields.logprobs });
   const prompts = readPrompts(fields.prompt, { vocab, mostPrompts: service.limits.prompts });
-  for (const [place, prompt] of prompts.entries()) checkPrompt(prompt, nameOf(place, prompts), backend);
+  for (const [place, prompt] of prompts.entries()) checkPrompt(prompt, { backend, param: nameOf(place, prompts) });
   const scoresPrompt = (echo && fields.logprobs !== undefined) || fields.prompt_logprobs !== undefined;
   if (fields.max_tokens === 0 && !echo && !scoresPrompt) throw fieldError("max_tokens", "expected at least 1");
 
@@ -42,7 +40,7 @@ export async function answerCompletion(
       return engineRequest(fields, {
         id: `${head.id}-${place}`,
         prompt: ids,
-        maxTokens: outputBudget(ids.length, wanted, backend, param),
+        maxTokens: outputBudget(ids.length, { wanted, backend, param }),
         sampling: scoresPrompt
           ? { ...sampling, promptLogprobs: Math.max(fields.prompt_logprobs ?? 0, (echo && fields.logprobs) || 0) }
           : sampling,
@@ -64,7 +62,9 @@ export async function answerCompletion(
       tokenIds: fields.return_token_ids === true,
       continuousUsage: fields.stream_options?.continuous_usage_stats === true,
     };
-    return await service.answer(exchange, backend, fields, {
+    return await service.answer(exchange, {
+      backend,
+      fields,
       requests,
       places,
       chunks: () => new CompletionChunks(format),
@@ -77,9 +77,9 @@ function nameOf(place: number, prompts: readonly Prompt[]): string {
   return prompts.length === 1 ? "prompt" : `prompt[${place}]`;
 }
 
-function checkPrompt(prompt: Prompt, param: string, backend: Backend): void {
-  if (typeof prompt === "string") checkTextFits(prompt, backend, param);
-  else outputBudget(prompt.length, 0, backend, param);
+function checkPrompt(prompt: Prompt, check: PromptCheck): void {
+  if (typeof prompt === "string") checkTextFits(prompt, check);
+  else outputBudget(prompt.length, { ...check, wanted: 0 });
 }
 
 interface PromptOptions {

@@ -272,6 +272,7 @@ Deno.test("writeResponse() stops pulling events for a reader that does not read,
   const other = await harness.post("/v1/completions", { prompt: "b" });
   assertEquals((await other.json()).choices[0].text, "H");
   await until(() => engine.live.size === 0);
+  await until(() => harness.log.text.includes('"slow_reader":true'));
 });
 
 async function* short(): AsyncGenerator<RequestEvent> {
@@ -279,6 +280,24 @@ async function* short(): AsyncGenerator<RequestEvent> {
   yield { kind: "choice-end", index: 0, reason: "stop", text: "" };
   yield end();
 }
+
+Deno.test("writeResponse() ends an answer that nobody takes although it was written", async () => {
+  const engine = new FakeEngine({
+    async *behave() {
+      yield { kind: "token", index: 0, ids: [65], text: "x".repeat(16 * 1024 * 1024) };
+      yield { kind: "choice-end", index: 0, reason: "stop", text: "" };
+      yield end();
+    },
+  });
+  await using harness = await serve({ engine, limits: { slowReaderMs: 300, outputBufferBytes: 1024 * 1024 * 1024 } });
+  using connection = await Deno.connect({ hostname: "127.0.0.1", port: harness.server.port });
+  const body = JSON.stringify({ prompt: "a" });
+  await connection.write(new TextEncoder().encode(
+    `POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n` +
+      `Content-Length: ${body.length}\r\n\r\n${body}`,
+  ));
+  await until(() => harness.log.text.includes('"slow_reader":true'));
+});
 
 Deno.test("writeResponse() delivers a long stream completely to a slow reader", async () => {
   const reply = "x".repeat(3000);

@@ -4,9 +4,10 @@
  * @module
  */
 import type { IncomingMessage, ServerResponse } from "node:http";
+import type { LogFields } from "./logger.ts";
 
 /** What a request adds to its line in the log. Never prompts, outputs or keys. */
-export type ExchangeNotes = Record<string, string | number | boolean | null | undefined | readonly string[]>;
+export type ExchangeNotes = Record<string, LogFields[string]>;
 
 /** One request on its way through the server. */
 export interface Exchange {

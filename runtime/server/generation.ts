@@ -32,12 +32,23 @@ export interface AnswerHead {
   readonly system_fingerprint: string;
 }
 
+/** A value from a request and what it is checked against. */
+export interface PromptCheck {
+  /** Backend that would run it. */
+  readonly backend: Backend;
+  /** Name of the field for messages. */
+  readonly param: string;
+}
+
 /**
  * Head of an answer; `prefix` names its kind.
  *
  * @throws {ApiError} 404 when the request names a model that is not served.
  */
-export function answerHead(prefix: string, fields: SamplingFields, backend: Backend): AnswerHead {
+export function answerHead(
+  fields: SamplingFields,
+  { prefix, backend }: { readonly prefix: string; readonly backend: Backend },
+): AnswerHead {
   const model = fields.model ?? backend.models[0];
   if (!backend.models.includes(model)) {
     throw new ApiError("Cannot find the model: it is not served here", {
@@ -59,7 +70,7 @@ export function answerHead(prefix: string, fields: SamplingFields, backend: Back
  *
  * @throws {ApiError} 400 `context_length_exceeded`.
  */
-export function checkTextFits(text: string, backend: Backend, param: string): void {
+export function checkTextFits(text: string, { backend, param }: PromptCheck): void {
   const { maxModelLen } = backend.engine.info;
   const mostBytes = maxModelLen * backend.texts.longestBytes;
   if (text.length > mostBytes) throw tooLong(param, `at most ${maxModelLen} tokens fit, the text is far longer`);
@@ -72,9 +83,7 @@ export function checkTextFits(text: string, backend: Backend, param: string): vo
  */
 export function outputBudget(
   promptTokens: number,
-  wanted: number | undefined,
-  backend: Backend,
-  param: string,
+  { wanted, backend, param }: PromptCheck & { readonly wanted?: number },
 ): number {
   const { maxModelLen } = backend.engine.info;
   if (promptTokens === 0) throw fieldError(param, "expected at least one token");

@@ -1,10 +1,33 @@
 /**
- * Who may ask: host names, browser origins and API keys.
+ * What is checked before a route is looked up: header section, host name, browser origin and API key.
  *
  * @module
  */
+import type { IncomingMessage } from "node:http";
 import { ApiError } from "./api_error.ts";
 import { findKey, type KeyDigest, tenantOf } from "./api_keys.ts";
+
+/**
+ * Refuses more than `mostFields` header fields, a missing Host and a repeated one.
+ *
+ * @throws {ApiError} 431 or 400.
+ */
+export function checkHeaderSection(incoming: IncomingMessage, mostFields: number): void {
+  const names = incoming.rawHeaders.filter((_, index) => index % 2 === 0);
+  if (names.length > mostFields) {
+    throw new ApiError(`Cannot read the request: wanted at most ${mostFields} header fields, got ${names.length}`, {
+      status: 431,
+      code: "headers_too_large",
+    });
+  }
+  const hosts = names.filter((name) => name.toLowerCase() === "host").length;
+  if (hosts > 1 || (hosts === 0 && incoming.httpVersion === "1.1")) {
+    throw new ApiError(`Cannot read the request: wanted one Host header, got ${hosts}`, {
+      status: 400,
+      code: "invalid_http",
+    });
+  }
+}
 
 /** Whether only this machine can reach a server bound to `hostname`. */
 export function isLoopback(hostname: string): boolean {

@@ -31,26 +31,27 @@ export class HttpMetrics {
       help: "HTTP answers by route and status, liveness not counted; 499 is a client that left.",
     });
     const started = Date.now() / 1000 - performance.now() / 1000;
-    reportGauge(registry, `${prefix}:http_requests_running`, "HTTP requests being answered.", options.running);
-    reportGauge(registry, `${prefix}:http_requests_queued`, "Requests without a token yet.", options.queued);
-    reportGauge(registry, "process_start_time_seconds", "Start of the process, since the epoch.", () => started);
-    reportGauge(registry, "process_resident_memory_bytes", "Resident memory.", () => Deno.memoryUsage().rss);
-    reportGauge(registry, "process_heap_bytes", "JavaScript heap in use.", () => Deno.memoryUsage().heapUsed);
+    const gauges: readonly (readonly [name: string, help: string, read: () => number])[] = [
+      [`${prefix}:http_requests_running`, "HTTP requests being answered.", options.running],
+      [`${prefix}:http_requests_queued`, "Requests without a token yet.", options.queued],
+      ["process_start_time_seconds", "Start of the process, since the epoch.", () => started],
+      ["process_resident_memory_bytes", "Resident memory.", () => Deno.memoryUsage().rss],
+      ["process_heap_bytes", "JavaScript heap in use.", () => Deno.memoryUsage().heapUsed],
+    ];
+    for (const [name, help, read] of gauges) {
+      new Gauge({
+        registers: [registry],
+        name,
+        help,
+        collect() {
+          this.set(read());
+        },
+      });
+    }
   }
 
   /** Counts one answer of `route`. */
   answered(route: string, status: number): void {
     this.#answers.inc({ handler: route, status });
   }
-}
-
-function reportGauge(registry: Registry, name: string, help: string, read: () => number): void {
-  new Gauge({
-    registers: [registry],
-    name,
-    help,
-    collect() {
-      this.set(read());
-    },
-  });
 }

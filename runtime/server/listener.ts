@@ -8,7 +8,9 @@ import { createServer as createTlsServer } from "node:https";
 import type { Socket } from "node:net";
 import type { Duplex } from "node:stream";
 import { randomUUID } from "node:crypto";
-import { ApiError, toApiError } from "./api_error.ts";
+import { ApiError, errorResponse, toApiError } from "./api_error.ts";
+import { checkHeaderSection } from "./guards.ts";
+import { refusalBytes } from "./refusal_bytes.ts";
 import type { Exchange } from "./exchange.ts";
 import type { ServerLimits } from "./limits.ts";
 import { describeFailure, type Logger } from "./logger.ts";
@@ -78,8 +80,8 @@ export class HttpListener implements AsyncDisposable {
     const server: Server = tls === undefined ? createServer(settings) : createTlsServer({ ...settings, ...tls });
     server.maxConnections = limits.connections;
     server.maxHeadersCount = 0;
-    server.on("request", (incoming, outgoing) => this.#accept(incoming, outgoing, false));
-    server.on("checkContinue", (incoming, outgoing) => this.#accept(incoming, outgoing, true));
+    server.on("request", (incoming, outgoing) => this.#accept(incoming, outgoing));
+    server.on("checkContinue", (incoming, outgoing) => this.#accept(incoming, outgoing, { wantsContinue: true }));
     server.on("checkExpectation", (_incoming, outgoing) => this.#refuseExpectation(outgoing));
     server.on("clientError", (error, socket) => this.#refuseBytes(error, socket));
     this.#server = server;
@@ -153,7 +155,7 @@ export class HttpListener implements AsyncDisposable {
     await Promise.all([...this.#running.values()].map((running) => running.done));
   }
 
-  #accept(incoming: IncomingMessage, outgoing: ServerResponse, wantsContinue: boolean): void {
+  #accept(incoming: IncomingMessage, outgoing: ServerResponse, options = { wantsContinue: false }): void {
     if (incoming.url === "/health" && (incoming.method === "GET" || incoming.method === "HEAD")) {
       outgoing.writeHead(200, ALIVE_HEADERS).end(ALIVE);
       return;
@@ -166,7 +168,7 @@ export class HttpListener implements AsyncDisposable {
       outgoing,
       arrivedMs: performance.now(),
       signal: controller.signal,
-      wantsContinue,
+      wantsContinue: options.wantsContinue,
       notes: {},
       route: "",
       tenant: "",
@@ -202,7 +204,10 @@ export class HttpListener implements AsyncDisposable {
       }
       outgoing.setHeader("x-request-id", exchange.id);
       if (this.#stopping || !exchange.incoming.complete) outgoing.setHeader("connection", "close");
-      await writeResponse(outgoing, response, this.#options.limits);
+      await writeResponse(outgoing, response, {
+        ...this.#options.limits,
+        onSlowReader: () => exchange.notes.slow_reader = true,
+      });
     } catch (error) {
       this.#options.logger.error("answer failed", { id: exchange.id, ...describeFailure(error) });
       outgoing.destroy();
@@ -246,13 +251,7 @@ export class HttpListener implements AsyncDisposable {
       socket.destroy();
       return;
     }
-    const refusal = refusalOf("code" in error ? String(error.code) : "");
-    const body = JSON.stringify(refusal.body);
-    const reason = REASONS[refusal.status];
-    socket.end(
-      `HTTP/1.1 ${refusal.status} ${reason}\r\nContent-Type: application/json\r\nContent-Length: ${body.length}\r\n` +
-        `Connection: close\r\n\r\n${body}`,
-    );
+    socket.end(refusalBytes("code" in error ? String(error.code) : ""));
     // A peer that never closes its side would hold the connection.
     if ("destroySoon" in socket) (socket as Socket).destroySoon();
   }
@@ -263,46 +262,4 @@ async function within(ms: number, work: Promise<unknown>): Promise<void> {
   const late = new Promise<void>((resolve) => timer = setTimeout(resolve, ms));
   await Promise.race([late, work]);
   clearTimeout(timer);
-}
-
-const REASONS: Readonly<Record<number, string>> = {
-  400: "Bad Request",
-  408: "Request Timeout",
-  431: "Request Header Fields Too Large",
-};
-
-function refusalOf(code: string): ApiError {
-  switch (code) {
-    case "ERR_HTTP_REQUEST_TIMEOUT":
-      return new ApiError("Cannot read the request: it took too long", { status: 408, code: "request_timeout" });
-    case "HPE_HEADER_OVERFLOW":
-      return new ApiError("Cannot read the request: its header section is too long", {
-        status: 431,
-        code: "headers_too_large",
-      });
-    default:
-      return new ApiError("Cannot read the request: it is not valid HTTP/1.1", { status: 400, code: "invalid_http" });
-  }
-}
-
-function checkHeaderSection(incoming: IncomingMessage, mostFields: number): void {
-  const names = incoming.rawHeaders.filter((_, index) => index % 2 === 0);
-  if (names.length > mostFields) {
-    throw new ApiError(`Cannot read the request: wanted at most ${mostFields} header fields, got ${names.length}`, {
-      status: 431,
-      code: "headers_too_large",
-    });
-  }
-  const hosts = names.filter((name) => name.toLowerCase() === "host").length;
-  if (hosts > 1 || (hosts === 0 && incoming.httpVersion === "1.1")) {
-    throw new ApiError(`Cannot read the request: wanted one Host header, got ${hosts}`, {
-      status: 400,
-      code: "invalid_http",
-    });
-  }
-}
-
-/** The response for an error. */
-export function errorResponse(error: ApiError): Response {
-  return Response.json(error.body, { status: error.status, headers: error.headers });
 }

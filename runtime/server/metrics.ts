@@ -3,8 +3,9 @@
  *
  * @module
  */
-import { Counter, Gauge, Histogram, type Registry } from "prom-client";
-import type { EngineHandle, EngineRequest, EngineStats, FinishReason, RequestEvent } from "../engine/request.ts";
+import { Counter, Histogram } from "prom-client";
+import type { EngineRequest, EngineStats, FinishReason, RequestEvent } from "../engine/request.ts";
+import { type ModelMetricsOptions, registerEngineMetrics } from "./engine_metrics.ts";
 
 const FIRST_TOKEN_BUCKETS = [
   0.001,
@@ -87,18 +88,6 @@ function decades(most: number): number[] {
 
 type ModelLabel = "model_name";
 
-/** Options of {@linkcode GenerationMetrics}. */
-export interface GenerationMetricsOptions {
-  /** Where the metrics are registered. */
-  readonly registry: Registry;
-  /** First part of every name. */
-  readonly prefix: string;
-  /** Value of the label `model_name`. */
-  readonly model: string;
-  /** Engine whose counters are reported. */
-  readonly engine: EngineHandle;
-}
-
 /** One request as the metrics see it. */
 export interface RequestObservation {
   /** Takes one of its events. */
@@ -117,11 +106,11 @@ export class GenerationMetrics {
   #lastEventMs = 0;
 
   /** Registers the metrics. */
-  constructor(options: GenerationMetricsOptions) {
-    const { registry, prefix, model, engine } = options;
+  constructor(options: ModelMetricsOptions) {
+    const { registry, prefix, model } = options;
     const base = { registers: [registry], labelNames: ["model_name"] as const };
     this.#names = { model_name: model };
-    this.#histograms = requestHistograms(registry, prefix, engine.info.maxModelLen);
+    this.#histograms = requestHistograms(options);
     this.#counters = {
       promptTokens: new Counter({ ...base, name: `${prefix}:prompt_tokens_total`, help: "Prompt tokens processed." }),
       generatedTokens: new Counter({ ...base, name: `${prefix}:generation_tokens_total`, help: "Tokens generated." }),
@@ -136,7 +125,7 @@ export class GenerationMetrics {
     for (const reason of Object.values(FINISHED_REASON)) {
       this.#finished.inc({ ...this.#names, finished_reason: reason }, 0);
     }
-    this.#refresh = engineMetrics(options);
+    this.#refresh = registerEngineMetrics(options);
   }
 
   /** When the last event of any request came, ms on the monotonic clock; 0 before the first. */
@@ -215,10 +204,10 @@ function worse(a: FinishReason | undefined, b: FinishReason): FinishReason {
   return order.indexOf(a) > order.indexOf(b) && a !== undefined ? a : b;
 }
 
-function requestHistograms(registry: Registry, prefix: string, maxModelLen: number) {
+function requestHistograms({ registry, prefix, engine }: ModelMetricsOptions) {
   const make = (name: string, help: string, buckets: number[]): Histogram<ModelLabel> =>
     new Histogram({ registers: [registry], labelNames: ["model_name"], name: `${prefix}:${name}`, help, buckets });
-  const tokens = decades(maxModelLen);
+  const tokens = decades(engine.info.maxModelLen);
   return {
     firstToken: make("time_to_first_token_seconds", "Time to the first token.", FIRST_TOKEN_BUCKETS),
     interToken: make("inter_token_latency_seconds", "Time between two tokens.", TOKEN_BUCKETS),
@@ -233,71 +222,4 @@ function requestHistograms(registry: Registry, prefix: string, maxModelLen: numb
     maxTokens: make("request_params_max_tokens", "max_tokens of a request.", tokens),
     choices: make("request_params_n", "n of a request.", CHOICE_BUCKETS),
   } as const;
-}
-
-type EngineReading = readonly [name: string, help: string, read: (stats: EngineStats) => number];
-
-const ENGINE_COUNTERS: readonly EngineReading[] = [
-  ["num_preemptions_total", "Preemptions.", (stats) => stats.preemptions],
-  ["prefix_cache_queries_total", "Prompt tokens looked up in the prefix cache.", (stats) => stats.prefixQueries],
-  ["prefix_cache_hits_total", "Prompt tokens found in the prefix cache.", (stats) => stats.prefixHits],
-  ["engine_prompt_tokens_total", "Prompt tokens computed, cached ones not counted.", (stats) => stats.promptTokens],
-  ["engine_steps_total", "Engine steps.", (stats) => stats.steps],
-  ["engine_step_seconds_total", "Seconds inside device steps.", (stats) => stats.stepSeconds],
-];
-
-const ENGINE_GAUGES: readonly EngineReading[] = [
-  ["num_requests_running", "Sequences running.", (stats) => stats.running],
-  ["num_requests_waiting", "Sequences waiting.", (stats) => stats.waiting],
-  ["kv_cache_usage_perc", "Share of KV blocks in use, 0 to 1.", ({ blocks }) => blocks.owned / (blocks.total || 1)],
-];
-
-/** Registers what the engine counts itself; returns how to bring it up to date. */
-function engineMetrics({ registry, prefix, model, engine }: GenerationMetricsOptions): (stats: EngineStats) => void {
-  const names = { model_name: model };
-  const base = { registers: [registry], labelNames: ["model_name"] };
-  const readings = [
-    ...ENGINE_COUNTERS.map(([name, help, read]) => {
-      return { metric: new Counter({ ...base, name: `${prefix}:${name}`, help }), read };
-    }),
-    ...ENGINE_GAUGES.map(([name, help, read]) => {
-      return { metric: new Gauge({ ...base, name: `${prefix}:${name}`, help }), read };
-    }),
-  ];
-  const blocks = new Gauge({
-    registers: [registry],
-    labelNames: ["model_name", "state"],
-    name: `${prefix}:kv_blocks`,
-    help: "KV blocks by state.",
-  });
-  const fallbacks = new Counter({
-    registers: [registry],
-    labelNames: ["model_name", "hook"],
-    name: `${prefix}:policy_fallbacks_total`,
-    help: "Policy answers discarded, by hook.",
-  });
-  const { info } = engine;
-  new Gauge({
-    registers: [registry],
-    labelNames: ["model_name", "kv_tokens", "kv_bytes", "weight_bytes", "max_model_len", "device", "scheduler"],
-    name: `${prefix}:cache_config_info`,
-    help: "Facts of the engine, always 1.",
-  }).set({
-    ...names,
-    kv_tokens: info.kvTokens,
-    kv_bytes: info.kvBytes,
-    weight_bytes: info.weightBytes,
-    max_model_len: info.maxModelLen,
-    device: info.device,
-    scheduler: info.scheduler,
-  }, 1);
-  return (stats) => {
-    for (const { metric, read } of readings) {
-      metric.reset();
-      metric.inc(names, read(stats));
-    }
-    for (const state of ["free", "owned", "cached"] as const) blocks.set({ ...names, state }, stats.blocks[state]);
-    fallbacks.reset();
-    for (const [hook, count] of Object.entries(stats.policyFallbacks)) fallbacks.inc({ ...names, hook }, count);
-  };
 }

@@ -102,7 +102,7 @@ function generationRoutes(service: Service): Route[] {
       request: chat,
       response: chatCompletion,
       streams: true,
-      handle: ({ exchange }) => answerChat(service, chat, exchange),
+      handle: ({ exchange }) => answerChat(exchange, { service, schema: chat }),
     },
     {
       method: "POST",
@@ -111,7 +111,7 @@ function generationRoutes(service: Service): Route[] {
       request: completion,
       response: textCompletion,
       streams: true,
-      handle: ({ exchange }) => answerCompletion(service, completion, exchange),
+      handle: ({ exchange }) => answerCompletion(exchange, { service, schema: completion }),
     },
     {
       method: "GET",
@@ -161,7 +161,7 @@ function textRoutes(service: Service): Route[] {
       summary: "Token ids of a text",
       request: tokenize,
       response: tokenizeBody,
-      handle: ({ exchange }) => answerTokenize(service, tokenize, exchange),
+      handle: ({ exchange }) => answerTokenize(exchange, { service, schema: tokenize }),
     },
     {
       method: "POST",
@@ -169,7 +169,7 @@ function textRoutes(service: Service): Route[] {
       summary: "Text of token ids",
       request: detokenize,
       response: promptBody,
-      handle: ({ exchange }) => answerDetokenize(service, detokenize, exchange),
+      handle: ({ exchange }) => answerDetokenize(exchange, { service, schema: detokenize }),
     },
     {
       method: "POST",
@@ -177,7 +177,7 @@ function textRoutes(service: Service): Route[] {
       summary: "A chat as the model's prompt",
       request: template,
       response: promptBody,
-      handle: ({ exchange }) => answerTemplate(service, template, exchange),
+      handle: ({ exchange }) => answerTemplate(exchange, { service, schema: template }),
     },
   ];
 }

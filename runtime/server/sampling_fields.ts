@@ -165,7 +165,7 @@ export function readSampling(fields: SamplingFields, context: SamplingContext): 
   const { vocab, limits, logprobs } = context;
   const { temperature, top_k: topK } = fields;
   for (const [place, id] of (fields.stop_token_ids ?? []).entries()) {
-    checkTokenId(id, `stop_token_ids[${place}]`, vocab);
+    checkTokenId(id, { param: `stop_token_ids[${place}]`, vocab });
   }
   if (fields.stream_options !== undefined && fields.stream !== true) {
     throw fieldError("stream_options", "expected stream to be true");
@@ -183,7 +183,7 @@ export function readSampling(fields: SamplingFields, context: SamplingContext): 
     repetitionPenalty: fields.repetition_penalty,
     presencePenalty: fields.presence_penalty,
     frequencyPenalty: fields.frequency_penalty,
-    logitBias: readLogitBias(fields.logit_bias, vocab, limits.logitBias),
+    logitBias: readLogitBias(fields.logit_bias, context),
     seed: fields.seed,
     minTokens: fields.min_tokens,
     ignoreEos: fields.ignore_eos,
@@ -201,25 +201,25 @@ export function readSampling(fields: SamplingFields, context: SamplingContext): 
  *
  * @throws {ApiError} 400 that names `param`.
  */
-export function checkTokenId(id: number, param: string, vocab: number): void {
+export function checkTokenId(id: number, { param, vocab }: { readonly param: string; readonly vocab: number }): void {
   if (!Number.isInteger(id) || id < 0 || id >= vocab) {
     throw fieldError(param, `expected a token id from 0 to ${vocab - 1}`);
   }
 }
 
 /** Checked by hand, because a message about a key must not repeat what the client put there. */
-function readLogitBias(bias: unknown, vocab: number, mostEntries: number): ReadonlyMap<number, number> | undefined {
+function readLogitBias(bias: unknown, { vocab, limits }: SamplingContext): ReadonlyMap<number, number> | undefined {
   if (bias === undefined) return undefined;
   if (typeof bias !== "object" || bias === null || Array.isArray(bias)) {
     throw fieldError("logit_bias", "expected an object");
   }
   const entries: [string, unknown][] = Object.entries(bias);
-  if (entries.length > mostEntries) {
-    throw fieldError("logit_bias", `expected at most ${mostEntries} entries, got ${entries.length}`);
+  if (entries.length > limits.logitBias) {
+    throw fieldError("logit_bias", `expected at most ${limits.logitBias} entries, got ${entries.length}`);
   }
   return new Map(entries.map(([key, value]) => {
     const id = /^(0|[1-9]\d*)$/.test(key) ? Number(key) : NaN;
-    checkTokenId(id, "logit_bias", vocab);
+    checkTokenId(id, { param: "logit_bias", vocab });
     if (typeof value !== "number" || !(Math.abs(value) <= MOST_BIAS)) {
       throw fieldError("logit_bias", `expected numbers from -${MOST_BIAS} to ${MOST_BIAS}`);
     }

@@ -33,8 +33,20 @@ export interface ServiceParts {
   readonly logger: Logger;
 }
 
-/** How {@linkcode Service.answer} shapes what was generated. */
-export interface AnswerFormat {
+/** What a route that reads a body works with. */
+export interface RouteParts<T> {
+  /** Shared parts. */
+  readonly service: Service;
+  /** Schema of the body. */
+  readonly schema: BodySchema<T>;
+}
+
+/** What {@linkcode Service.answer} runs and how it shapes what comes of it. */
+export interface AnswerPlan {
+  /** Backend that runs the requests. */
+  readonly backend: Backend;
+  /** Fields of the request. */
+  readonly fields: SamplingFields;
   /** Requests to run. */
   readonly requests: readonly EngineRequest[];
   /** Their places in the queue. */
@@ -112,20 +124,15 @@ export class Service {
    *
    * @throws {ApiError} when a request is refused or fails before a stream has begun.
    */
-  async answer(
-    exchange: Exchange,
-    backend: Backend,
-    fields: SamplingFields,
-    format: AnswerFormat,
-  ): Promise<Response> {
-    const { requests, places } = format;
+  async answer(exchange: Exchange, plan: AnswerPlan): Promise<Response> {
+    const { backend, fields, requests, places } = plan;
     // The client may have left while its prompt was tokenized.
     exchange.signal.throwIfAborted();
     const feed = new EventFeed(
       requests.map((request, index) => runRequest(request, { backend, exchange, place: places[index] })),
     );
     if (fields.stream !== true) {
-      const body = format.whole(await collect(feed, requests));
+      const body = plan.whole(await collect(feed, requests));
       note(exchange, body.usage);
       return Response.json(body);
     }
@@ -138,7 +145,7 @@ export class Service {
       feed.close();
       throw error;
     }
-    return eventStream(feed, format.chunks(), {
+    return eventStream(feed, plan.chunks(), {
       includeUsage: fields.stream_options?.include_usage === true,
       pingMs: this.limits.pingMs,
       onFailure,

@@ -4,23 +4,21 @@
  * @module
  */
 import { fieldError } from "./api_error.ts";
-import type { BodySchema } from "./body_schema.ts";
 import { readMessages, readTemplateVariables } from "./chat_fields.ts";
 import type { Exchange } from "./exchange.ts";
 import { checkTextFits } from "./generation.ts";
 import type { PromptBody, TokenizeBody } from "./response_types.ts";
 import { checkTokenId } from "./sampling_fields.ts";
-import type { Service } from "./service.ts";
+import type { RouteParts } from "./service.ts";
 import type { DetokenizeFields, TemplateFields, TokenizeFields } from "./text_fields.ts";
 
 /** Answers `POST /tokenize`. */
 export async function answerTokenize(
-  service: Service,
-  schema: BodySchema<TokenizeFields>,
   exchange: Exchange,
+  { service, schema }: RouteParts<TokenizeFields>,
 ): Promise<Response> {
   const { backend, fields } = await service.read(exchange, schema);
-  checkTextFits(fields.prompt, backend, "prompt");
+  checkTextFits(fields.prompt, { backend, param: "prompt" });
   return await service.briefly(async () => {
     const ids = await backend.text.encode(fields.prompt, { parseSpecial: fields.parse_special === true });
     const { maxModelLen } = backend.engine.info;
@@ -32,9 +30,8 @@ export async function answerTokenize(
 
 /** Answers `POST /detokenize`. */
 export async function answerDetokenize(
-  service: Service,
-  schema: BodySchema<DetokenizeFields>,
   exchange: Exchange,
+  { service, schema }: RouteParts<DetokenizeFields>,
 ): Promise<Response> {
   const { backend, fields } = await service.read(exchange, schema);
   const { maxModelLen } = backend.engine.info;
@@ -42,7 +39,7 @@ export async function answerDetokenize(
     throw fieldError("tokens", `expected at most ${maxModelLen} ids, got ${fields.tokens.length}`);
   }
   for (const [place, id] of fields.tokens.entries()) {
-    checkTokenId(id, `tokens[${place}]`, backend.text.vocabulary.size);
+    checkTokenId(id, { param: `tokens[${place}]`, vocab: backend.text.vocabulary.size });
   }
   return await service.briefly(async () => {
     return Response.json({ prompt: await backend.text.decode(fields.tokens) } satisfies PromptBody);
@@ -51,14 +48,13 @@ export async function answerDetokenize(
 
 /** Answers `POST /apply-template`. */
 export async function answerTemplate(
-  service: Service,
-  schema: BodySchema<TemplateFields>,
   exchange: Exchange,
+  { service, schema }: RouteParts<TemplateFields>,
 ): Promise<Response> {
   const { backend, fields } = await service.read(exchange, schema);
   const messages = readMessages(fields.messages);
   const variables = readTemplateVariables(fields.chat_template_kwargs);
-  checkTextFits(messages.map((message) => message.content).join(""), backend, "messages");
+  checkTextFits(messages.map((message) => message.content).join(""), { backend, param: "messages" });
   return await service.briefly(async () => {
     const addGenerationPrompt = fields.add_generation_prompt ?? true;
     const prompt = await backend.text.renderChat(messages, { addGenerationPrompt, variables });

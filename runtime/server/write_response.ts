@@ -11,6 +11,8 @@ export interface WriteOptions {
   readonly outputBufferBytes: number;
   /** Milliseconds of one pause before the connection is closed. */
   readonly slowReaderMs: number;
+  /** Told when the connection is closed for that. */
+  readonly onSlowReader: () => void;
 }
 
 const PIECE_BYTES = 64 * 1024;
@@ -41,6 +43,7 @@ export async function writeResponse(
     }
     outgoing.end();
   }
+  if (!outgoing.writableFinished && !outgoing.destroyed) await taken(outgoing, { event: "finish", ...options });
 }
 
 async function writeStream(
@@ -76,17 +79,21 @@ function joinTurn(outgoing: ServerResponse): void {
 async function write(outgoing: ServerResponse, bytes: Uint8Array, options: WriteOptions): Promise<void> {
   if (outgoing.write(bytes) || outgoing.writableLength < options.outputBufferBytes) return;
   while (outgoing.writableCorked > 0) outgoing.uncork();
-  await drained(outgoing, options.slowReaderMs);
+  await taken(outgoing, { event: "drain", ...options });
 }
 
-function drained(outgoing: ServerResponse, withinMs: number): Promise<void> {
+/** Waits until the reader took what was written, or destroys the answer when that takes too long. */
+function taken(outgoing: ServerResponse, wait: WriteOptions & { readonly event: "drain" | "finish" }): Promise<void> {
   return new Promise((resolve) => {
     const settle = () => {
       clearTimeout(timer);
-      outgoing.off("drain", settle).off("close", settle);
+      outgoing.off(wait.event, settle).off("close", settle);
       resolve();
     };
-    const timer = setTimeout(() => outgoing.destroy(), withinMs);
-    outgoing.on("drain", settle).on("close", settle);
+    const timer = setTimeout(() => {
+      wait.onSlowReader();
+      outgoing.destroy();
+    }, wait.slowReaderMs);
+    outgoing.on(wait.event, settle).on("close", settle);
   });
 }
