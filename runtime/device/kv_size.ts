@@ -23,7 +23,7 @@ export interface KvSize {
 
 /** Bytes that the keys and values of one token take over all layers. */
 export function kvTokenBytes(config: ModelConfig, kvType: KvType): number {
-  const valueWidth = Math.ceil(config.headDim / 4) * 4;
+  const valueWidth = Math.ceil(config.headDim / 8) * 8;
   return config.layers * config.kvHeads * (config.headDim + valueWidth) * KV_ELEMENT_BYTES[kvType];
 }
 

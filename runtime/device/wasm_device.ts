@@ -174,7 +174,11 @@ export class WasmDevice implements Device {
 
   /** See {@linkcode Device.readBlock}. */
   readBlock(block: number): Uint8Array {
-    return this.#block(block).slice();
+    this.#checkBlock(block);
+    const { blockBytes } = this.info;
+    const { address } = this.#buffer.reserve(blockBytes / 4);
+    this.#runtime.exports.kv_read_block(this.#model.pool, block, address);
+    return this.#runtime.u8(address, blockBytes).slice();
   }
 
   /** See {@linkcode Device.writeBlock}. */
@@ -184,7 +188,10 @@ export class WasmDevice implements Device {
         `Cannot write block ${block}: wanted ${this.info.blockBytes} bytes, got ${bytes.length}`,
       );
     }
-    this.#block(block).set(bytes);
+    this.#checkBlock(block);
+    const { address } = this.#buffer.reserve(bytes.length / 4);
+    this.#runtime.u8(address, bytes.length).set(bytes);
+    this.#runtime.exports.kv_write_block(this.#model.pool, block, address);
   }
 
   /** Stops the compute threads and frees the memory. */
@@ -196,11 +203,10 @@ export class WasmDevice implements Device {
     return Math.ceil((sequence.position + sequence.tokens.length) / this.info.blockTokens);
   }
 
-  #block(block: number): Uint8Array {
+  #checkBlock(block: number): void {
     if (!Number.isInteger(block) || block < 0 || block >= this.info.blocks) {
       throw new RangeError(`Cannot access a block: wanted an id in 0..${this.info.blocks - 1}, got ${block}`);
     }
-    return this.#runtime.u8(this.#model.pool + block * this.info.blockBytes, this.info.blockBytes);
   }
 
   #output(rows: number): StepOutput {

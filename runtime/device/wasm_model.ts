@@ -106,7 +106,7 @@ export class WasmModel {
       ...weights.layers.flatMap((l) => [l.query, l.key, l.value, l.output, l.gate, l.up, l.down]),
     ];
     this.weightBytes = matrices.reduce((sum, m) => sum + this.#matrixBytes(m), 0);
-    const valueWidth = Math.ceil(config.headDim / 4) * 4;
+    const valueWidth = Math.ceil(config.headDim / 8) * 8;
     this.blockBytes = config.layers * config.kvHeads * (config.headDim + valueWidth) * options.blockTokens *
       KV_ELEMENT_BYTES[options.kvType];
     this.#checkFit(config, options);
@@ -136,9 +136,8 @@ export class WasmModel {
     const outputNorm = this.#vector(weights.outputNorm);
     runtime.free(this.#staging, STAGING_BYTES);
 
-    this.pool = runtime.alloc(options.blocks * this.blockBytes);
-    const pool = new Record32().u32(
-      this.pool,
+    this.pool = new Record32().u32(
+      runtime.alloc(options.blocks * this.blockBytes),
       options.blocks,
       config.layers,
       config.kvHeads,
@@ -154,7 +153,7 @@ export class WasmModel {
       .u32(config.vocab).f32(config.normEps)
       .u32(rope.dimensions, rope.pairing === "halves" ? 1 : 0).f32(rope.magnitude).u32(frequencies)
       .u32(ACTIVATION_CODE[options.activations], options.maxStepTokens, options.maxLogitRows)
-      .u32(embedding, layerTable, outputNorm, head, pool)
+      .u32(embedding, layerTable, outputNorm, head, this.pool)
       .write(runtime);
     const { exports } = runtime;
     this.workspace = exports.workspace_new(runtime.team, description);

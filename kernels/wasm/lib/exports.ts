@@ -46,6 +46,14 @@ export interface KernelExports {
    */
   kv_pool_new(base: number, blocks: number, layers: number, kv_heads: number, head_dim: number, block_tokens: number, kind: number): number;
   /**
+   * Copies the bytes of a block to `target`.
+   */
+  kv_read_block(pool: number, block: number, target: number): void;
+  /**
+   * Copies the bytes of a block from `source`.
+   */
+  kv_write_block(pool: number, block: number, source: number): void;
+  /**
    * out [t, rows] = x [t, cols] times the matrix transposed, or out += that where `add` is not 0. `activations` is 0 for
    * i8, 1 for f32; threads claim `chunk` rows at a time, a multiple of 8.
    */
@@ -91,7 +99,7 @@ export interface KernelExports {
    */
   peak_run(team: number, kind: number, calls: number): void;
   /**
-   * Chooses sums of 16 bits (1) or of 32 bits (0) in 8-bit products; results are the same.
+   * Chooses sums of 16 bits (1) or of 32 bits (0) in 8-bit products, or (2) whichever is faster here; results are the same.
    */
   product_short_sums(short: number): void;
   /**

@@ -11,15 +11,16 @@
 //! - one query token ([`crate::attention_decode`]): reads the pool once, all heads that share it at a time; memory bound.
 //!   Bytes: 2 * head_dim * element bytes per token and kv head; 4 * head_dim flops per token and query head.
 //! - a tile of query tokens ([`crate::attention_tile`]): decodes a segment to f32 scratch once, then register tiles of
-//!   6 rows by 8 columns; bound by the multiply-add peak.
+//!   4 rows by 8 columns; bound by the multiply-add peak.
 //!
 //! Only tokens inside the range and at or before the query influence a result: other slots of the same blocks may hold
 //! anything, NaN included, and table entries beyond the last token are not read.
 
-use crate::attention_decode::decode_segment;
-use crate::attention_tile::{tile_segment, tile_scratch_floats};
+use crate::attention_decode::{decode_segment, DECODE_FLOATS};
+use crate::attention_tile::{tile_scratch_floats, tile_segment};
 use crate::kv::{Element, KvKind, KvPool, BF16, F16, F32};
 use crate::merge::{merge_into, Spine};
+use crate::schedule::resident;
 use crate::simd::*;
 
 /// Tokens of one segment.
@@ -59,11 +60,6 @@ pub fn tile_queries(group: usize) -> usize {
     (96 / group).clamp(1, 96)
 }
 
-/// Floats of one row of o in scratch: head_dim rounded up to 8.
-pub(crate) fn row_width(pool: &KvPool) -> usize {
-    pool.head_dim.div_ceil(8) * 8
-}
-
 /// Scratch entries a task over `segments` segments may stack.
 fn stack_depth(segments: usize) -> usize {
     (usize::BITS - segments.leading_zeros()) as usize + 1
@@ -73,8 +69,8 @@ fn stack_depth(segments: usize) -> usize {
 pub fn attend_scratch_bytes(pool: &KvPool, queries: usize, group: usize) -> usize {
     let rows = queries * group;
     let segments = (pool.blocks * pool.block_tokens).div_ceil(SEGMENT) + 1;
-    let stack = stack_depth(segments) * rows.div_ceil(4) * 4 * (row_width(pool) + 1);
-    4 * (stack + tile_scratch_floats(pool, rows))
+    let stack = stack_depth(segments) * rows.div_ceil(4) * 4 * (pool.width() + 1);
+    4 * (stack + tile_scratch_floats(pool, rows).max(DECODE_FLOATS))
 }
 
 /// What the schedules need to know about one segment.
@@ -88,11 +84,13 @@ pub(crate) struct Segment<'a> {
 }
 
 impl Segment<'_> {
-    /// Page of token `start + i`; `i` is a multiple of the block size.
+    /// Keys and values of the block of token `start + i`; `i` is a multiple of the block size.
     #[inline(always)]
-    pub unsafe fn page(&self, i: usize) -> *const u8 {
+    pub unsafe fn parts(&self, i: usize) -> (*const u8, *const u8) {
         let entry = (self.start + i - self.task.table_start) / self.pool.block_tokens;
-        self.pool.page(self.task.layer, self.task.kv_head, *self.task.blocks.add(entry) as usize)
+        let block = *self.task.blocks.add(entry) as usize;
+        let (layer, head) = (self.task.layer, self.task.kv_head);
+        (self.pool.keys(layer, head, block), self.pool.values(layer, head, block))
     }
 
     /// Tokens of this segment that query token `j` attends to.
@@ -119,7 +117,7 @@ pub unsafe fn attend(pool: &KvPool, task: &Attend, scratch: *mut u8) {
 #[inline(never)]
 unsafe fn attend_as<E: Element>(pool: &KvPool, task: &Attend, scratch: *mut f32) {
     let rows = task.queries * task.group;
-    let width = row_width(pool);
+    let width = pool.width();
     let last = task.first_position.saturating_add(task.queries);
     let to = task.to.min(last);
     let slot_lse = rows.div_ceil(4) * 4;
@@ -167,7 +165,7 @@ unsafe fn merge_top(stack: *mut f32, slot: usize, slot_lse: usize, rows: usize, 
 /// Copies the rows to the caller's places.
 #[inline(never)]
 unsafe fn finish(pool: &KvPool, task: &Attend, lse: *const f32, o: *const f32, empty: bool) {
-    let width = row_width(pool);
+    let width = pool.width();
     for j in 0..task.queries {
         for h in 0..task.group {
             let row = j * task.group + h;
@@ -201,22 +199,33 @@ pub(crate) unsafe fn softmax<E: Element>(s: *mut f32, tokens: usize) -> (f32, f3
         let lanes = i32x4_lt(i32x4(0, 1, 2, 3), i32x4_splat((tokens - whole) as i32));
         v128_store(address(whole), v128_bitselect(v128_load(address(whole)), none, lanes));
     }
-    let mut m4 = none;
-    for i in (0..tokens).step_by(4) {
-        m4 = f32x4_pmax(m4, v128_load(address(i)));
+    let mut maxima = [none; 4];
+    let mut i = 0;
+    while i + 16 <= tokens {
+        for (j, m4) in maxima.iter_mut().enumerate() {
+            *m4 = f32x4_pmax(*m4, v128_load(address(i + 4 * j)));
+        }
+        i += 16;
     }
+    while i < tokens {
+        maxima[0] = f32x4_pmax(maxima[0], v128_load(address(i)));
+        i += 4;
+    }
+    let m4 = f32x4_pmax(f32x4_pmax(maxima[0], maxima[1]), f32x4_pmax(maxima[2], maxima[3]));
     let m = f32x4_extract_lane::<0>(m4)
         .max(f32x4_extract_lane::<1>(m4))
         .max(f32x4_extract_lane::<2>(m4).max(f32x4_extract_lane::<3>(m4)));
     if m == f32::NEG_INFINITY {
         return (m, 0.0);
     }
+    let exp = Exp::new();
+    let scale = resident(f32x4_splat(E::WEIGHT_SCALE));
     let m4 = f32x4_splat(m);
     let mut l4 = f32x4_splat(0.0);
     for i in (0..tokens).step_by(4) {
-        let p = exp4(f32x4_sub(v128_load(address(i)), m4));
+        let p = exp.of(f32x4_sub(v128_load(address(i)), m4));
         l4 = f32x4_add(l4, p);
-        v128_store(address(i), f32x4_mul(p, f32x4_splat(E::WEIGHT_SCALE)));
+        v128_store(address(i), f32x4_mul(p, scale));
     }
     (m, sum4(l4))
 }

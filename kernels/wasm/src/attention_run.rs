@@ -1,7 +1,7 @@
 //! Attention of one sequence over all heads on a team: what `attendPartial`, the tests and the benches call.
 
 use crate::attention::{attend, attend_scratch_bytes, tile_queries, Attend, SEGMENT};
-use crate::kv::{append, KvKind, KvPool};
+use crate::kv::{append, read_block, write_block, KvKind, KvPool};
 use crate::merge::merge_tree;
 use crate::team::Team;
 use wasm_bindgen::prelude::*;
@@ -51,6 +51,18 @@ pub fn kv_append(pool: usize, layer: usize, blocks: usize, position: usize, toke
             append(pool, layer, block, at % pool.block_tokens, k, v);
         }
     }
+}
+
+/// Copies the bytes of a block to `target`.
+#[wasm_bindgen]
+pub fn kv_read_block(pool: usize, block: usize, target: usize) {
+    unsafe { read_block(&*(pool as *const KvPool), block, target as *mut u8) }
+}
+
+/// Copies the bytes of a block from `source`.
+#[wasm_bindgen]
+pub fn kv_write_block(pool: usize, block: usize, source: usize) {
+    unsafe { write_block(&*(pool as *const KvPool), block, source as *const u8) }
 }
 
 struct Run<'a> {
@@ -133,11 +145,11 @@ pub fn attend_run(
         tile,
         span,
         parts: Vec::new(),
-        scratch: (0..team.threads()).map(|_| vec![0u64; bytes.div_ceil(8) + 1]).collect(),
+        scratch: (0..team.threads()).map(|_| Vec::with_capacity(bytes.div_ceil(8) + 1)).collect(),
     };
     if span > 0 {
         let (first, end) = run.spans();
-        run.parts = vec![0.0; (end - first) * queries * run.heads() * (run.pool.head_dim + 1)];
+        run.parts = Vec::with_capacity((end - first) * queries * run.heads() * (run.pool.head_dim + 1));
     }
     team.run(attend_job, &run as *const Run as usize);
 }

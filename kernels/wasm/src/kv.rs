@@ -1,15 +1,20 @@
 //! The KV pool: element types, page layout, and writing tokens into it.
 //!
-//! A block holds the keys and values of `block_tokens` consecutive tokens for all layers and is contiguous, so copying a
-//! block moves those tokens to another instance. Inside it, one page per (layer, kv head) is contiguous:
+//! A block is the keys and values of `block_tokens` consecutive tokens for all layers. In the pool the parts of different
+//! blocks lie side by side, so that a sequence whose block ids ascend is read as one stream per layer and kv head (scattered
+//! parts of a few KiB come from memory at a third of that speed); outside it a block is contiguous:
 //!
 //! ```text
-//! block [layers][kv_heads] of page
-//! page  K [head_dim][block_tokens], then V [block_tokens][width]      width = head_dim rounded up to 4
+//! pool  [layers][kv_heads] of K [blocks] then V [blocks]       stored block  [layers][kv_heads] of K then V
+//! K     [block_tokens / 8][head_dim][8 tokens]                 V  [width / 8][block_tokens][8 dimensions]
+//! width = head_dim rounded up to 8
 //! ```
 //!
-//! Keys are transposed: four consecutive tokens are four lanes, so scores need no horizontal sums.
+//! Eight neighbours are one unit of 16 or 32 bytes, and both passes of attention read a part from front to back. Keys have
+//! tokens in the lanes, so scores need no horizontal sums. In a unit of 16-bit elements, neighbours 0..3 are the low and 4..7
+//! the high halves of four 32-bit words, so that one shift and one mask turn either half into four f32.
 
+use crate::schedule::resident;
 use crate::simd::*;
 
 /// Element type of a pool; the number is the one in [`KvPool::kind`].
@@ -21,35 +26,32 @@ pub enum KvKind {
     BF16 = 2,
 }
 
-/// How the attention kernels read one element type.
+/// Elements of one unit.
+pub const UNIT: usize = 8;
+
+/// How the attention kernels read and write one element type.
 ///
 /// WASM has no f16 arithmetic. The bits of an f16, moved to the exponent and mantissa of an f32, are its value times
-/// 2^-112, subnormals included; the kernels keep that factor and fold its inverse into the other operand, so reading
-/// costs one shift and one mask for 4 values.
+/// 2^-112, subnormals included; the kernels keep that factor and fold its inverse into the other operand.
 pub trait Element {
     const BYTES: usize;
     /// Factor on the query before scores are summed.
     const QUERY_SCALE: f32;
-    /// Factor on a finished score; `QUERY_SCALE * SCORE_SCALE` undoes the factor of [`Element::load4`].
+    /// Factor on a finished score; `QUERY_SCALE * SCORE_SCALE` undoes the factor of [`Element::load`].
     const SCORE_SCALE: f32;
-    /// Factor on a probability before values are summed; it undoes the factor of [`Element::load4`].
+    /// Factor on a probability before values are summed; it undoes the factor of [`Element::load`].
     const WEIGHT_SCALE: f32;
-    /// Four consecutive elements as f32, times a power of two that the scales above undo.
-    unsafe fn load4(address: *const u8) -> v128;
-    /// Stores the first `count` lanes, rounded to nearest even and clamped to the largest finite value.
-    unsafe fn store4(address: *mut u8, stride: usize, values: v128, count: usize);
+    /// What `load` takes as `mask`; read it once, outside the loop.
+    fn mask() -> v128;
+    /// Neighbours 0..3 and 4..7 of a unit as f32, times a power of two that the scales above undo.
+    unsafe fn load(unit: *const u8, mask: v128) -> (v128, v128);
+    /// Stores neighbour `at` of a unit, rounded to nearest even and clamped to the largest finite value.
+    unsafe fn store(unit: *mut u8, at: usize, value: f32);
 }
 
 pub struct F32;
 pub struct F16;
 pub struct BF16;
-
-#[inline(always)]
-unsafe fn store_lanes<T: Copy>(address: *mut u8, stride: usize, lanes: [T; 4], count: usize) {
-    for (i, lane) in lanes.iter().enumerate().take(count) {
-        (address.add(i * stride) as *mut T).write_unaligned(*lane);
-    }
-}
 
 impl Element for F32 {
     const BYTES: usize = 4;
@@ -58,14 +60,25 @@ impl Element for F32 {
     const WEIGHT_SCALE: f32 = 1.0;
 
     #[inline(always)]
-    unsafe fn load4(address: *const u8) -> v128 {
-        v128_load(address as *const v128)
+    fn mask() -> v128 {
+        i32x4_splat(0)
     }
 
     #[inline(always)]
-    unsafe fn store4(address: *mut u8, stride: usize, values: v128, count: usize) {
-        store_lanes::<f32>(address, stride, std::mem::transmute::<v128, [f32; 4]>(values), count);
+    unsafe fn load(unit: *const u8, _mask: v128) -> (v128, v128) {
+        (v128_load(unit as *const v128), v128_load(unit.add(16) as *const v128))
     }
+
+    #[inline(always)]
+    unsafe fn store(unit: *mut u8, at: usize, value: f32) {
+        *(unit as *mut f32).add(at) = value;
+    }
+}
+
+/// Where neighbour `at` lies in a unit of 16-bit elements.
+#[inline(always)]
+unsafe fn half(unit: *mut u8, at: usize) -> *mut u16 {
+    (unit as *mut u16).add(at % 4 * 2 + at / 4)
 }
 
 /// 2^56: half of the f16 factor on the query, half on the score, so that neither leaves the range of f32.
@@ -78,17 +91,22 @@ impl Element for F16 {
     const WEIGHT_SCALE: f32 = TWO_56 * TWO_56;
 
     #[inline(always)]
-    unsafe fn load4(address: *const u8) -> v128 {
-        let wide = i32x4_load_extend_i16x4(address as *const i16);
-        v128_and(i32x4_shl(wide, 13), u32x4_splat(0x8fff_e000))
+    fn mask() -> v128 {
+        resident(u32x4_splat(0x8fff_e000))
     }
 
-    /// A NaN is stored as an f16 NaN, which `load4` reads as a finite value near 98304: a model that produced it has
+    #[inline(always)]
+    unsafe fn load(unit: *const u8, mask: v128) -> (v128, v128) {
+        let words = v128_load(unit as *const v128);
+        let low = v128_and(i32x4_shr(i32x4_shl(words, 16), 3), mask);
+        (low, v128_and(i32x4_shr(words, 3), mask))
+    }
+
+    /// A NaN is stored as an f16 NaN, which `load` reads as a finite value near 98304: a model that produced it has
     /// already produced NaN logits for that token.
     #[inline(always)]
-    unsafe fn store4(address: *mut u8, stride: usize, values: v128, count: usize) {
-        let bits = std::mem::transmute::<v128, [u32; 4]>(values);
-        store_lanes::<u16>(address, stride, bits.map(f16_from_bits), count);
+    unsafe fn store(unit: *mut u8, at: usize, value: f32) {
+        *half(unit, at) = f16_from_bits(value.to_bits());
     }
 }
 
@@ -99,14 +117,19 @@ impl Element for BF16 {
     const WEIGHT_SCALE: f32 = 1.0;
 
     #[inline(always)]
-    unsafe fn load4(address: *const u8) -> v128 {
-        u32x4_shl(u32x4_load_extend_u16x4(address as *const u16), 16)
+    fn mask() -> v128 {
+        resident(u32x4_splat(0xffff_0000))
     }
 
     #[inline(always)]
-    unsafe fn store4(address: *mut u8, stride: usize, values: v128, count: usize) {
-        let bits = std::mem::transmute::<v128, [u32; 4]>(values);
-        store_lanes::<u16>(address, stride, bits.map(bf16_from_bits), count);
+    unsafe fn load(unit: *const u8, mask: v128) -> (v128, v128) {
+        let words = v128_load(unit as *const v128);
+        (i32x4_shl(words, 16), v128_and(words, mask))
+    }
+
+    #[inline(always)]
+    unsafe fn store(unit: *mut u8, at: usize, value: f32) {
+        *half(unit, at) = bf16_from_bits(value.to_bits());
     }
 }
 
@@ -150,15 +173,15 @@ pub struct KvPool {
     pub kv_heads: usize,
     /// At most 256.
     pub head_dim: usize,
-    /// A multiple of 4 that divides 256.
+    /// A multiple of 8 that divides 256.
     pub block_tokens: usize,
     pub kind: KvKind,
 }
 
 impl KvPool {
-    /// Elements of one value row: `head_dim` rounded up to 4.
+    /// Stored dimensions of a value: `head_dim` rounded up to 8.
     pub fn width(&self) -> usize {
-        self.head_dim.div_ceil(4) * 4
+        self.head_dim.div_ceil(UNIT) * UNIT
     }
 
     pub fn element_bytes(&self) -> usize {
@@ -168,26 +191,57 @@ impl KvPool {
         }
     }
 
-    /// Bytes of the K part of a page.
+    /// Bytes of the keys of one block, layer and kv head.
     pub fn key_bytes(&self) -> usize {
         self.head_dim * self.block_tokens * self.element_bytes()
     }
 
-    /// Bytes of one page: K and V of one block, layer and kv head.
-    pub fn page_bytes(&self) -> usize {
-        self.key_bytes() + self.width() * self.block_tokens * self.element_bytes()
+    /// Bytes of the values of one block, layer and kv head.
+    pub fn value_bytes(&self) -> usize {
+        self.width() * self.block_tokens * self.element_bytes()
     }
 
-    /// Bytes of one block: all layers and kv heads.
+    /// Bytes of one block: all layers and kv heads, keys and values.
     pub fn block_bytes(&self) -> usize {
-        self.page_bytes() * self.kv_heads * self.layers
+        (self.key_bytes() + self.value_bytes()) * self.kv_heads * self.layers
     }
 
-    /// First byte of a page.
+    fn region(&self, layer: usize, kv_head: usize) -> usize {
+        self.base + (layer * self.kv_heads + kv_head) * self.blocks * (self.key_bytes() + self.value_bytes())
+    }
+
+    /// Keys of a block.
     #[inline(always)]
-    pub fn page(&self, layer: usize, kv_head: usize, block: usize) -> *mut u8 {
-        debug_assert!(block < self.blocks && layer < self.layers && kv_head < self.kv_heads);
-        (self.base + ((block * self.layers + layer) * self.kv_heads + kv_head) * self.page_bytes()) as *mut u8
+    pub fn keys(&self, layer: usize, kv_head: usize, block: usize) -> *mut u8 {
+        (self.region(layer, kv_head) + block * self.key_bytes()) as *mut u8
+    }
+
+    /// Values of a block.
+    #[inline(always)]
+    pub fn values(&self, layer: usize, kv_head: usize, block: usize) -> *mut u8 {
+        (self.region(layer, kv_head) + self.blocks * self.key_bytes() + block * self.value_bytes()) as *mut u8
+    }
+}
+
+/// Copies the `block_bytes()` bytes of a block out of the pool.
+pub unsafe fn read_block(pool: &KvPool, block: usize, target: *mut u8) {
+    each_part(pool, block, |part, at, bytes| std::ptr::copy_nonoverlapping(part as *const u8, target.add(at), bytes));
+}
+
+/// Copies a block that [`read_block`] of a pool with the same layout returned into the pool.
+pub unsafe fn write_block(pool: &KvPool, block: usize, source: *const u8) {
+    each_part(pool, block, |part, at, bytes| std::ptr::copy_nonoverlapping(source.add(at), part, bytes));
+}
+
+unsafe fn each_part(pool: &KvPool, block: usize, mut copy: impl FnMut(*mut u8, usize, usize)) {
+    let mut at = 0;
+    for layer in 0..pool.layers {
+        for head in 0..pool.kv_heads {
+            copy(pool.keys(layer, head, block), at, pool.key_bytes());
+            at += pool.key_bytes();
+            copy(pool.values(layer, head, block), at, pool.value_bytes());
+            at += pool.value_bytes();
+        }
     }
 }
 
@@ -203,17 +257,17 @@ pub unsafe fn append(pool: &KvPool, layer: usize, block: usize, slot: usize, k: 
 
 #[inline(never)]
 unsafe fn append_as<E: Element>(pool: &KvPool, layer: usize, block: usize, slot: usize, k: *const f32, v: *const f32) {
-    let dims = pool.head_dim;
+    let (dims, unit) = (pool.head_dim, UNIT * E::BYTES);
     for head in 0..pool.kv_heads {
-        let page = pool.page(layer, head, block);
-        let keys = page.add(slot * E::BYTES);
-        let values = page.add(pool.key_bytes() + slot * pool.width() * E::BYTES);
-        let key_stride = pool.block_tokens * E::BYTES;
-        for d in (0..dims).step_by(4) {
-            let count = (dims - d).min(4);
-            let source = head * dims + d;
-            E::store4(keys.add(d * key_stride), key_stride, load_part(k.add(source), count), count);
-            E::store4(values.add(d * E::BYTES), E::BYTES, load_part(v.add(source), count), 4);
+        let keys = pool.keys(layer, head, block).add(slot / UNIT * dims * unit);
+        let values = pool.values(layer, head, block).add(slot * unit);
+        let source = head * dims;
+        for d in 0..dims {
+            E::store(keys.add(d * unit), slot % UNIT, *k.add(source + d));
+            E::store(values.add(d / UNIT * pool.block_tokens * unit), d % UNIT, *v.add(source + d));
+        }
+        for d in dims..pool.width() {
+            E::store(values.add(d / UNIT * pool.block_tokens * unit), d % UNIT, 0.0);
         }
     }
 }

@@ -58,15 +58,16 @@ pub unsafe fn reduce_chunk(logits: *const f32, vocab: usize, chunk: usize, out: 
     out.max = max_lane(max4);
     // A chunk of -inf alone must not compute -inf - -inf; a NaN must show.
     let base = f32x4_splat(if out.max == f32::NEG_INFINITY { 0.0 } else { out.max });
+    let exp = Exp::new();
     let mut sum = [f32x4_splat(0.0); 2];
     let mut i = 0;
     while i + 8 <= n {
-        sum[0] = f32x4_add(sum[0], exp4(f32x4_sub(v128_load(x.add(i) as *const v128), base)));
-        sum[1] = f32x4_add(sum[1], exp4(f32x4_sub(v128_load(x.add(i + 4) as *const v128), base)));
+        sum[0] = f32x4_add(sum[0], exp.of(f32x4_sub(v128_load(x.add(i) as *const v128), base)));
+        sum[1] = f32x4_add(sum[1], exp.of(f32x4_sub(v128_load(x.add(i + 4) as *const v128), base)));
         i += 8;
     }
     while i < n {
-        sum[0] = f32x4_add(sum[0], exp4(f32x4_sub(tail(x.add(i), n - i), base)));
+        sum[0] = f32x4_add(sum[0], exp.of(f32x4_sub(tail(x.add(i), n - i), base)));
         i += 4;
     }
     out.sum = sum4(f32x4_add(sum[0], sum[1]));
