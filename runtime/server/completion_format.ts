@@ -15,6 +15,8 @@ export interface ShownPrompt {
   readonly ids: readonly number[];
   /** Its text; empty unless it is echoed. */
   readonly echo: string;
+  /** Characters of each id in that text. */
+  readonly lengths: readonly number[];
 }
 
 /** What shapes a completion answer. */
@@ -76,8 +78,10 @@ function wholeChoice(format: CompletionFormat, parts: ChoiceParts): CompletionCh
 
 function wholeLogprobs(format: CompletionFormat, { prompt, outcome, choice }: ChoiceParts): CompletionLogprobs {
   const writer = new CompletionLogprobWriter(format.style);
-  const echoed = format.echo ? [writer.write(prompt.ids, outcome.promptLogprobs)] : [];
-  return joinCompletionLogprobs([...echoed, writer.write(choice.ids, choice.logprobs)]);
+  const echoed = format.echo
+    ? [writer.write(prompt.ids, { entries: outcome.promptLogprobs, lengths: prompt.lengths })]
+    : [];
+  return joinCompletionLogprobs([...echoed, writer.write(choice.ids, { entries: choice.logprobs })]);
 }
 
 /** The answer in chunks. */
@@ -143,8 +147,13 @@ export class CompletionChunks implements ChunkWriter {
     const { n, echo, logprobs, prompts } = this.#format;
     if (!echo || !logprobs) return;
     const prompt = prompts[source];
+    const { lengths } = prompt;
     for (let index = source * n; index < (source + 1) * n; index++) {
-      yield this.#chunk({ index, text: prompt.echo, logprobs: this.#writers[index].write(prompt.ids, entries) });
+      yield this.#chunk({
+        index,
+        text: prompt.echo,
+        logprobs: this.#writers[index].write(prompt.ids, { entries, lengths }),
+      });
     }
   }
 
@@ -154,7 +163,7 @@ export class CompletionChunks implements ChunkWriter {
     yield this.#chunk({
       index,
       text: event.text,
-      ...(logprobs ? { logprobs: this.#writers[index].write(event.ids, event.logprobs ?? []) } : {}),
+      ...(logprobs ? { logprobs: this.#writers[index].write(event.ids, { entries: event.logprobs ?? [] }) } : {}),
       ...(tokenIds ? { token_ids: event.ids } : {}),
     });
   }

@@ -3,12 +3,13 @@
  *
  * @module
  */
+import type { TextCodec } from "../text/codec.ts";
 import { fieldError } from "./api_error.ts";
-import type { Backend } from "./backend.ts";
 import { type CompletionFields, type Prompt, readPrompts } from "./completion_fields.ts";
 import { completionAnswer, CompletionChunks, type CompletionFormat, type ShownPrompt } from "./completion_format.ts";
 import type { Exchange } from "./exchange.ts";
 import { answerHead, checkTextFits, engineRequest, outputBudget, type PromptCheck } from "./generation.ts";
+import { shownCharacters, type TokenStyle } from "./logprob_format.ts";
 import { readSampling } from "./sampling_fields.ts";
 import type { RouteParts } from "./service.ts";
 
@@ -32,8 +33,13 @@ export async function answerCompletion(
   const scoresPrompt = (echo && fields.logprobs !== undefined) || fields.prompt_logprobs !== undefined;
   if (fields.max_tokens === 0 && !echo && !scoresPrompt) throw fieldError("max_tokens", "expected at least 1");
 
+  const style: TokenStyle = {
+    texts: backend.texts,
+    asIds: fields.return_tokens_as_token_ids === true,
+    skipSpecial: fields.skip_special_tokens !== false,
+  };
   return await service.queued(prompts.length, async (places) => {
-    const shown = await Promise.all(prompts.map((prompt) => showPrompt(prompt, { backend, fields, echo })));
+    const shown = await Promise.all(prompts.map((prompt) => showPrompt(prompt, { text: backend.text, style, echo })));
     const requests = shown.map(({ ids }, place) => {
       const param = nameOf(place, prompts);
       const wanted = fields.max_tokens ?? Math.max(1, Math.min(DEFAULT_MAX_TOKENS, maxModelLen - ids.length));
@@ -49,11 +55,7 @@ export async function answerCompletion(
     });
     const format: CompletionFormat = {
       head,
-      style: {
-        texts: backend.texts,
-        asIds: fields.return_tokens_as_token_ids === true,
-        skipSpecial: fields.skip_special_tokens !== false,
-      },
+      style,
       n,
       prompts: shown,
       echo,
@@ -83,19 +85,25 @@ function checkPrompt(prompt: Prompt, check: PromptCheck): void {
 }
 
 interface PromptOptions {
-  readonly backend: Backend;
-  readonly fields: CompletionFields;
+  readonly text: TextCodec;
+  readonly style: TokenStyle;
   readonly echo: boolean;
 }
 
 /** Texts are tokenized with control tokens recognised: whoever sends plain prompts writes the template himself. */
-async function showPrompt(prompt: Prompt, { backend, fields, echo }: PromptOptions): Promise<ShownPrompt> {
-  const { text } = backend;
+async function showPrompt(prompt: Prompt, { text, style, echo }: PromptOptions): Promise<ShownPrompt> {
   if (typeof prompt !== "string") {
-    const skipSpecial = fields.skip_special_tokens !== false;
-    return { ids: prompt, echo: echo ? await text.decode(prompt, { skipSpecial }) : "" };
+    return {
+      ids: prompt,
+      echo: echo ? await text.decode(prompt, { skipSpecial: style.skipSpecial }) : "",
+      lengths: prompt.map((id) => shownCharacters(id, style)),
+    };
   }
   const ids = Array.from(await text.encode(prompt, { parseSpecial: true }));
-  if (text.bos !== undefined && ids[0] !== text.bos) ids.unshift(text.bos);
-  return { ids, echo: echo ? prompt : "" };
+  const lengths = ids.map((id) => style.texts.characters(id));
+  if (text.bos !== undefined && ids[0] !== text.bos) {
+    ids.unshift(text.bos);
+    lengths.unshift(0);
+  }
+  return { ids, echo: echo ? prompt : "", lengths };
 }

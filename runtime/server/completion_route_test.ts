@@ -81,19 +81,19 @@ Deno.test("answerCompletion() reports token ids and shows tokens as ids when ask
   assertEquals(choice.prompt_logprobs, [null, { "98": { logprob: -0.5, rank: 1, decoded_token: "b" } }]);
 });
 
-Deno.test("answerCompletion() leaves control tokens out of offsets where they are left out of the text", async () => {
+Deno.test("answerCompletion() counts offsets in the text that it echoes", async () => {
   await using harness = await serve({ text: new FakeText({ bos: 258 }) });
-  const offsets = async (skip: boolean) => {
-    const response = await harness.post(PATH, {
-      prompt: "a",
-      echo: true,
-      logprobs: 0,
-      max_tokens: 1,
-      skip_special_tokens: skip,
-    });
-    return textCompletion.parse(await response.json()).choices[0].logprobs?.text_offset;
+  const echo = async (prompt: unknown, skip: boolean) => {
+    const fields = { prompt, echo: true, logprobs: 0, max_tokens: 1, skip_special_tokens: skip };
+    const { choices: [choice] } = textCompletion.parse(await (await harness.post(PATH, fields)).json());
+    return [choice.text, choice.logprobs?.text_offset];
   };
-  assertEquals([await offsets(true), await offsets(false)], [[0, 0, 1], [0, 3, 4]]);
+  // The model's first id is no part of a text prompt; control tokens that the client wrote are.
+  for (const skip of [true, false]) {
+    assertEquals(await echo("a<|im_end|>b", skip), ["a<|im_end|>bH", [0, 0, 1, 11, 12]]);
+  }
+  assertEquals(await echo([258, 97], true), ["aH", [0, 0, 1]]);
+  assertEquals(await echo([258, 97], false), ["<s>aH", [0, 3, 4]]);
 });
 
 interface StreamedChoice {

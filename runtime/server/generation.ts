@@ -152,6 +152,8 @@ export async function* runRequest(
     for await (const event of backend.engine.generate(request, { signal })) {
       if (event.kind !== "prompt") place.leave();
       observation.record(event);
+      // An engine may end an aborted request in its own words; the client is told the reason of the abort.
+      signal.throwIfAborted();
       yield event;
       if (event.kind === "end") return;
     }

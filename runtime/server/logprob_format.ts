@@ -58,6 +58,19 @@ export function promptLogprobs(
   });
 }
 
+/** Characters of a token in a text of this style. */
+export function shownCharacters(id: number, { texts, skipSpecial }: TokenStyle): number {
+  return skipSpecial && texts.isSpecial(id) ? 0 : texts.characters(id);
+}
+
+/** What {@linkcode CompletionLogprobWriter} formats beside the ids. */
+export interface LogprobPart {
+  /** Log-probabilities; null where there is none. */
+  readonly entries: readonly (TokenLogprob | null)[];
+  /** Characters of each token in the text; by default as the style shows them. */
+  readonly lengths?: readonly number[];
+}
+
 /** Completion form: four arrays. Keeps the offset of the text so far, so that a stream can be formatted in pieces. */
 export class CompletionLogprobWriter {
   readonly #style: TokenStyle;
@@ -68,12 +81,12 @@ export class CompletionLogprobWriter {
     this.#style = style;
   }
 
-  /** Formats the next tokens; `ids` and `entries` have the same length. */
-  write(ids: readonly number[], entries: readonly (TokenLogprob | null)[]): CompletionLogprobs {
+  /** Formats the next tokens. `entries` has one element a token, and so has `lengths`, their characters in the text. */
+  write(ids: readonly number[], { entries, lengths }: LogprobPart): CompletionLogprobs {
     const style = this.#style;
-    const offsets = ids.map((id) => {
+    const offsets = ids.map((id, place) => {
       const at = this.#offset;
-      if (!(style.skipSpecial && style.texts.isSpecial(id))) this.#offset += style.texts.characters(id);
+      this.#offset += lengths?.[place] ?? shownCharacters(id, style);
       return at;
     });
     return {

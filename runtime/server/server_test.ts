@@ -120,6 +120,21 @@ Deno.test("RunningServer.drain() ends what is still running after its time and s
   assertEquals(engine.live.size, 0);
 });
 
+Deno.test("RunningServer.drain() tells clients why, also when the engine ends their requests as cancelled", async () => {
+  const engine = new FakeEngine({
+    async *behave(_request, signal) {
+      await pause(60_000, signal).catch(() => {});
+      yield { kind: "choice-end", index: 0, reason: "cancelled", text: "" };
+      yield end();
+    },
+  });
+  await using harness = await serve({ engine });
+  const asked = harness.post(PATH, CHAT);
+  await until(() => engine.live.size === 1);
+  assertEquals(await harness.server.drain(1), 1);
+  assertEquals((await (await asked).json()).error.code, "shutting_down");
+});
+
 Deno.test("RunningServer.close() cuts a drain short", async () => {
   const engine = new FakeEngine({ delayMs: 10_000 });
   await using harness = await serve({ engine });
