@@ -93,9 +93,9 @@ function readRest(command: Exclude<CommandName, "bench">, rest: readonly string[
   }
   const [min, max] = COMMAND_SPECS.get(command)?.words ?? [0, 0];
   if (words.length < min || words.length > max) {
-    const wanted = min === max ? `${min}` : `${min} to ${max}`;
+    const wanted = max === 0 ? "nothing" : `${min === max ? "" : "at most "}one word`;
     throw new UsageError(
-      `Cannot run ${command}: wanted ${wanted} word${wanted === "1" ? "" : "s"} besides flags, got ` +
+      `Cannot run ${command}: wanted ${wanted} besides flags, got ` +
         (words.length === 0 ? "none" : words.map((word) => JSON.stringify(word)).join(", ")),
     );
   }

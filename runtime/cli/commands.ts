@@ -10,7 +10,7 @@ export interface CommandSpec {
   readonly usage: string;
   /** What it does, a sentence without a full stop. */
   readonly summary: string;
-  /** What stands behind its name besides flags: at least and at most so many words. */
+  /** Words behind its name besides flags: at least and at most so many, no more than one where they are counted. */
   readonly words: readonly [min: number, max: number];
   /** More about it, below its flags. */
   readonly notes?: string;

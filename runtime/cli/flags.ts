@@ -4,10 +4,12 @@
  *
  * @module
  */
+import { CACHE_VARIABLE } from "../hub/cache_directory.ts";
 import { DEFAULT_MODEL } from "../hub/known_models.ts";
 import type { CommandName } from "./commands.ts";
 
-interface FlagBase {
+/** What every flag has. */
+export interface FlagBase {
   /** What it does, a sentence without a full stop. */
   readonly help: string;
   /** Commands that take it. */
@@ -260,7 +262,7 @@ export const FLAGS = {
   cacheDir: {
     kind: "path",
     value: "DIR",
-    env: "INFINITE_LLM_CACHE",
+    env: CACHE_VARIABLE,
     otherwise: "the platform's cache directory",
     help: "Where fetched models are kept",
     commands: CACHE_COMMANDS,
@@ -288,7 +290,8 @@ export const FLAGS = {
 /** Key of a flag in {@linkcode FLAGS} and {@linkcode Settings}. */
 export type FlagKey = keyof typeof FLAGS;
 
-type ValueOf<F> = F extends { readonly kind: "text" | "path" } ? string
+/** Type of a flag's value. */
+export type ValueOf<F> = F extends { readonly kind: "text" | "path" } ? string
   : F extends { readonly kind: "integer" | "number" | "bytes" } ? number
   : F extends { readonly kind: "switch" } ? boolean
   : F extends { readonly kind: "choice"; readonly choices: readonly (infer C)[] } ? C

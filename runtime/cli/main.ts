@@ -35,6 +35,15 @@ export interface Host {
  */
 export async function main(args: readonly string[], host: Host): Promise<number> {
   const debug = args.includes("--debug") || readVariable("INFINITE_LLM_DEBUG") === "1";
+  const report = (error: unknown) => {
+    console.error(`infinite-llm: ${oneLine(error)}`);
+    if (debug && error instanceof Error) console.error(error.stack);
+  };
+  globalThis.addEventListener("error", (event) => {
+    event.preventDefault();
+    report(event.error);
+    Deno.exit(1);
+  });
   try {
     const line = readCommandLine(args);
     switch (line.kind) {
@@ -50,12 +59,13 @@ export async function main(args: readonly string[], host: Host): Promise<number>
         const { resolveSettings } = await import("./settings.ts");
         const settings = await resolveSettings({ ...line, env: readVariable });
         const command = await loadCommand(line.command);
+        // A server logs such promises and serves on.
+        if (line.command !== "serve") endOnRejection(report);
         return await command({ settings, words: line.words, env: readVariable });
       }
     }
   } catch (error) {
-    console.error(`infinite-llm: ${oneLine(error)}`);
-    if (debug && error instanceof Error) console.error(error.stack);
+    report(error);
     return error instanceof UsageError ? 2 : 1;
   }
 }
@@ -75,6 +85,15 @@ async function loadCommand(name: Exclude<CommandName, "bench">): Promise<Command
     case "plugin check":
       return (await import("./commands/plugin_check.ts")).pluginCheck;
   }
+}
+
+/** Ends the process when a promise is rejected that nobody waits for. */
+function endOnRejection(report: (error: unknown) => void): void {
+  globalThis.addEventListener("unhandledrejection", (event) => {
+    event.preventDefault();
+    report(event.reason);
+    Deno.exit(1);
+  });
 }
 
 /** An environment variable; asking for the permission to read it would stop scripts and need it for help. */

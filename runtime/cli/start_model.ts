@@ -61,6 +61,9 @@ export function startModel(settings: Settings, options: StartModelOptions): Star
   } catch (error) {
     assets.reject(error);
   }
+  // Whoever waits for them may come later than a failure.
+  engine.catch(() => {});
+  text.catch(() => {});
   return { engine, text };
 }
 

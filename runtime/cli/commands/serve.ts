@@ -7,13 +7,13 @@ import type { EngineInfo } from "../../engine/request.ts";
 import { formatBytes } from "../../hub/format_bytes.ts";
 import { loadApiKeys } from "../../server/api_keys.ts";
 import { createLogger } from "../../server/logger.ts";
-import { type RunningServer, startServer } from "../../server/server.ts";
+import type { RunningServer } from "../../server/server.ts";
 import type { Settings } from "../flags.ts";
 import type { CommandInput } from "../main.ts";
 import { namedModel } from "../named_model.ts";
 import { openHub } from "../open_hub.ts";
 import { readFlagFile } from "../read_flag_file.ts";
-import { checkDevice, type StartingModel, startModel } from "../start_model.ts";
+import { checkDevice, startModel } from "../start_model.ts";
 import { listenForStop } from "../stop_signals.ts";
 
 /** Serves a model until it is asked to stop. */
@@ -25,8 +25,11 @@ export async function serve(input: CommandInput): Promise<number> {
   const logger = createLogger({ level: settings.logLevel, format: settings.logFormat });
   const log = (message: string) => logger.info("scheduler policy", { message });
   const starting = startModel(settings, { model, chatTemplate: files.chatTemplate, log });
+  // Loaded meanwhile: the model takes longer.
+  const { startServer } = await import("../../server/server.ts");
   const server = await startServer({
-    ...starting,
+    engine: whenLoaded(starting.engine),
+    text: whenLoaded(starting.text),
     hostname: settings.host.replace(/^\[(.*)\]$/, "$1"),
     port: settings.port,
     apiKeys: files.apiKeys,
@@ -45,16 +48,24 @@ export async function serve(input: CommandInput): Promise<number> {
     asked = true;
     stopped.resolve(undefined);
   });
-  const ready = Promise.all([starting.engine, starting.text]).then(([engine]) => engine.info);
-  const info = await Promise.race([ready, stopped.promise]);
-  if (info !== undefined) {
-    for (const line of readyLines(info, { server, secured: files.apiKeys.length > 0 })) console.log(line);
+  const loading = Promise.all([starting.engine, starting.text]);
+  const loaded = await Promise.race([loading, stopped.promise]);
+  if (loaded !== undefined) {
+    const secured = files.apiKeys.length > 0;
+    for (const line of readyLines(loaded[0].info, { server, secured })) console.log(line);
     await stopped.promise;
   }
   console.error(`Stopping: running requests may take ${settings.shutdownTimeout} s more, a second signal ends them`);
-  await stop(server, { starting, settings });
+  await server.drain(settings.shutdownTimeout * 1000);
+  // What is still loading ends with the process.
+  await Promise.all((loaded ?? []).map((part) => part[Symbol.asyncDispose]()));
   await logger.flush();
   return 0;
+}
+
+/** The same promise without its failure, which ends this command and is told once, by it. */
+function whenLoaded<T>(loading: Promise<T>): Promise<T> {
+  return new Promise((resolve) => void loading.then(resolve, () => {}));
 }
 
 /** Contents of the files that flags name. */
@@ -86,14 +97,4 @@ function readyLines(
     `${formatBytes(info.kvBytes)}`,
     `Try: curl ${url}/v1/chat/completions${key} -H "content-type: application/json" -d '${body}'`,
   ];
-}
-
-async function stop(
-  server: RunningServer,
-  { starting, settings }: { readonly starting: StartingModel; readonly settings: Settings },
-): Promise<void> {
-  await server.drain(settings.shutdownTimeout * 1000);
-  // What is still loading ends with the process.
-  const loaded = await Promise.race([Promise.all([starting.engine, starting.text]), undefined]);
-  await Promise.all((loaded ?? []).map((part) => part[Symbol.asyncDispose]()));
 }
