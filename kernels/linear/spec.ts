@@ -18,7 +18,7 @@
  * one token multiplies 16 rows at a time straight from the stream of records; more go in groups of four, a tile of 8 rows
  * and a group at a time, by rotating the vector that holds 4 columns of the group's tokens.
  *
- * Test: launch_test.ts. Time: `deno bench -A kernels/linear/launch_bench.ts`.
+ * Test: launch_test.ts. Time: `deno run -A kernels/linear/launch_bench.ts`.
  *
  * @module
  */

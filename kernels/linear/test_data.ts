@@ -56,8 +56,11 @@ export function randomWeights(
   return out;
 }
 
-/** `count` inputs of about unit size, one in 50 ten times as large. */
-export function randomInputs(count: number, seed: number): Float32Array<ArrayBuffer> {
+/**
+ * `count` inputs of about unit size, a share of them ten times as large. In language models about 0.6 % are, which makes
+ * 2.4 % of the groups of four hot.
+ */
+export function randomInputs(count: number, seed: number, outliers = 0.02): Float32Array<ArrayBuffer> {
   const next = uniform(seed);
-  return Float32Array.from({ length: count }, () => (next() + next() + next() - 1.5) * (next() < 0.02 ? 20 : 2));
+  return Float32Array.from({ length: count }, () => (next() + next() + next() - 1.5) * (next() < outliers ? 20 : 2));
 }

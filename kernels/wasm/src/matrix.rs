@@ -13,7 +13,7 @@
 //! | Q4_K | d f32 [8], m f32 [8] | nibble vectors |
 //! | Q5_K | d f32 [8], m f32 [8] | byte vectors [s 8][v 2] |
 //! | Q6_K | d f32 [16 columns: 2][8] | byte vectors |
-//! | Q8_0 | d f16 [8] | byte vectors, signed |
+//! | Q8_0 | d f16 [8] | signed bytes [s 8][v 2][columns 0, 2; columns 1, 3][row 4] |
 //! | F32, F16, BF16 | | [column 32][row 8] |
 //!
 //! A weight is d * q + m: Q4_0 has m = -8 d, Q6_K has m = -32 d, both exact. The K types' d and m are the exact products of
@@ -216,12 +216,15 @@ pub const fn unit(dtype: u32) -> f32 {
 pub struct Constants {
     low_nibbles: v128,
     half_bits: v128,
+    half_unit: v128,
 }
 
 impl Constants {
     #[inline(always)]
     pub fn resident() -> Self {
-        Constants { low_nibbles: resident(u8x16_splat(15)), half_bits: resident(i32x4_splat(0x8fff_e000u32 as i32)) }
+        Constants { low_nibbles: resident(u8x16_splat(15)), half_bits: resident(i32x4_splat(0x8fff_e000u32 as i32)),
+            half_unit: resident(f32x4_splat(HALF_UNIT)),
+        }
     }
 }
 
@@ -231,14 +234,10 @@ unsafe fn raw_half4(source: *const u8, c: Constants) -> v128 {
     v128_and(i32x4_shl(i32x4_load_extend_i16x4(source as *const i16), 13), c.half_bits)
 }
 
-/// Four f16 values to f32, infinities and NaN included.
+/// Four f16 values as f32. Weights are finite.
 #[inline(always)]
-unsafe fn half4(source: *const u8) -> v128 {
-    let wide = i32x4_load_extend_i16x4(source as *const i16);
-    let placed = v128_and(i32x4_shl(wide, 13), i32x4_splat(0x8fff_e000u32 as i32));
-    let special = i32x4_eq(v128_and(wide, i32x4_splat(0x7c00)), i32x4_splat(0x7c00));
-    let value = f32x4_mul(placed, f32x4_splat(HALF_UNIT));
-    v128_or(value, v128_and(special, i32x4_splat(0x7f80_0000)))
+unsafe fn half4(source: *const u8, c: Constants) -> v128 {
+    f32x4_mul(raw_half4(source, c), c.half_unit)
 }
 
 #[inline(always)]
@@ -256,6 +255,17 @@ unsafe fn u32_at(source: *const u8) -> u32 {
 unsafe fn put_bytes(place: *mut u8, bytes: *const u8) {
     for step in 0..8 {
         (place.add(32 * step) as *mut u32).write(u32_at(bytes.add(4 * step)));
+    }
+}
+
+/// Puts the 32 weights of one row into a record of Q8_0.
+#[inline(always)]
+unsafe fn put_signed(place: *mut u8, bytes: *const u8) {
+    for step in 0..8 {
+        let word = u32_at(bytes.add(4 * step));
+        let to = place.add(32 * step) as *mut u16;
+        to.write((word & 0xff | word >> 8 & 0xff00) as u16);
+        to.add(4).write((word >> 8 & 0xff | word >> 16 & 0xff00) as u16);
     }
 }
 
@@ -366,7 +376,7 @@ unsafe fn load_row(m: &Matrix, row: usize, source: *const u8) {
             for block in 0..m.blocks {
                 let (to, from) = (record.add(block * stride), source.add(34 * block));
                 (to as *mut u16).add(slot).write(u16_at(from));
-                put_bytes(to.add(16 + lane), from.add(2));
+                put_signed(to.add(16 + lane / 16 * 16 + lane % 16 / 2), from.add(2));
             }
         }
         Q4_0 => {
@@ -437,19 +447,26 @@ pub unsafe fn raw_scales<const D: u32>(record: *const u8, half: usize, v: usize,
 
 /// The same as they are.
 #[inline(always)]
-unsafe fn scales<const D: u32>(record: *const u8, half: usize, v: usize) -> (v128, v128) {
+unsafe fn scales<const D: u32>(record: *const u8, half: usize, v: usize, c: Constants) -> (v128, v128) {
     match D {
-        Q8_0 | Q4_0 => (half4(record.add(8 * v)), f32x4_splat(0.0)),
-        Q4_1 => (half4(record.add(8 * v)), half4(record.add(16 + 8 * v))),
+        Q8_0 | Q4_0 => (half4(record.add(8 * v), c), f32x4_splat(0.0)),
+        Q4_1 => (half4(record.add(8 * v), c), half4(record.add(16 + 8 * v), c)),
         _ => {
-            let (d, m) = raw_scales::<D>(record, half, v, Constants::resident());
+            let (d, m) = raw_scales::<D>(record, half, v, c);
             let unit = f32x4_splat(1.0 / K_UNIT);
             (f32x4_mul(d, unit), f32x4_mul(m, unit))
         }
     }
 }
 
-/// The vector of 4 rows x 4 columns, columns 4s to 4s + 3, as bytes.
+/// Columns 4s, 4s + 2 and columns 4s + 1, 4s + 3 of rows 4v to 4v + 3 of Q8_0, in 16 bits.
+#[inline(always)]
+pub unsafe fn signed_pairs(record: *const u8, s: usize, v: usize) -> [v128; 2] {
+    let at = record.add(scale_bytes(Q8_0) + 32 * s + 16 * v) as *const i8;
+    [i16x8_load_extend_i8x8(at), i16x8_load_extend_i8x8(at.add(8))]
+}
+
+/// The vector of 4 rows x 4 columns, columns 4s to 4s + 3, as bytes; not of Q8_0.
 #[inline(always)]
 pub unsafe fn bytes<const D: u32>(record: *const u8, s: usize, v: usize, c: Constants) -> v128 {
     let weights = record.add(scale_bytes(D)) as *const v128;
@@ -462,33 +479,47 @@ pub unsafe fn bytes<const D: u32>(record: *const u8, s: usize, v: usize, c: Cons
     }
 }
 
+/// Four stored floats as f32.
+#[inline(always)]
+pub unsafe fn float4<const D: u32>(source: *const u8, c: Constants) -> v128 {
+    match D {
+        F16 => half4(source, c),
+        BF16 => u32x4_shl(u32x4_load_extend_u16x4(source as *const u16), 16),
+        _ => v128_load(source as *const v128),
+    }
+}
+
 /// Dequantises a record into [column 32][row 8], each value rounded as the model format's reference does.
 #[inline(always)]
 pub unsafe fn dequantize<const D: u32>(record: *const u8, out: *mut v128) {
     match D {
         F32 => std::ptr::copy_nonoverlapping(record as *const v128, out, 64),
-        F16 => {
+        F16 | BF16 => {
+            let c = Constants::resident();
             for vector in 0..64 {
-                v128_store(out.add(vector), half4(record.add(8 * vector)));
-            }
-        }
-        BF16 => {
-            for vector in 0..64 {
-                let wide = u32x4_load_extend_u16x4((record as *const u16).add(4 * vector));
-                v128_store(out.add(vector), u32x4_shl(wide, 16));
+                v128_store(out.add(vector), float4::<D>(record.add(8 * vector), c));
             }
         }
         _ => {
             let c = Constants::resident();
             for v in 0..2 {
                 for s in 0..8 {
-                    let (d, m) = scales::<D>(record, s / 4, v);
+                    let (d, m) = scales::<D>(record, s / 4, v, c);
+                    if D == Q8_0 {
+                        for (odd, pairs) in signed_pairs(record, s, v).into_iter().enumerate() {
+                            let values = [i32x4_shr(i32x4_shl(pairs, 16), 16), i32x4_shr(pairs, 16)];
+                            for (j, value) in values.into_iter().enumerate() {
+                                let value = f32x4_mul(f32x4_convert_i32x4(value), d);
+                                v128_store(out.add((4 * s + odd + 2 * j) * 2 + v), value);
+                            }
+                        }
+                        continue;
+                    }
                     let packed = bytes::<D>(record, s, v, c);
                     // Byte j of every lane: shift it to the top, then down again.
                     for j in 0..4 {
                         let top = i32x4_shl(packed, 24 - 8 * j as u32);
                         let value = match D {
-                            Q8_0 => f32x4_mul(f32x4_convert_i32x4(i32x4_shr(top, 24)), d),
                             Q4_0 => f32x4_mul(f32x4_convert_i32x4(i32x4_sub(u32x4_shr(top, 24), i32x4_splat(8))), d),
                             Q6_K => f32x4_mul(f32x4_convert_i32x4(i32x4_sub(u32x4_shr(top, 24), i32x4_splat(32))), d),
                             _ => f32x4_add(f32x4_mul(f32x4_convert_i32x4(u32x4_shr(top, 24)), d), m),

@@ -5,14 +5,15 @@
 //! times the input's sum; then the hot groups of the input in ascending order. Integer sums are exact, so the two ways to
 //! form them (sums of 16 bits or of 32 bits, whichever this CPU is faster at) give the same bits.
 //!
-//! One token multiplies straight from the stream of records, two tiles at a time. More tokens share a panel: the tile's
-//! weights, unpacked once into L1. Four tokens and four rows make 16 products of one weight vector and one input vector:
-//! the input vector is rotated by 0 to 3 lanes, so lane r of rotation j is row r and token (r + j) mod 4, and a kernel needs
-//! three shuffles where it would need four loads (a load costs a bounds check).
+//! One token multiplies straight from the stream of records, two tiles at a time. More tokens go in groups of four. Four
+//! tokens and four rows make 16 products of one weight vector and one input vector: the input vector is rotated by 0 to 3
+//! lanes, so lane r of rotation j is row r and token (r + j) mod 4, and a kernel needs three shuffles where it would need
+//! four loads (a load costs a bounds check). With f32 inputs a tile's weights are dequantised once into a panel in L1 that
+//! all groups share; integers are unpacked in registers, which costs less than a panel's stores and loads.
 
 use crate::matrix::*;
-use crate::product_f32::{f32_panel, DIRECT_F32, GROUP_F32};
-use crate::product_i16::{direct_i16, group_i16, wide_panel, WIDE_RECORD};
+use crate::product_f32::{direct_f32, f32_panel, GROUP_F32};
+use crate::product_i16::{direct_i16, group_i16};
 use crate::product_i8::{add_hot, direct_i8, group_i8};
 use crate::quantize::*;
 use crate::simd::*;
@@ -22,7 +23,7 @@ use std::ops::Range;
 pub use crate::matrix::{Matrix, ROW_TILE};
 pub use crate::quantize::{prepare, Activations, Inputs};
 
-/// Groups of tokens that share one panel before it is made anew.
+/// Groups of tokens that take a tile (and share its panel) before the next tile does.
 const PANEL_GROUPS: usize = 16;
 /// Half of the L1 cache.
 const PANEL_BYTES: usize = 16384;
@@ -35,9 +36,6 @@ pub type Direct = unsafe fn(record: *const u8, blocks: usize, x: *const u8, sums
 
 /// Adds `blocks` blocks of one tile and one group of tokens to `sums` [rotation 4][2 vectors of 4 rows].
 pub type Group = unsafe fn(record: *const u8, blocks: usize, x: *const u8, scales: *const u8, sums: *mut v128);
-
-/// Unpacks `blocks` records of a tile into a panel.
-pub type Unpack = unsafe fn(dtype: u32, record: *const u8, blocks: usize, panel: *mut u8);
 
 /// Lanes rotated by `J`.
 #[inline(always)]
@@ -54,6 +52,17 @@ pub fn rotate<const J: usize>(x: v128) -> v128 {
 #[inline(always)]
 pub fn rotations(x: v128) -> [v128; 4] {
     [x, rotate::<1>(x), rotate::<2>(x), rotate::<3>(x)]
+}
+
+/// Lane `L` in all lanes.
+#[inline(always)]
+pub fn splat<const L: usize>(x: v128) -> v128 {
+    match L {
+        0 => i32x4_shuffle::<0, 0, 0, 0>(x, x),
+        1 => i32x4_shuffle::<1, 1, 1, 1>(x, x),
+        2 => i32x4_shuffle::<2, 2, 2, 2>(x, x),
+        _ => i32x4_shuffle::<3, 3, 3, 3>(x, x),
+    }
 }
 
 #[repr(C, align(64))]
@@ -81,12 +90,9 @@ struct Plan<'a> {
     hot: bool,
     unit: f32,
     direct: [Direct; 2],
-    /// Whether direct kernels read a panel of f32 instead of the records.
-    direct_unpack: bool,
     group: Group,
-    group_unpack: Option<Unpack>,
-    /// Bytes of a record of a group kernel's panel.
-    group_record: usize,
+    /// Whether kernels read a panel of f32 instead of the records: the direct ones, the group ones.
+    unpack: [bool; 2],
 }
 
 fn plan<'a>(m: &'a Matrix, inputs: &'a Inputs, activations: Activations) -> Plan<'a> {
@@ -98,13 +104,9 @@ fn plan<'a>(m: &'a Matrix, inputs: &'a Inputs, activations: Activations) -> Plan
                 rows: inputs.f32_rows,
                 hot: false,
                 unit: 1.0,
-                direct: DIRECT_F32,
-                direct_unpack: m.dtype != F32,
+                direct: direct_f32(m.dtype),
                 group: GROUP_F32,
-                group_unpack: Some(|dtype, record, blocks, panel| unsafe {
-                    f32_panel(dtype, record, blocks, panel, record_bytes(F32))
-                }),
-                group_record: record_bytes(F32),
+                unpack: [!matches!(m.dtype, F32 | F16 | BF16), true],
             }
         }
         FORM_I16 => Plan {
@@ -114,10 +116,8 @@ fn plan<'a>(m: &'a Matrix, inputs: &'a Inputs, activations: Activations) -> Plan
             hot: false,
             unit: unit(m.dtype),
             direct: direct_i16(m.dtype),
-            direct_unpack: false,
             group: group_i16(m.dtype),
-            group_unpack: Some(wide_panel),
-            group_record: WIDE_RECORD,
+            unpack: [false, false],
         },
         _ => {
             Plan {
@@ -127,10 +127,8 @@ fn plan<'a>(m: &'a Matrix, inputs: &'a Inputs, activations: Activations) -> Plan
                 hot: true,
                 unit: unit(m.dtype),
                 direct: direct_i8(m.dtype),
-                direct_unpack: false,
                 group: group_i8(m.dtype),
-                group_unpack: None,
-                group_record: m.record,
+                unpack: [false, false],
             }
         }
     }
@@ -192,7 +190,7 @@ unsafe fn direct_tiles(plan: &Plan, t: usize, tile: usize, tiles: usize, out: &O
     };
     let kernel = plan.direct[tiles - 1];
     let mut sums = [f32x4_splat(0.0); 4];
-    if plan.direct_unpack {
+    if plan.unpack[0] {
         let mut panel = Panel::new();
         let step = PANEL_BYTES / step_bytes(F32);
         let mut block = 0;
@@ -229,13 +227,13 @@ unsafe fn group_tile(plan: &Plan, t: Range<usize>, tile: usize, out: &Output) {
     let (first, end) = (t.start / GROUP, t.end.div_ceil(GROUP));
     let mut sums = [f32x4_splat(0.0); PANEL_GROUPS * GROUP_SUMS];
     let mut panel = Panel::new();
-    let step = if plan.group_unpack.is_some() { PANEL_BYTES / plan.group_record } else { m.blocks };
+    let step = if plan.unpack[1] { PANEL_BYTES / record_bytes(F32) } else { m.blocks };
     let mut block = 0;
     while block < m.blocks {
         let blocks = step.min(m.blocks - block);
         let mut record = m.at(tile, block) as *const u8;
-        if let Some(unpack) = plan.group_unpack {
-            unpack(m.dtype, record, blocks, panel.at());
+        if plan.unpack[1] {
+            f32_panel(m.dtype, record, blocks, panel.at(), record_bytes(F32));
             record = panel.at();
         }
         for group in first..end {

@@ -1,15 +1,25 @@
 //! Products with f32 inputs: exact dequantised weights, one multiply-add a column.
 
+use crate::eight_times;
 use crate::matrix::*;
 use crate::product::{rotations, Direct, Group};
+use crate::schedule::*;
 use crate::simd::*;
 
-/// Kernels for one tile and for two.
-pub const DIRECT_F32: [Direct; 2] = [direct::<1>, direct::<2>];
+/// The kernel for a group of tokens and one tile of a panel.
 pub const GROUP_F32: Group = group;
 
+/// Kernels for one token and one or two tiles: of records (F32, F16, BF16) or of a panel.
+pub fn direct_f32(dtype: u32) -> [Direct; 2] {
+    match dtype {
+        F16 => [direct::<F16, 1>, direct::<F16, 2>],
+        BF16 => [direct::<BF16, 1>, direct::<BF16, 2>],
+        _ => [direct::<F32, 1>, direct::<F32, 2>],
+    }
+}
+
 #[inline(never)]
-unsafe fn direct<const TILES: usize>(
+unsafe fn direct<const D: u32, const TILES: usize>(
     record: *const u8,
     blocks: usize,
     x: *const u8,
@@ -17,25 +27,36 @@ unsafe fn direct<const TILES: usize>(
 ) {
     let mut acc: [[v128; 2]; TILES] =
         std::array::from_fn(|i| [v128_load(sums.add(2 * i)), v128_load(sums.add(2 * i + 1))]);
-    let mut weights = record as *const v128;
-    let mut x = x;
-    for _ in 0..blocks {
-        for _ in 0..BLOCK {
-            let value = v128_load32_splat(x as *const u32);
-            for i in 0..TILES {
-                for v in 0..2 {
-                    acc[i][v] = madd(v128_load(weights.add(64 * i + v)), value, acc[i][v]);
-                }
+    let c = Constants::resident();
+    let column = record_bytes(D) / BLOCK;
+    let (mut record, mut x) = (record, x);
+    let left = 'left: {
+        for remaining in (0..blocks).rev() {
+            for eight in 0..BLOCK / 8 {
+                let weights = record.add(eight * 8 * column);
+                eight_times!(STEP, {
+                    let value = v128_load32_splat(x.add(16 * STEP) as *const u32);
+                    for i in 0..TILES {
+                        for v in 0..2 {
+                            let at = weights.add(STEP * column + i * record_bytes(D) + v * column / 2);
+                            acc[i][v] = madd(float4::<D>(at, c), value, acc[i][v]);
+                        }
+                    }
+                    if pin(remaining, STEP) {
+                        break 'left acc;
+                    }
+                });
+                x = x.add(16 * 8);
             }
-            weights = weights.add(2);
-            x = x.add(16);
+            record = record.add(step_bytes(D));
         }
-        weights = weights.add(64);
-    }
-    for i in 0..TILES {
-        v128_store(sums.add(2 * i), acc[i][0]);
-        v128_store(sums.add(2 * i + 1), acc[i][1]);
-    }
+        for i in 0..TILES {
+            v128_store(sums.add(2 * i), acc[i][0]);
+            v128_store(sums.add(2 * i + 1), acc[i][1]);
+        }
+        return;
+    };
+    keep(&left);
 }
 
 #[inline(never)]

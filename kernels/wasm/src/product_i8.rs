@@ -2,7 +2,7 @@
 //! computes the same integers.
 
 use crate::matrix::*;
-use crate::product::{rotations, Direct, Group};
+use crate::product::{rotations, splat, Direct, Group};
 use crate::quantize::{Hot, BLOCK_SCALES};
 use crate::eight_times;
 use crate::schedule::*;
@@ -10,13 +10,28 @@ use crate::simd::*;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use wasm_bindgen::prelude::*;
 
-/// Whether products sum in 16 bits (1) or in 32 bits (0). CPUs with a fused 8-bit dot are faster at the latter.
-static SHORT_SUMS: AtomicU32 = AtomicU32::new(1);
+/// Whether products sum in 16 bits (1) or in 32 bits (0); before the first product, not yet known.
+static SHORT_SUMS: AtomicU32 = AtomicU32::new(NOT_KNOWN);
+const NOT_KNOWN: u32 = 2;
 
-/// Chooses sums of 16 bits (1) or of 32 bits (0) in 8-bit products; results are the same.
+/// Chooses sums of 16 bits (1) or of 32 bits (0) in 8-bit products, or (2) whichever is faster here; results are the same.
 #[wasm_bindgen]
 pub fn product_short_sums(short: u32) {
     SHORT_SUMS.store(short, Relaxed);
+}
+
+/// What the relaxed dot with 32-bit sums is on this CPU shows where its second operand is out of range: two x86 instructions
+/// saturate at 16 bits between them and are slower than summing in 16 bits; one fused instruction does not saturate.
+fn dot_is_fused() -> bool {
+    let (a, b) = std::hint::black_box((i8x16_splat(127), i8x16_splat(-1)));
+    i32x4_extract_lane::<0>(i32x4_relaxed_dot_i8x16_i7x16_add(a, b, i32x4_splat(0))) != 2 * 32767
+}
+
+fn short_sums() -> bool {
+    if SHORT_SUMS.load(Relaxed) == NOT_KNOWN {
+        SHORT_SUMS.store(!dot_is_fused() as u32, Relaxed);
+    }
+    SHORT_SUMS.load(Relaxed) == 1
 }
 
 /// Dots that fit a sum of 16 bits: each adds two products of at most max * 128.
@@ -29,7 +44,7 @@ const fn chain(dtype: u32) -> usize {
 }
 
 /// Groups of columns with scales of their own.
-const fn parts(dtype: u32) -> usize {
+pub const fn parts(dtype: u32) -> usize {
     if dtype == Q6_K {
         2
     } else {
@@ -38,7 +53,7 @@ const fn parts(dtype: u32) -> usize {
 }
 
 /// Field of a block's input scales that a part's minimum multiplies.
-const fn total_field(dtype: u32, part: usize) -> usize {
+pub const fn total_field(dtype: u32, part: usize) -> usize {
     if parts(dtype) == 1 {
         1
     } else {
@@ -77,17 +92,6 @@ fn add_dot<const D: u32, const SHORT: bool>(step: usize, a: v128, w: v128, short
     if fills(D, step) {
         let wide = i32x4_extadd_pairwise_i16x8(*short);
         *sum = if fresh { wide } else { i32x4_add(*sum, wide) };
-    }
-}
-
-/// Lane `L` in all lanes.
-#[inline(always)]
-fn splat<const L: usize>(x: v128) -> v128 {
-    match L {
-        0 => i32x4_shuffle::<0, 0, 0, 0>(x, x),
-        1 => i32x4_shuffle::<1, 1, 1, 1>(x, x),
-        2 => i32x4_shuffle::<2, 2, 2, 2>(x, x),
-        _ => i32x4_shuffle::<3, 3, 3, 3>(x, x),
     }
 }
 
@@ -212,7 +216,7 @@ unsafe fn group<const D: u32, const SHORT: bool>(
 }
 
 fn direct_of<const D: u32>() -> [Direct; 2] {
-    if SHORT_SUMS.load(Relaxed) != 0 {
+    if short_sums() {
         [direct::<D, 1, true>, direct::<D, 2, true>]
     } else {
         [direct::<D, 1, false>, direct::<D, 2, false>]
@@ -231,7 +235,7 @@ pub fn direct_i8(dtype: u32) -> [Direct; 2] {
 }
 
 fn group_of<const D: u32>() -> Group {
-    if SHORT_SUMS.load(Relaxed) != 0 {
+    if short_sums() {
         group::<D, true>
     } else {
         group::<D, false>
