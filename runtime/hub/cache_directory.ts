@@ -13,6 +13,18 @@ export interface CacheDirectoryOptions {
   readonly os?: typeof Deno.build.os;
 }
 
+/** Environment variable that names the cache directory. */
+export const CACHE_VARIABLE = "INFINITE_LLM_CACHE";
+
+/**
+ * The model cache: where {@linkcode CACHE_VARIABLE} says, else {@linkcode defaultCacheDirectory}.
+ *
+ * @throws {TypeError} when neither is known.
+ */
+export function cacheDirectory(options: CacheDirectoryOptions): string {
+  return options.env(CACHE_VARIABLE) || defaultCacheDirectory(options);
+}
+
 /**
  * The model cache by the platform's convention: `$XDG_CACHE_HOME/infinite-llm` or `~/.cache/infinite-llm`,
  * `~/Library/Caches/infinite-llm` on macOS, `%LOCALAPPDATA%\infinite-llm` on Windows.
@@ -37,3 +49,6 @@ function platformBase(env: CacheDirectoryOptions["env"], os: typeof Deno.build.o
   // The specification says that relative paths are to be ignored.
   return xdg !== undefined && posix.isAbsolute(xdg) ? xdg : home && posix.join(home, ".cache");
 }
+
+// Tasks grant the right to write to this directory alone.
+if (import.meta.main) console.log(cacheDirectory({ env: (name) => Deno.env.get(name) }));

