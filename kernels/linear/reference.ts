@@ -128,7 +128,7 @@ function largest(x: Float32Array): number {
 /** Rounds `x` to integers of at most `top`, times a scale, in f32 as the kernel does. */
 function rounded(x: Float32Array, top: number): Float64Array {
   const most = largest(x);
-  const scale = Math.fround(most / top);
+  const scale = Math.fround(most * Math.fround(1 / top));
   const inverse = scale > 1.1754943508222875e-38 ? Math.fround(top / most) : 0;
   return Float64Array.from(x, (value) => roundHalfEven(Math.fround(value * inverse)) * scale);
 }

@@ -76,12 +76,18 @@ export const UNSIGNED_RESULTS: readonly (keyof KernelExports)[] = ${JSON.stringi
 `;
 }
 
+/** How to build the crate. */
+export interface BuildOptions {
+  /** Whether to start from nothing instead of from what earlier builds left. @default {false} */
+  readonly clean?: boolean;
+}
+
 /**
  * Builds the crate. The bytes depend on the sources, Cargo.lock, the flags and the tool versions, not on folders.
  *
  * @throws {Error} when the build fails.
  */
-export async function buildKernels(toolchain: Toolchain): Promise<KernelBuild> {
+export async function buildKernels(toolchain: Toolchain, options: BuildOptions = {}): Promise<KernelBuild> {
   const crate = path(CRATE);
   const out = await Deno.makeTempDir({ prefix: "kernels-" });
   try {
@@ -90,7 +96,7 @@ export async function buildKernels(toolchain: Toolchain): Promise<KernelBuild> {
     const process = new Deno.Command("wasm-pack", {
       args: [
         ...["build", "--target", "web", "--release", "--mode", "no-install", "--no-pack", "--no-gitignore"],
-        ...["--out-dir", out, "--", "--locked", "--target-dir", "target/mt"],
+        ...["--out-dir", out, "--", "--locked", "--target-dir", options.clean ? `${out}/target` : "target/mt"],
       ],
       cwd: crate,
       env: { ...toolchain.env, RUSTFLAGS: [...RUST_FLAGS, ...remap].join(" ") },

@@ -57,18 +57,24 @@ async function run(command: string, args: readonly string[], env?: Record<string
   if (!status.success) throw new Error(`Cannot run ${command}: it ended with exit status ${status.code}`);
 }
 
-async function isRoot(): Promise<boolean> {
-  return await capture("id", ["-u"]) === "0";
-}
-
-async function installPackages(): Promise<string | undefined> {
+async function missingPackages(): Promise<string[]> {
   const missing: string[] = [];
   for (const name of PACKAGES) {
     const status = await capture("dpkg-query", ["-W", "-f=${Status}", name]);
     if (!status.endsWith("install ok installed")) missing.push(name);
   }
+  return missing;
+}
+
+/** Installs Debian packages that are missing. Returns why that cannot be done here, if so. */
+async function installPackages(): Promise<string | undefined> {
+  const missing = await missingPackages();
   if (missing.length === 0) return undefined;
-  if (!await isRoot()) return `the packages ${missing.join(", ")} are not installed and this user is not root`;
+  const release = await Deno.readTextFile("/etc/os-release").catch(() => "");
+  if (!/^ID=debian$/m.test(release)) return "the toolchain comes from Debian's packages and this is not Debian";
+  if (await capture("id", ["-u"]) !== "0") {
+    return `the packages ${missing.join(", ")} are not installed and this user is not root`;
+  }
   const env = { DEBIAN_FRONTEND: "noninteractive" };
   await run("apt-get", ["update", "-q"], env);
   await run("apt-get", ["install", "-y", "-q", "--no-install-recommends", ...missing], env);
@@ -117,12 +123,6 @@ async function installTool(name: string, version: string, root: string, extra: r
  * @throws {Error} when an installation that should work fails.
  */
 export async function prepareToolchain(): Promise<Toolchain | MissingToolchain> {
-  const aptCache = await capture("apt-cache", ["show", "rustc-web"]);
-  if (Deno.build.os !== "linux" || aptCache === "" && await capture("/usr/bin/rustc", ["-V"]) === "") {
-    // A fresh machine may have no package lists yet: only Debian is worth asking.
-    const release = await Deno.readTextFile("/etc/os-release").catch(() => "");
-    if (!/^ID=debian$/m.test(release)) return { kind: "missing", reason: "the toolchain comes from Debian's packages" };
-  }
   const refused = await installPackages();
   if (refused !== undefined) return { kind: "missing", reason: refused };
   const root = Deno.env.get("WASM_TOOLS_DIR") ?? `${Deno.env.get("HOME")}/.local/wasm-tools`;

@@ -67,7 +67,7 @@ async function verify(): Promise<number> {
     console.log(`wasm:verify: rebuild skipped: ${toolchain.reason}`);
     return 0;
   }
-  const build = await buildKernels(toolchain);
+  const build = await buildKernels(toolchain, { clean: true });
   const rebuilt = await sha256(build.wasm);
   if (sameTools(manifest, toolchain)) {
     const same = rebuilt === manifest.wasm && await sha256(build.exportsModule) === manifest.files["exports.ts"];

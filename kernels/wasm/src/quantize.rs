@@ -215,13 +215,17 @@ fn magnitude(x: &[v128; 8]) -> f32 {
 /// one.
 #[inline(always)]
 fn scale_of(most: f32, top: f32) -> (f32, f32) {
-    let d = most / top;
+    let d = most * (1.0 / top);
     (d, if d > f32::MIN_POSITIVE { top / most } else { 0.0 })
 }
 
+/// x * inverse to the nearest integer, ties to even, for results below 2^22: adding 1.5 * 2^23 leaves no bits for a
+/// fraction, and the integer in the low ones.
 #[inline(always)]
 fn round(x: v128, inverse: f32) -> v128 {
-    i32x4_trunc_sat_f32x4(f32x4_nearest(f32x4_mul(x, f32x4_splat(inverse))))
+    const SHIFT: f32 = 12_582_912.0;
+    let shifted = f32x4_add(f32x4_mul(x, f32x4_splat(inverse)), f32x4_splat(SHIFT));
+    i32x4_sub(shifted, i32x4_splat(SHIFT.to_bits() as i32))
 }
 
 #[inline(always)]
@@ -274,13 +278,16 @@ fn pack(q: v128) -> u32 {
     u32x4_extract_lane::<0>(q)
 }
 
-/// Limit above which a group of 4 is hot.
+/// Writes each block's largest magnitude to the first place of its flat scales; returns the limit above which a group of
+/// 4 is hot.
 #[inline(always)]
-unsafe fn hot_limit(x: *const f32, k: usize) -> f32 {
+unsafe fn magnitudes(x: *const f32, k: usize, flat: *mut u8) -> f32 {
     let blocks = k.div_ceil(BLOCK);
     let mut sum = 0.0;
     for block in 0..blocks {
-        sum += magnitude(&load_block(x.add(block * BLOCK), k - block * BLOCK));
+        let most = magnitude(&load_block(x.add(block * BLOCK), k - block * BLOCK));
+        *(flat.add(block * (16 + BLOCK)) as *mut f32) = most;
+        sum += most;
     }
     HOT_FACTOR * (sum / blocks as f32)
 }
@@ -291,11 +298,13 @@ unsafe fn quantize_i8(x: *const f32, k: usize, inputs: &Inputs, row: usize, hot:
     let q = rows.at.add(row / GROUP * rows.stride + row % GROUP * 4);
     let scales = rows.scales.add(row / GROUP * rows.scale_stride + row % GROUP * 4);
     let flat = rows.flat.add(row * rows.flat_stride);
-    let limit = if hot { hot_limit(x, k) } else { f32::INFINITY };
+    let limit = magnitudes(x, k, flat);
+    let limit = if hot { limit } else { f32::INFINITY };
     let mut count = 0;
     for block in 0..k.div_ceil(BLOCK) {
         let mut values = load_block(x.add(block * BLOCK), k - block * BLOCK);
-        let mut most = magnitude(&values);
+        let flat = flat.add(block * (16 + BLOCK));
+        let mut most = *(flat as *const f32);
         let mut hot_sums = [0.0; 2];
         if most > limit {
             for (i, value) in values.iter_mut().enumerate() {
@@ -314,7 +323,6 @@ unsafe fn quantize_i8(x: *const f32, k: usize, inputs: &Inputs, row: usize, hot:
         }
         let (d, inverse) = scale_of(most, 127.0);
         let rounded: [v128; 8] = std::array::from_fn(|i| round(values[i], inverse));
-        let flat = flat.add(block * (16 + BLOCK));
         put_scales(scales.add(block * rows.scale_block), flat, d, half_sums(&rounded), hot_sums);
         for half in 0..2 {
             let part = &rounded[4 * half..];
