@@ -24,6 +24,7 @@ const ENGINE_COUNTERS: readonly EngineReading[] = [
   ["num_preemptions_total", "Preemptions.", (stats) => stats.preemptions],
   ["prefix_cache_queries_total", "Prompt tokens looked up in the prefix cache.", (stats) => stats.prefixQueries],
   ["prefix_cache_hits_total", "Prompt tokens found in the prefix cache.", (stats) => stats.prefixHits],
+  ["generation_tokens_total", "Tokens generated, those of cancelled requests included.", (s) => s.generatedTokens],
   ["engine_prompt_tokens_total", "Prompt tokens computed, cached ones not counted.", (stats) => stats.promptTokens],
   ["engine_steps_total", "Engine steps.", (stats) => stats.steps],
   ["engine_step_seconds_total", "Seconds inside device steps.", (stats) => stats.stepSeconds],

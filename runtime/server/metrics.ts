@@ -99,7 +99,7 @@ export interface RequestObservation {
 /** Metrics of generation: what the server observes itself and what the engine counts. */
 export class GenerationMetrics {
   readonly #names: { readonly model_name: string };
-  readonly #counters: Readonly<Record<"promptTokens" | "generatedTokens", Counter<ModelLabel>>>;
+  readonly #promptTokens: Counter<ModelLabel>;
   readonly #finished: Counter<ModelLabel | "finished_reason">;
   readonly #histograms: ReturnType<typeof requestHistograms>;
   readonly #refresh: (stats: EngineStats) => void;
@@ -111,11 +111,12 @@ export class GenerationMetrics {
     const base = { registers: [registry], labelNames: ["model_name"] as const };
     this.#names = { model_name: model };
     this.#histograms = requestHistograms(options);
-    this.#counters = {
-      promptTokens: new Counter({ ...base, name: `${prefix}:prompt_tokens_total`, help: "Prompt tokens processed." }),
-      generatedTokens: new Counter({ ...base, name: `${prefix}:generation_tokens_total`, help: "Tokens generated." }),
-    };
-    for (const counter of Object.values(this.#counters)) counter.inc(this.#names, 0);
+    this.#promptTokens = new Counter({
+      ...base,
+      name: `${prefix}:prompt_tokens_total`,
+      help: "Prompt tokens processed.",
+    });
+    this.#promptTokens.inc(this.#names, 0);
     this.#finished = new Counter({
       registers: [registry],
       labelNames: ["model_name", "finished_reason"],
@@ -161,7 +162,6 @@ export class GenerationMetrics {
       for (let i = 0; i < gaps; i++) histograms.interToken.observe(names, (now - (last ?? now)) / 1000 / gaps);
       lastTokenMs.set(index, now);
       generated[index] += count;
-      this.#counters.generatedTokens.inc(names, count);
     };
     return {
       record: (event) => {
@@ -178,7 +178,7 @@ export class GenerationMetrics {
         const outcome = end === undefined ? "cancelled" : end.error !== undefined ? "error" : reason ?? "length";
         this.#finished.inc({ ...names, finished_reason: FINISHED_REASON[outcome] });
         if (end === undefined) return;
-        this.#counters.promptTokens.inc(names, end.usage.promptTokens);
+        this.#promptTokens.inc(names, end.usage.promptTokens);
         histograms.promptTokens.observe(names, end.usage.promptTokens);
         histograms.generatedTokens.observe(names, total);
         histograms.mostGeneratedTokens.observe(names, Math.max(...generated));

@@ -28,7 +28,7 @@ Deno.test("GET /metrics has vLLM's names, the engine's counters and the process"
     engine_prompt_tokens_total: 5,
     engine_step_seconds_total: 0.5,
     prompt_tokens_total: 0,
-    generation_tokens_total: 0,
+    generation_tokens_total: 7,
     'kv_blocks{state="free"}': 7,
     'kv_blocks{state="owned"}': 2,
     'kv_blocks{state="cached"}': 1,
@@ -48,7 +48,7 @@ Deno.test("GET /metrics counts what requests used and how long they took", async
   const metrics = await scrape(() => harness.fetch("/metrics"));
   const value = (name: string) => metrics.get(`vllm:${name}`);
   assertEquals(value('request_success_total{finished_reason="stop"}'), 2);
-  assertEquals([value("prompt_tokens_total"), value("generation_tokens_total")], [6, 20]);
+  assertEquals([value("prompt_tokens_total"), value("request_generation_tokens_sum")], [6, 20]);
   assertEquals(value("time_to_first_token_seconds_count"), 2);
   // Five tokens a choice are four gaps.
   assertEquals(value("inter_token_latency_seconds_count"), 16);

@@ -67,7 +67,7 @@ Deno.test("two servers in one process share nothing", async () => {
     ["two", "two"],
   ]);
   const metrics = await (await one.fetch("/metrics")).text();
-  assertStringIncludes(metrics, 'generation_tokens_total{model_name="one"} 3');
+  assertStringIncludes(metrics, 'request_generation_tokens_sum{model_name="one"} 3');
   assert(!metrics.includes('"two"'));
 });
 
