@@ -32,7 +32,11 @@ export function missingFeatures(): string[] {
   return Object.keys(PROBES).filter((name) => !WebAssembly.validate(PROBES[name]));
 }
 
-/** @throws {TypeError} when a feature that the kernels need is missing, naming it. */
+/**
+ * Checks that this host has every feature the kernels need.
+ *
+ * @throws {TypeError} when one is missing, naming it.
+ */
 export function requireFeatures(): void {
   const missing = missingFeatures();
   if (missing.length > 0) {

@@ -13,6 +13,8 @@ import { requireFeatures } from "./features.ts";
 import type { ThreadStart } from "./thread_worker.ts";
 import { instantiate } from "./instantiate.ts";
 
+export type { KernelExports };
+
 const PAGE_BYTES = 65536;
 const MAX_BYTES = 65536 * PAGE_BYTES;
 const MAIN_STACK_BYTES = 1 << 20;
