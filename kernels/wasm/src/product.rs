@@ -5,7 +5,7 @@
 //! times the input's sum; then the hot groups of the input in ascending order. Integer sums are exact, so the two ways to
 //! form them (sums of 16 bits or of 32 bits, whichever this CPU is faster at) give the same bits.
 //!
-//! One token multiplies straight from the stream of records, two tiles at a time. More tokens go in groups of four. Four
+//! One or two tokens multiply straight from the stream of records, two tiles at a time. More tokens go in groups of four. Four
 //! tokens and four rows make 16 products of one weight vector and one input vector: the input vector is rotated by 0 to 3
 //! lanes, so lane r of rotation j is row r and token (r + j) mod 4, and a kernel needs three shuffles where it would need
 //! four loads (a load costs a bounds check). With f32 inputs a tile's weights are dequantised once into a panel in L1 that
@@ -23,6 +23,8 @@ use std::ops::Range;
 pub use crate::matrix::{Matrix, ROW_TILE};
 pub use crate::quantize::{prepare, Activations, Inputs};
 
+/// Tokens that are faster one by one than as half of a group.
+const DIRECT_TOKENS: usize = 2;
 /// Groups of tokens that take a tile (and share its panel) before the next tile does.
 const PANEL_GROUPS: usize = 16;
 /// Half of the L1 cache.
@@ -265,11 +267,13 @@ pub unsafe fn product(
     let plan = plan(m, inputs, activations);
     let out = Output { at: out, stride: out_stride, add, end: rows.end };
     let tiles = rows.start / ROW_TILE..rows.end.div_ceil(ROW_TILE);
-    if t.len() == 1 {
+    if t.len() == 1 || t.len() <= DIRECT_TOKENS && !plan.unpack[0] {
         let mut tile = tiles.start;
         while tile < tiles.end {
             let count = (2 - tile % 2).min(tiles.end - tile);
-            direct_tiles(&plan, t.start, tile, count, &out);
+            for token in t.clone() {
+                direct_tiles(&plan, token, tile, count, &out);
+            }
             tile += count;
         }
         return;
