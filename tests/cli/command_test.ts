@@ -1,6 +1,5 @@
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { join } from "node:path";
-import denoJson from "../../deno.json" with { type: "json" };
 import { FakeHub, sampleBytes, sha256 } from "../../runtime/hub/fake_hub.ts";
 import { makeModelDirectory, runCli } from "./cli_process.ts";
 
@@ -16,7 +15,8 @@ Deno.test("cli.ts shows help and version without any permission", async () => {
   ]);
   assertStringIncludes(help.output, "Usage: infinite-llm COMMAND");
   assertStringIncludes(serveHelp.output, "--kv-memory SIZE");
-  assertEquals(version.output, `infinite-llm ${denoJson.version}\n`);
+  const config = JSON.parse(await Deno.readTextFile(new URL("../../deno.json", import.meta.url)));
+  assertEquals(version.output, `infinite-llm ${config.version}\n`);
   for (const { status, errors } of [help, serveHelp, version]) {
     assertEquals({ status, errors }, { status: 0, errors: "" });
   }
@@ -115,6 +115,35 @@ Deno.test("cli.ts pull, list and remove keep the cache", async () => {
     assertMatch(again.errors, ONE_LINE);
     const empty = await runCli(["list"], { env });
     assertEquals(empty.errors, `No models in ${cache}\n`);
+  } finally {
+    await Deno.remove(cache, { recursive: true });
+  }
+});
+
+Deno.test("cli.ts pull says that the disk is full", { ignore: Deno.build.os !== "linux" }, async () => {
+  await using hub = new FakeHub({ files: { "m.gguf": { bytes: sampleBytes(5000) } } });
+  const cache = await Deno.makeTempDir();
+  try {
+    const directory = join(cache, "models", "hf--org--model");
+    await Deno.mkdir(directory, { recursive: true });
+    await Deno.symlink("/dev/full", join(directory, "m.gguf.part"));
+    const env = { HF_ENDPOINT: hub.endpoint, INFINITE_LLM_CACHE: cache };
+    const { status, errors } = await runCli(["pull", "hf:org/model"], { env });
+    assertEquals(status, 1);
+    assertStringIncludes(errors, `infinite-llm: Cannot store m.gguf: no space left in ${directory}\n`);
+  } finally {
+    await Deno.remove(cache, { recursive: true });
+  }
+});
+
+Deno.test("cli.ts pull goes through the proxy that the environment names", async () => {
+  await using hub = new FakeHub({ files: { "m.gguf": { bytes: sampleBytes(5000) } } });
+  const cache = await Deno.makeTempDir();
+  try {
+    const env = { HF_ENDPOINT: "http://hub.invalid", HTTP_PROXY: hub.endpoint, NO_PROXY: "" };
+    const { status, errors } = await runCli(["pull", "hf:org/model", "--cache-dir", cache], { env });
+    assertEquals(status, 0, errors);
+    assertEquals(hub.downloads.length, 1);
   } finally {
     await Deno.remove(cache, { recursive: true });
   }
