@@ -26,6 +26,7 @@ mod product_f32;
 mod product_i16;
 mod product_i8;
 pub mod quantize;
+mod record;
 pub mod rope;
 mod schedule;
 pub mod simd;

@@ -16,6 +16,7 @@ use crate::product_f32::{direct_f32, f32_panel, GROUP_F32};
 use crate::product_i16::{direct_i16, group_i16};
 use crate::product_i8::{add_hot, direct_i8, group_i8};
 use crate::quantize::*;
+use crate::record::unit;
 use crate::simd::*;
 use std::mem::MaybeUninit;
 use std::ops::Range;
@@ -99,18 +100,16 @@ struct Plan<'a> {
 
 fn plan<'a>(m: &'a Matrix, inputs: &'a Inputs, activations: Activations) -> Plan<'a> {
     match m.needs(activations) {
-        FORM_F32 => {
-            Plan {
-                m,
-                inputs,
-                rows: inputs.f32_rows,
-                hot: false,
-                unit: 1.0,
-                direct: direct_f32(m.dtype),
-                group: GROUP_F32,
-                unpack: [!matches!(m.dtype, F32 | F16 | BF16), true],
-            }
-        }
+        FORM_F32 => Plan {
+            m,
+            inputs,
+            rows: inputs.f32_rows,
+            hot: false,
+            unit: 1.0,
+            direct: direct_f32(m.dtype),
+            group: GROUP_F32,
+            unpack: [!matches!(m.dtype, F32 | F16 | BF16), true],
+        },
         FORM_I16 => Plan {
             m,
             inputs,
@@ -121,18 +120,16 @@ fn plan<'a>(m: &'a Matrix, inputs: &'a Inputs, activations: Activations) -> Plan
             group: group_i16(m.dtype),
             unpack: [false, false],
         },
-        _ => {
-            Plan {
-                m,
-                inputs,
-                rows: inputs.i8_rows,
-                hot: true,
-                unit: unit(m.dtype),
-                direct: direct_i8(m.dtype),
-                group: group_i8(m.dtype),
-                unpack: [false, false],
-            }
-        }
+        _ => Plan {
+            m,
+            inputs,
+            rows: inputs.i8_rows,
+            hot: true,
+            unit: unit(m.dtype),
+            direct: direct_i8(m.dtype),
+            group: group_i8(m.dtype),
+            unpack: [false, false],
+        },
     }
 }
 

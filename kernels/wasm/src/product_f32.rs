@@ -3,6 +3,7 @@
 use crate::eight_times;
 use crate::matrix::*;
 use crate::product::{rotations, Direct, Group};
+use crate::record::*;
 use crate::schedule::*;
 use crate::simd::*;
 
@@ -19,12 +20,7 @@ pub fn direct_f32(dtype: u32) -> [Direct; 2] {
 }
 
 #[inline(never)]
-unsafe fn direct<const D: u32, const TILES: usize>(
-    record: *const u8,
-    blocks: usize,
-    x: *const u8,
-    sums: *mut v128,
-) {
+unsafe fn direct<const D: u32, const TILES: usize>(record: *const u8, blocks: usize, x: *const u8, sums: *mut v128) {
     let mut acc: [[v128; 2]; TILES] =
         std::array::from_fn(|i| [v128_load(sums.add(2 * i)), v128_load(sums.add(2 * i + 1))]);
     let c = Constants::resident();

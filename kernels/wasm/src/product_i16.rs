@@ -5,6 +5,7 @@ use crate::matrix::*;
 use crate::product::{rotations, splat, Direct, Group};
 use crate::product_i8::{parts, total_field};
 use crate::quantize::BLOCK_SCALES;
+use crate::record::*;
 use crate::schedule::*;
 use crate::simd::*;
 

@@ -1,10 +1,11 @@
 //! Integer products with 8-bit inputs: weights of 4, 5 or 6 bits are the 7-bit operand of the relaxed dot, so every engine
 //! computes the same integers.
 
+use crate::eight_times;
 use crate::matrix::*;
 use crate::product::{rotations, splat, Direct, Group};
 use crate::quantize::{Hot, BLOCK_SCALES};
-use crate::eight_times;
+use crate::record::*;
 use crate::schedule::*;
 use crate::simd::*;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};

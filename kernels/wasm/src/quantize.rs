@@ -16,7 +16,8 @@
 //! n = 4 columns of 8 bits, 2 of 16 bits (columns 0, 2, 1, 3 of each 4) or 1 f32; scales [block][d, sum, half sums][token 4].
 //! For one token alone rows are kept once more as they are, with integers: [block][columns 32] and scales [block][4].
 
-use crate::matrix::{Matrix, BF16, BLOCK, F16, F32, INPUT_HOT, INPUT_I16, INPUT_UNIT};
+use crate::matrix::{Matrix, BF16, BLOCK, F16, F32, INPUT_HOT, INPUT_I16};
+use crate::record::INPUT_UNIT;
 use crate::simd::*;
 use std::ops::Range;
 
