@@ -7,10 +7,10 @@
  * @module
  */
 import type { ActivationType, KvType } from "../../kernels/dtype.ts";
+import { type AttentionPartial, SEGMENT_TOKENS } from "../../kernels/merge_partials/spec.ts";
 import type { ModelConfig } from "../model/model.ts";
 
-/** Tokens of one segment, the unit of the merge tree (DistAttention, placement-invariant mode). */
-export const SEGMENT_TOKENS = 256;
+export { SEGMENT_TOKENS };
 
 /** Sizes chosen when a device is opened. */
 export interface DeviceOptions {
@@ -67,14 +67,6 @@ export interface AttendRange {
   readonly blocks: ArrayLike<number>;
 }
 
-/** Partial attention results, o [ranges, heads, headDim] and lse [ranges, heads], f32, natural logarithm. */
-export interface Partials {
-  /** Normalised weighted sum of values over the range. */
-  readonly o: Float32Array;
-  /** Log of the sum of exponentials over the range; -Infinity when empty. */
-  readonly lse: Float32Array;
-}
-
 /** What a device is and holds. */
 export interface DeviceInfo {
   /** Implementation. */
@@ -117,11 +109,11 @@ export interface Device extends Disposable {
   /**
    * Partial attention of one layer over ranges of the pool (DistAttention equations 2 and 3; DESIGN contract): within
    * a range, segments at absolute positions are merged in the fixed tree. A range that is one aligned node of that tree
-   * gives a partial that merges to the same bits wherever it was computed.
+   * gives a partial that merges to the same bits wherever it was computed. The result's rows are [ranges, heads].
    *
    * @throws {RangeError} when the layer, a block id or a length is out of range.
    */
-  attend(layer: number, ranges: readonly AttendRange[]): Partials;
+  attend(layer: number, ranges: readonly AttendRange[]): AttentionPartial;
   /** Copies the stored bytes of a block (all layers, device layout) out of the pool. */
   readBlock(block: number): Uint8Array;
   /** Writes bytes that {@linkcode readBlock} of a device of the same layout returned. @throws {RangeError} */

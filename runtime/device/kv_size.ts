@@ -21,7 +21,7 @@ export interface KvSize {
   readonly blockTokens: number;
 }
 
-/** Bytes that the keys and values of one token take over all layers. */
+/** Bytes that the keys and values of one token take over all layers; values are stored in units of 8. */
 export function kvTokenBytes(config: ModelConfig, kvType: KvType): number {
   const valueWidth = Math.ceil(config.headDim / 8) * 8;
   return config.layers * config.kvHeads * (config.headDim + valueWidth) * KV_ELEMENT_BYTES[kvType];

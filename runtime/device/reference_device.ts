@@ -7,7 +7,8 @@
  *
  * @module
  */
-import { type KvType } from "../../kernels/dtype.ts";
+import { roundKv } from "../../kernels/attend_partial/reference.ts";
+import type { AttentionPartial } from "../../kernels/merge_partials/spec.ts";
 import type { LayerWeights, ModelConfig, OpenModel, WeightTensor } from "../model/model.ts";
 import { readValues } from "../weights/f32_vector.ts";
 import { checkBatch, checkRanges, logitRows } from "./batch_check.ts";
@@ -16,7 +17,6 @@ import {
   type Device,
   type DeviceInfo,
   type DeviceOptions,
-  type Partials,
   type StepOutput,
   type StepSequence,
   TOP_CANDIDATES,
@@ -42,16 +42,6 @@ interface HeadTokens {
   readonly keys: readonly Float32Array[];
   readonly values: readonly Float32Array[];
 }
-
-function roundBf16(x: number): number {
-  const bits = new Uint32Array(1);
-  const value = new Float32Array(bits.buffer);
-  value[0] = x;
-  bits[0] = (bits[0] + 0x7fff + ((bits[0] >>> 16) & 1)) & 0xffff0000;
-  return value[0];
-}
-
-const ROUND: Readonly<Record<KvType, (x: number) => number>> = { f32: Math.fround, f16: Math.f16round, bf16: roundBf16 };
 
 function matrixOf(tensor: WeightTensor): Matrix {
   return { rows: tensor.rows, cols: tensor.cols, values: readValues(tensor) };
@@ -183,7 +173,7 @@ export class ReferenceDevice implements Device {
   }
 
   /** See {@linkcode Device.attend}. */
-  attend(layer: number, ranges: readonly AttendRange[]): Partials {
+  attend(layer: number, ranges: readonly AttendRange[]): AttentionPartial {
     this.#check();
     checkRanges(layer, ranges, { info: this.info, config: this.config });
     const { heads, headDim, kvHeads } = this.config;
@@ -237,7 +227,7 @@ export class ReferenceDevice implements Device {
       for (let kvHead = 0; kvHead < kvHeads; kvHead++) {
         const at = kvHead * headDim;
         const slot = this.#slot(sequence.blocks, { layer, kvHead, position });
-        const round = ROUND[this.info.kvType];
+        const round = (x: number) => roundKv(x, this.info.kvType);
         slot.key.set(key.subarray(at, at + headDim).map(round));
         slot.value.set(value.subarray(at, at + headDim).map(round));
         const tokens = this.#tokens(sequence.blocks, { layer, kvHead, length: position + 1 });

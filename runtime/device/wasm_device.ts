@@ -3,6 +3,7 @@
  *
  * @module
  */
+import type { AttentionPartial } from "../../kernels/merge_partials/spec.ts";
 import type { ActivationType, KvType } from "../../kernels/dtype.ts";
 import { openWasm, type WasmRuntime } from "../../kernels/wasm/instance.ts";
 import type { ModelConfig, OpenModel } from "../model/model.ts";
@@ -12,7 +13,6 @@ import {
   type Device,
   type DeviceInfo,
   type DeviceOptions,
-  type Partials,
   type StepOutput,
   type StepSequence,
   TOP_CANDIDATES,
@@ -140,7 +140,7 @@ export class WasmDevice implements Device {
   }
 
   /** See {@linkcode Device.attend}. */
-  attend(layer: number, ranges: readonly AttendRange[]): Partials {
+  attend(layer: number, ranges: readonly AttendRange[]): AttentionPartial {
     checkRanges(layer, ranges, { info: this.info, config: this.config });
     const { heads, headDim } = this.config;
     const width = heads * headDim;

@@ -3,7 +3,8 @@
  *
  * @module
  */
-import { type ActivationType, DTYPE_LAYOUT, KV_ELEMENT_BYTES, type KvType } from "../../kernels/dtype.ts";
+import { KV_CODE } from "../../kernels/attend_partial/spec.ts";
+import { type ActivationType, DTYPE_LAYOUT, type KvType } from "../../kernels/dtype.ts";
 import { ACTIVATION_CODE, DTYPE_CODE } from "../../kernels/linear/spec.ts";
 import type { WasmRuntime } from "../../kernels/wasm/instance.ts";
 import type { ModelConfig, OpenModel, WeightTensor } from "../model/model.ts";
@@ -32,8 +33,6 @@ export interface WasmModelOptions {
   /** Called while weights load. */
   readonly onProgress?: (loadedBytes: number, totalBytes: number) => void;
 }
-
-const KV_CODES: Readonly<Record<KvType, number>> = { f32: 0, f16: 1, bf16: 2 };
 
 function megabytes(bytes: number): string {
   return `${Math.ceil(bytes / 2 ** 20)} MiB`;
@@ -71,7 +70,7 @@ export class WasmModel {
   readonly workspace: number;
   /** Stages of one step. */
   readonly stages: number;
-  /** Address of the KV pool. */
+  /** Address of the KV pool's description, the first argument of its functions. */
   readonly pool: number;
   /** Bytes of one KV block. */
   readonly blockBytes: number;
@@ -106,9 +105,13 @@ export class WasmModel {
       ...weights.layers.flatMap((l) => [l.query, l.key, l.value, l.output, l.gate, l.up, l.down]),
     ];
     this.weightBytes = matrices.reduce((sum, m) => sum + this.#matrixBytes(m), 0);
-    const valueWidth = Math.ceil(config.headDim / 8) * 8;
-    this.blockBytes = config.layers * config.kvHeads * (config.headDim + valueWidth) * options.blockTokens *
-      KV_ELEMENT_BYTES[options.kvType];
+    this.blockBytes = runtime.exports.kv_block_bytes(
+      config.layers,
+      config.kvHeads,
+      config.headDim,
+      options.blockTokens,
+      KV_CODE[options.kvType],
+    );
     this.#checkFit(config, options);
 
     this.#staging = runtime.alloc(STAGING_BYTES);
@@ -136,15 +139,15 @@ export class WasmModel {
     const outputNorm = this.#vector(weights.outputNorm);
     runtime.free(this.#staging, STAGING_BYTES);
 
-    this.pool = new Record32().u32(
-      runtime.alloc(options.blocks * this.blockBytes),
+    this.pool = runtime.exports.kv_pool_new(
+      runtime.allocUntouched(options.blocks * this.blockBytes),
       options.blocks,
       config.layers,
       config.kvHeads,
       config.headDim,
       options.blockTokens,
-      KV_CODES[options.kvType],
-    ).write(runtime);
+      KV_CODE[options.kvType],
+    );
     const { rope } = config;
     const frequencies = runtime.alloc(8 * rope.inverseFrequencies.length);
     new Float64Array(runtime.bytes.buffer, frequencies, rope.inverseFrequencies.length).set(rope.inverseFrequencies);
