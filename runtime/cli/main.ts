@@ -34,7 +34,7 @@ export interface Host {
  * wrong. Modules of commands are loaded when they are needed, so help needs no permission.
  */
 export async function main(args: readonly string[], host: Host): Promise<number> {
-  const debug = args.includes("--debug") || readVariable("INFINITE_LLM_DEBUG") === "1";
+  const debug = args.includes("--debug") || /^(1|true|yes|on)$/i.test(readVariable("INFINITE_LLM_DEBUG") ?? "");
   const report = (error: unknown) => {
     console.error(`infinite-llm: ${oneLine(error)}`);
     if (debug && error instanceof Error) console.error(error.stack);
