@@ -3,10 +3,7 @@
  *
  * @module
  */
-import { defaultCacheDirectory } from "../runtime/hub/cache_directory.ts";
-import { readHubEnvironment } from "../runtime/hub/hub_environment.ts";
-import { DEFAULT_MODEL } from "../runtime/hub/known_models.ts";
-import { ModelHub } from "../runtime/hub/model_hub.ts";
+import { findModel } from "../runtime/hub/find_model.ts";
 import { ProgressBar } from "../runtime/hub/progress.ts";
 
 /**
@@ -15,12 +12,6 @@ import { ProgressBar } from "../runtime/hub/progress.ts";
  * @throws {Error} naming every source that did not give it.
  */
 export async function realModelPath(): Promise<string> {
-  const env = (name: string) => Deno.env.get(name);
-  const hub = new ModelHub({
-    ...readHubEnvironment(env),
-    cacheDirectory: env("INFINITE_LLM_CACHE") || defaultCacheDirectory({ env }),
-    reporter: new ProgressBar({ terminal: false, write: (text) => console.error(text.trimEnd()) }),
-  });
-  const { path } = await hub.find(DEFAULT_MODEL);
-  return path;
+  const reporter = new ProgressBar({ terminal: false, write: (text) => console.error(text.trimEnd()) });
+  return await findModel(undefined, { reporter });
 }

@@ -1,0 +1,111 @@
+/**
+ * A long-context LLM server as a library: run requests on an engine, or use DistAttention by itself.
+ *
+ * @example Chat with a model
+ * ```ts
+ * import { findModel, openEngine, openModel, openTextCodec } from "@infinite-llm/runtime";
+ *
+ * const modelPath = await findModel(); // SmolLM2-135M-Instruct, from the cache or fetched; or any path or hf: name
+ * using model = openModel(modelPath);
+ * await using text = await openTextCodec(model.text);
+ * await using engine = await openEngine({ modelPath }, { text: { vocabulary: text.vocabulary, eos: model.text.eos } });
+ * const prompt = await text.encodeChat([{ role: "user", content: "Why is the sky blue?" }]);
+ * for await (const event of engine.generate({ id: "1", prompt, maxTokens: 64, sampling: { temperature: 0 } })) {
+ *   if (event.kind === "token") console.log(event.text);
+ * }
+ * ```
+ *
+ * @example Attend to two halves of a context and merge the partials
+ * ```ts
+ * import { assertAlmostEquals } from "@std/assert";
+ * import { attendPartial, mergePartials } from "@infinite-llm/runtime";
+ *
+ * const shape = { heads: 2, kvHeads: 1, headDim: 4 };
+ * const values = (count: number) => Float32Array.from({ length: count }, (_, i) => Math.sin(i));
+ * const [q, k, v] = [values(8), values(512 * 4), values(512 * 4)];
+ * const whole = attendPartial({ ...shape, q, k, v });
+ * const half = (from: number, to: number) =>
+ *   attendPartial({ ...shape, q, k: k.subarray(from * 4, to * 4), v: v.subarray(from * 4, to * 4), start: from });
+ * const merged = mergePartials([half(0, 256), half(256, 512)]);
+ * assertAlmostEquals(merged.o[0], whole.o[0], 1e-6);
+ * ```
+ *
+ * @module
+ */
+export { attendPartial, type AttendPartialOptions } from "./kernels/attend_partial/launch.ts";
+export type { AttendPartialInput } from "./kernels/attend_partial/spec.ts";
+export { type MergeOptions, mergePartials } from "./kernels/merge_partials/launch.ts";
+export {
+  type AttentionPartial,
+  SEGMENT_TOKENS,
+  type SegmentNode,
+  segmentNodes,
+} from "./kernels/merge_partials/spec.ts";
+export type { ActivationType, DType, KvType } from "./kernels/dtype.ts";
+export type { KernelExports } from "./kernels/wasm/lib/exports.ts";
+export { openWasm, type WasmOptions, WasmRuntime } from "./kernels/wasm/instance.ts";
+
+export { openModel } from "./runtime/model/open_model.ts";
+export type {
+  LayerWeights,
+  ModelConfig,
+  ModelWeights,
+  OpenModel,
+  RopeConfig,
+  TextAssets,
+  WeightTensor,
+} from "./runtime/model/model.ts";
+export { findModel, type FindModelOptions } from "./runtime/hub/find_model.ts";
+export type { TransferReporter } from "./runtime/hub/progress.ts";
+export { ModelFileError } from "./runtime/weights/model_file_error.ts";
+
+export type { ChatMessage, RenderOptions, TextCodec, TokenTable } from "./runtime/text/codec.ts";
+export { TemplateError } from "./runtime/text/codec.ts";
+export { createTextCodec } from "./runtime/text/text_codec.ts";
+export { openTextCodec } from "./runtime/text/worker_codec.ts";
+
+export type {
+  AttendRange,
+  Device,
+  DeviceInfo,
+  DeviceOptions,
+  StepOutput,
+  StepSequence,
+} from "./runtime/device/device.ts";
+export { type DeviceChoice, openDevice, type OpenDeviceOptions } from "./runtime/device/open_device.ts";
+export type { WasmDeviceOptions } from "./runtime/device/wasm_device.ts";
+
+export { Engine, type EngineOptions } from "./runtime/engine/engine.ts";
+export type { EngineText, OpenEngineOptions } from "./runtime/engine/engine_protocol.ts";
+export { LocalEngine } from "./runtime/engine/local_engine.ts";
+export { openEngine, type OpenEngineContext } from "./runtime/engine/worker_engine.ts";
+export {
+  CapacityError,
+  type EngineHandle,
+  type EngineInfo,
+  type EngineRequest,
+  type EngineStats,
+  type FinishReason,
+  type RequestEvent,
+  type SamplingParams,
+  type TokenLogprob,
+  type Usage,
+} from "./runtime/engine/request.ts";
+
+export { type KeyDigest, loadApiKeys } from "./runtime/server/api_keys.ts";
+export type { ServerLimits } from "./runtime/server/limits.ts";
+export {
+  createLogger,
+  type LogFields,
+  type Logger,
+  type LoggerOptions,
+  type LogLevel,
+} from "./runtime/server/logger.ts";
+export { type RunningServer, type ServerOptions, startServer, type TlsFiles } from "./runtime/server/server.ts";
+
+export { PluginError } from "./plugins/error.ts";
+export type { CheckedStepPlan } from "./plugins/answers.ts";
+export type { BreakerOptions } from "./plugins/breaker.ts";
+export { SchedulerHost, type SchedulerHostOptions } from "./plugins/host.ts";
+export type { SchedulerPlugin } from "./plugins/types.ts";
+export type { PolicyHost, PolicyPlan } from "./scheduler/policy.ts";
