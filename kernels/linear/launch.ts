@@ -126,8 +126,18 @@ export interface LinearOptions {
   readonly activations?: ActivationType;
   /** Values [T, R] that the products are added to; without them they start at 0. */
   readonly addTo?: Float32Array;
-  /** Rows that a thread claims at a time, a multiple of {@linkcode ROW_TILE}. @default {64} */
+  /** Rows that a thread claims at a time, a multiple of {@linkcode ROW_TILE}. By default {@linkcode chunkRows} chooses. */
   readonly chunkRows?: number;
+}
+
+/**
+ * Rows a thread should claim at a time. One or two tokens are bound by memory, and each jump to another place costs over a
+ * microsecond until the hardware has seen the stream: one run a thread (half the rate with runs of 64 rows). More tokens are
+ * bound by arithmetic: short runs keep the threads equally busy.
+ */
+export function chunkRows(threads: number, shape: { readonly tokens: number; readonly rows: number }): number {
+  const { tokens, rows } = shape;
+  return tokens > 2 ? 64 : Math.ceil(rows / threads / (2 * ROW_TILE)) * 2 * ROW_TILE;
 }
 
 /**
@@ -137,8 +147,9 @@ export interface LinearOptions {
  */
 export function linear(wasm: WasmRuntime, matrix: WasmMatrix, options: LinearOptions): Float32Array {
   const { rows, cols } = matrix.shape;
-  const { x, activations = "i8", addTo, chunkRows = 64 } = options;
+  const { x, activations = "i8", addTo } = options;
   const tokens = x.length / cols;
+  const chunk = options.chunkRows ?? chunkRows(wasm.threads, { tokens, rows });
   if (!Number.isInteger(tokens) || tokens < 1) {
     throw new RangeError(`Cannot run linear: x must be [T, K] with K = ${cols}, got ${x.length} values`);
   }
@@ -147,8 +158,8 @@ export function linear(wasm: WasmRuntime, matrix: WasmMatrix, options: LinearOpt
       `Cannot run linear: addTo must be [T, R] = [${tokens}, ${rows}], got ${addTo.length} values`,
     );
   }
-  if (!Number.isInteger(chunkRows) || chunkRows < 1 || chunkRows % ROW_TILE !== 0) {
-    throw new RangeError(`Cannot run linear: chunkRows must be a multiple of ${ROW_TILE}, got ${chunkRows}`);
+  if (!Number.isInteger(chunk) || chunk < 1 || chunk % ROW_TILE !== 0) {
+    throw new RangeError(`Cannot run linear: chunkRows must be a multiple of ${ROW_TILE}, got ${chunk}`);
   }
   using memory = new DisposableStack();
   const take = (bytes: number): number => memory.adopt(wasm.alloc(bytes), (address) => wasm.free(address, bytes));
@@ -171,7 +182,7 @@ export function linear(wasm: WasmRuntime, matrix: WasmMatrix, options: LinearOpt
     tokens,
     out,
     ACTIVATION_CODE[activations],
-    chunkRows,
+    chunk,
     addTo === undefined ? 0 : 1,
   );
   return wasm.f32(out, tokens * rows).slice();

@@ -9,14 +9,12 @@
  */
 import { type ActivationType, type DType, DTYPE_LAYOUT, tensorBytes } from "../dtype.ts";
 import { openWasm, type WasmRuntime } from "../wasm/instance.ts";
-import { type MatrixShape, WasmMatrix } from "./launch.ts";
+import { chunkRows, type MatrixShape, WasmMatrix } from "./launch.ts";
 import { ACTIVATION_CODE, type IntegerInput, SEEDS } from "./spec.ts";
 import { randomInputs, randomWeights } from "./test_data.ts";
 
 const STREAM_BYTES = 90e6;
 const MAX_TOKENS = 512;
-/** One token streams: long runs of rows suit the prefetcher. More compute: shorter ones balance the threads. */
-const chunkRows = (tokens: number): number => tokens === 1 ? 256 : 64;
 /** Products of one call of each multiply loop: see `peak_run`. */
 const PEAKS = { dot: [0, 786432], shortDot: [1, 786432], madd: [2, 196608] } as const;
 
@@ -120,6 +118,7 @@ export function benchLinear(wasm: WasmRuntime): { readonly ceilings: Ceilings; r
   for (const { tokens, activations = "i8", ...shape } of CASES) {
     const all = matrices(wasm, shape, STREAM_BYTES);
     for (const t of tokens) {
+      const chunk = chunkRows(wasm.threads, { tokens: t, rows: shape.rows });
       const used = t === 1 ? all : all.slice(0, 1);
       const repeats = t === 1 || t >= 64 ? 1 : Math.ceil(64 / t);
       const ms = best(t === 1 ? 20 : 10, () => {
