@@ -94,8 +94,8 @@ pub fn exp1(x: f32) -> f32 {
     f32x4_extract_lane::<0>(exp4(f32x4_splat(x)))
 }
 
-/// ln(x) for normal positive x, within 2 ulp (absolute 6e-8 near 1); NaN stays NaN. Mantissa in [sqrt(1/2), sqrt(2)),
-/// Cephes polynomial.
+/// ln(x) for normal positive x, within 2 ulp (absolute 6e-8 near 1); NaN and infinity give NaN. Mantissa in [sqrt(1/2),
+/// sqrt(2)), Cephes polynomial.
 #[inline(always)]
 pub fn ln4(x: v128) -> v128 {
     const LN2_HI: f32 = 0.693_359_375;
@@ -117,7 +117,8 @@ pub fn ln4(x: v128) -> v128 {
     let mut y = f32x4_mul(f32x4_mul(f, z), p);
     y = madd(n, f32x4_splat(LN2_LO), y);
     y = madd(z, f32x4_splat(-0.5), y);
-    madd(n, f32x4_splat(LN2_HI), f32x4_add(f, y))
+    // The bits of a NaN have an exponent like any other: x - x is 0, or NaN where there is no answer.
+    f32x4_add(madd(n, f32x4_splat(LN2_HI), f32x4_add(f, y)), f32x4_sub(x, x))
 }
 
 /// ln(x) of one value, the same bits as a lane of [`ln4`].
