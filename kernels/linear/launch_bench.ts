@@ -132,7 +132,7 @@ export function benchLinear(wasm: WasmRuntime): { readonly ceilings: Ceilings; r
               t,
               out,
               ACTIVATION_CODE[activations],
-              chunkRows(t),
+              chunk,
               0,
             );
           }
