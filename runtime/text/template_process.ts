@@ -144,6 +144,8 @@ function spawn(): Deno.ChildProcess {
     // Loader variables such as LD_LIBRARY_PATH would need the right to run everything.
     clearEnv: true,
     env: inheritedEnvironment(),
+    // A key that interrupts the server's terminal must not end the child: what drains still renders.
+    detached: true,
     stdin: "piped",
     stdout: "piped",
     stderr: "piped",
