@@ -89,7 +89,7 @@ function readyLines(
   const seconds = (performance.now() / 1000).toFixed(1);
   // An address that stands for all of the machine's is none to connect to.
   const url = server.url.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:");
-  const messages = [{ role: "user", content: "What is the capital of Italy?" }];
+  const messages = [{ role: "user", content: "Name the capital city of Italy." }];
   const body = JSON.stringify({ messages, max_tokens: 64, temperature: 0 });
   const key = secured ? ` -H "authorization: Bearer $API_KEY"` : "";
   return [
