@@ -6,7 +6,6 @@
  */
 import { RUST_FLAGS, type Toolchain } from "./toolchain.ts";
 
-const CRATE = new URL("./", import.meta.url);
 const NAME = "infinite_llm_kernels";
 
 /** What one build of the crate gives. */
@@ -21,10 +20,6 @@ export interface KernelBuild {
   readonly functions: readonly string[];
   /** Versions of the tools that built it. */
   readonly versions: Readonly<Record<string, string>>;
-}
-
-function path(url: URL): string {
-  return url.pathname.replace(/\/$/, "");
 }
 
 /** A function of the crate as wasm-bindgen declares it. */
@@ -88,7 +83,8 @@ export interface BuildOptions {
  * @throws {Error} when the build fails.
  */
 export async function buildKernels(toolchain: Toolchain, options: BuildOptions = {}): Promise<KernelBuild> {
-  const crate = path(CRATE);
+  const crate = import.meta.dirname;
+  if (crate === undefined) throw new Error("Cannot build the kernels: the crate is not on this machine's disk");
   const out = await Deno.makeTempDir({ prefix: "kernels-" });
   try {
     const cargoHome = Deno.env.get("CARGO_HOME") ?? `${Deno.env.get("HOME")}/.cargo`;

@@ -36,13 +36,11 @@ function sameTools(manifest: Manifest, toolchain: Toolchain): boolean {
 
 /** Runs the kernel tests on a rebuilt module, in a copy of the kernel folder. */
 async function testRebuilt(build: KernelBuild): Promise<boolean> {
-  const root = new URL("../../", import.meta.url);
   const copy = await Deno.makeTempDir({ prefix: "kernels-verify-" });
   try {
-    const folders = ["kernels", "ffi", "tests/std", "deno.json", "deno.lock"];
-    await Deno.mkdir(`${copy}/tests`);
+    const folders = ["kernels", "ffi", "tests", "deno.json", "deno.lock"];
     for (const name of folders) {
-      const from = new URL(name, root).pathname;
+      const from = `${import.meta.dirname}/../../${name}`;
       const status = await new Deno.Command("cp", { args: ["-R", from, `${copy}/${name}`] }).output();
       if (!status.success) throw new Error(`Cannot copy ${name}: ${new TextDecoder().decode(status.stderr)}`);
     }
