@@ -10,6 +10,8 @@ export class Axes {
   readonly #sizes = new Map<string, number>();
 
   /**
+   * Starts with the axes whose sizes are known.
+   *
    * @param action What the caller wants to do, for messages: `Cannot <action>: ...`.
    * @param sizes Axes that are known, by letter.
    * @throws {RangeError} when a size is not a positive integer.

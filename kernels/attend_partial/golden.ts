@@ -19,46 +19,75 @@ export interface GoldenRange {
 
 /** A shape whose inputs come from {@linkcode goldenInput}. */
 export interface GoldenCase {
+  /** Batch rows. */
   readonly batch: number;
+  /** Query heads. */
   readonly q_heads: number;
+  /** Key and value heads. */
   readonly kv_heads: number;
+  /** Width of a head. */
   readonly head_dim: number;
+  /** Tokens. */
   readonly kv_len: number;
+  /** Factor on the generated queries. */
   readonly q_mul: number;
+  /** Seed of the generator. */
   readonly seed: number;
+  /** Flat indices into o, [batch, q_heads, head_dim]. */
   readonly probe_index: readonly number[];
+  /** The whole and three cuts of it. */
   readonly ranges: readonly GoldenRange[];
 }
 
 /** A small case with complete inputs, [batch, heads, tokens, head_dim]. */
 export interface GoldenEdge {
+  /** What the case is about. */
   readonly name: string;
+  /** Batch rows. */
   readonly batch: number;
+  /** Query heads. */
   readonly q_heads: number;
+  /** Key and value heads. */
   readonly kv_heads: number;
+  /** Width of a head. */
   readonly head_dim: number;
+  /** Tokens. */
   readonly kv_len: number;
+  /** Queries, [batch, q_heads, head_dim]. */
   readonly q: readonly number[];
+  /** Keys, [batch, kv_heads, kv_len, head_dim]. */
   readonly k: readonly number[];
+  /** Values, as the keys. */
   readonly v: readonly number[];
+  /** Added to the scores, [batch, kv_len]. */
   readonly mask?: readonly StoredNumber[];
+  /** Expected o. */
   readonly o: readonly number[];
+  /** Expected lse. */
   readonly lse: readonly StoredNumber[];
+  /** Suggested absolute tolerance for o. */
   readonly tol: number;
 }
 
 /** A merge of single rows. */
 export interface GoldenMerge {
+  /** What the case is about. */
   readonly name: string;
+  /** What is merged, in order. */
   readonly parts: readonly { readonly o: readonly number[]; readonly lse: StoredNumber }[];
+  /** Expected o. */
   readonly o: readonly number[];
+  /** Expected lse. */
   readonly lse: StoredNumber;
 }
 
 /** The file. */
 export interface GoldenAttention {
+  /** Shapes with generated inputs. */
   readonly cases: readonly GoldenCase[];
+  /** Small cases with complete inputs. */
   readonly edge: readonly GoldenEdge[];
+  /** Merges. */
   readonly merge: readonly GoldenMerge[];
 }
 

@@ -62,7 +62,7 @@ export class WasmKvPool implements Disposable {
   readonly #pool: number;
   #disposed = false;
 
-  /** @throws {RangeError} when a size is out of range or memory is exhausted. */
+  /** Allocates a zeroed pool. @throws {RangeError} when a size is out of range or memory is exhausted. */
   constructor(wasm: WasmRuntime, shape: KvPoolShape) {
     const { blocks, blockTokens, layers, kvHeads, headDim, kvType } = shape;
     if (![8, 16, 32, 64, 128, 256].includes(blockTokens) || !(headDim >= 1 && headDim <= MAX_HEAD_DIM)) {
