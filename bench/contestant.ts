@@ -24,6 +24,9 @@ export interface Contestant extends AsyncDisposable {
 /** Column of our own figures. */
 export const OURS = "ours";
 
+/** Column of the bare HTTP server. */
+export const BARE_SERVER = "bare node:http";
+
 /** Takes discarded samples until `warmMs` have passed, at least one. */
 export async function warmBySampling(
   contestant: Pick<Contestant, "sample">,

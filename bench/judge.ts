@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { BARE_SERVER } from "./contestant.ts";
 import type { RowResult, Verdict } from "./result.ts";
 import type { Goal, GoalBasis, Row } from "./rows.ts";
 import type { Summary } from "./statistics.ts";
@@ -26,7 +27,7 @@ export function judge(row: Row, { ours, peers, ceiling }: Measured): RowResult {
   const bases: Record<GoalBasis, number | undefined> = {
     native: native === undefined ? undefined : peers[native].median,
     wllama: peers.wllama?.median,
-    bare: peers["bare node:http"]?.median,
+    bare: peers[BARE_SERVER]?.median,
     ceiling,
     none: 1,
   };

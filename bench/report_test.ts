@@ -91,11 +91,12 @@ Deno.test("renderReport() states machine, load, settings, ceilings, contestants 
   ) assertStringIncludes(report, part);
 });
 
-Deno.test("renderShortReport() names the fastest native peer with its figure", () => {
+Deno.test("renderShortReport() names the fastest native peer or the bare server with its figure", () => {
   const lines = renderShortReport(RESULT).split("\n");
   assertEquals(lines[0], "M, 2 threads of Some CPU (2 cores), 2026-11-24.");
   const cells = lines[4].split("|").map((cell) => cell.trim()).slice(1, -1);
   assertEquals(cells.slice(2), ["280", "140 (llama-bench)", "21.0", "2.00", "13.33", "0.90"]);
+  assertStringIncludes(lines[6], "12,000 (bare node:http)");
 });
 
 Deno.test("parseResult() refuses another version", () => {

@@ -6,7 +6,7 @@
 import { existsSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { firstTokenMs, postStream } from "./completion_client.ts";
-import { type Contestant, OURS, warmBySampling } from "./contestant.ts";
+import { BARE_SERVER, type Contestant, OURS, warmBySampling } from "./contestant.ts";
 import { requestsPerSecond } from "./http_load.ts";
 import type { ModelWork } from "./model_work.ts";
 import { FreshPrompts, type Prompts } from "./prompts.ts";
@@ -123,7 +123,7 @@ export class ServerContestant implements Contestant {
 /** The bare handler that `/health` is compared with. */
 export class BareServerContestant implements Contestant {
   /** See {@linkcode Contestant.name}. */
-  readonly name: string = "bare node:http";
+  readonly name: string = BARE_SERVER;
   /** See {@linkcode Contestant.version}. */
   readonly version: string = `Deno ${Deno.version.deno}`;
   /** See {@linkcode Contestant.rows}. */

@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { BARE_SERVER } from "./contestant.ts";
 import type { BenchResult, RowResult } from "./result.ts";
 import { type Goal, type GoalBasis, type Row, type RowId, ROWS } from "./rows.ts";
 import type { Summary } from "./statistics.ts";
@@ -86,20 +87,21 @@ export function buildTable({ rows }: Pick<BenchResult, "rows">): Table {
   };
 }
 
-/** Medians alone, with the fastest native peer of each row in place of all. */
+/** Medians alone, with the fastest native peer (or the bare server) of each row in place of all. */
 export function buildShortTable({ rows }: Pick<BenchResult, "rows">): Table {
   const median = (summary: Summary | undefined) => summary === undefined ? NONE : formatNumber(summary.median);
   return {
-    header: ["row", "unit", "ours", "best native", "wllama", "÷ native", "÷ wllama", "of the ceiling"],
+    header: ["row", "unit", "ours", "beside", "wllama", "÷ beside", "÷ wllama", "of the ceiling"],
     rows: rows.map(({ id, ours, peers, native, ratios }) => {
       const row = findRow(id);
+      const base = native ?? (ratios.bare === undefined ? undefined : BARE_SERVER);
       return [
         row.title,
         row.unit,
         median(ours),
-        native === undefined ? NONE : `${median(peers[native])} (${native})`,
+        base === undefined ? NONE : `${median(peers[base])} (${base})`,
         median(peers.wllama),
-        formatRatio(ratios.native),
+        formatRatio(ratios.native ?? ratios.bare),
         formatRatio(ratios.wllama),
         formatRatio(ratios.ceiling),
       ];
