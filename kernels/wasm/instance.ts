@@ -7,6 +7,7 @@
  * @module
  */
 import { allowedCpus, setAllowedCpus } from "../../ffi/affinity.ts";
+import { adviseHugePages } from "../../ffi/huge_pages.ts";
 import type { KernelExports } from "./lib/exports.ts";
 import KERNELS from "./lib/kernels.b64" with { type: "text" };
 import { requireFeatures } from "./features.ts";
@@ -135,6 +136,16 @@ export class WasmRuntime implements Disposable {
       );
     }
     return address;
+  }
+
+  /**
+   * Lets the next `bytes` bytes of growth come in huge pages where the host has them: data that is read as a stream, such
+   * as weights, then costs fewer page faults and address translations.
+   *
+   * @returns whether the host does so.
+   */
+  preferHugePages(bytes: number): boolean {
+    return adviseHugePages(this.bytes, Math.min(this.memoryBytes + bytes, MAX_BYTES));
   }
 
   /** Frees what an allocation returned for the same size. */

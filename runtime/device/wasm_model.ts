@@ -13,6 +13,8 @@ import type { ModelConfig, OpenModel, WeightTensor } from "../model/model.ts";
 const STAGING_BYTES = 1 << 20;
 /** Memory kept for stacks, tables and small allocations when sizes are checked up front. */
 const RESERVE_BYTES = 32 << 20;
+/** Code of 8-bit inputs without outlier handling (`matrix_set_input`). */
+const INPUT_PLAIN = 0;
 /** Most bytes of a 32-bit WebAssembly memory. */
 const MEMORY_BYTES = 2 ** 32;
 
@@ -114,6 +116,7 @@ export class WasmModel {
     );
     this.#checkFit(config, options);
 
+    runtime.preferHugePages(this.weightBytes);
     this.#staging = runtime.alloc(STAGING_BYTES);
     const vectors = (vector: WeightTensor | undefined) => vector === undefined ? 0 : this.#vector(vector);
     const layers = new Record32();
@@ -126,7 +129,7 @@ export class WasmModel {
         vectors(layer.queryBias),
         vectors(layer.keyBias),
         vectors(layer.valueBias),
-        this.#matrix(layer.output),
+        this.#plainInputs(this.#matrix(layer.output)),
         vectors(layer.mlpNorm),
         this.#matrix(layer.gate),
         this.#matrix(layer.up),
@@ -208,6 +211,12 @@ export class WasmModel {
     }
     if (slab !== this.#staging) this.#runtime.free(slab, slabBytes);
     this.#loaded.set(tensor, matrix);
+    return matrix;
+  }
+
+  /** The inputs of attention outputs have no outliers worth a second rounding (see `docs/perf`). */
+  #plainInputs(matrix: number): number {
+    this.#runtime.exports.matrix_set_input(matrix, INPUT_PLAIN);
     return matrix;
   }
 

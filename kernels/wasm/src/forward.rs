@@ -8,21 +8,25 @@ use crate::activation::silu_mul;
 use crate::attention::{attend, attend_scratch_bytes, tile_queries, Attend, SEGMENT};
 use crate::kv::{append, KvPool};
 use crate::logits::{chunks as row_chunks, reduce_chunk, reduce_finish, ChunkStats, Summary};
+use crate::matrix::row_f32;
 use crate::merge::merge_tree;
 use crate::norm::rmsnorm;
-use crate::matrix::{row_f32, Matrix};
-use crate::product::{prepare, product, Activations, Inputs};
+use crate::product::{prepare, product, Activations, Inputs, Matrix, ROW_TILE};
 use crate::rope::{rope_apply, rope_table};
 use crate::team::Team;
 use std::ops::Range;
 use wasm_bindgen::prelude::*;
 
-/// Weight rows of one chunk of a layer's products.
+/// Weight rows of one chunk of a product of more than [`STREAM_TOKENS`] tokens.
 const ROW_CHUNK: usize = 32;
-/// Weight rows of one chunk of the head.
+/// Batches of at most this many tokens stream weights at the speed of memory: a thread takes one run of rows of each
+/// matrix, because a jump costs more than a microsecond until the prefetcher has found the stream again. Every thread
+/// also prepares the inputs for itself, which saves a barrier.
+const STREAM_TOKENS: usize = 2;
+/// Least rows of one chunk of the head.
 const HEAD_CHUNK: usize = 512;
-/// Batches of at most this many tokens are quantised by every thread for itself, which saves a barrier.
-const PRIVATE_TOKENS: usize = 2;
+/// Tokens whose prepared inputs share no cache line with their neighbours'.
+const INPUT_GROUP: usize = 4;
 
 /// Addresses of one block's weights; 0 where a bias is absent. Written by the host as consecutive u32.
 #[repr(C)]
@@ -148,7 +152,8 @@ pub struct Workspace {
 }
 
 unsafe fn floats(count: usize) -> *mut f32 {
-    crate::alloc(count * 4) as *mut f32
+    // Fresh pages stay untaken until a step is large enough to use them.
+    crate::alloc_untouched(count * 4) as *mut f32
 }
 
 /// Makes the workspace of `model` for a team. Returns its address, 0 when memory is exhausted.
@@ -180,9 +185,9 @@ pub unsafe fn workspace_new(team: usize, model: usize) -> usize {
     ]
     .map(|n| floats(n));
     let shared = Inputs::new(t, widest);
-    let private: Vec<_> = (0..team_ref.threads()).map(|_| Inputs::new(PRIVATE_TOKENS, widest)).collect();
+    let private: Vec<_> = (0..team_ref.threads()).map(|_| Inputs::new(STREAM_TOKENS, widest)).collect();
     let private_normed: Vec<_> =
-        (0..team_ref.threads()).map(|_| floats(PRIVATE_TOKENS * m.hidden as usize)).collect();
+        (0..team_ref.threads()).map(|_| floats(STREAM_TOKENS * m.hidden as usize)).collect();
     let scratch_size = attend_scratch_bytes(pool, tile_queries(m.group()), m.group());
     let scratch: Vec<_> = (0..team_ref.threads()).map(|_| crate::alloc(scratch_size) as *mut u8).collect();
     if buffers.iter().any(|b| b.is_null())
@@ -429,7 +434,16 @@ impl Run<'_> {
 
     /// Tokens a thread takes at a time where the work is per token.
     fn token_chunk(&self) -> usize {
-        (self.tokens() / (4 * self.team.threads())).clamp(1, 16)
+        (self.tokens() / (4 * self.team.threads())).clamp(1, 16).next_multiple_of(INPUT_GROUP)
+    }
+
+    /// Rows of a matrix that a thread takes at a time when `tokens` rows of inputs are multiplied; whole pairs of tiles.
+    fn row_chunk(&self, rows: usize, tokens: usize) -> usize {
+        if tokens <= STREAM_TOKENS {
+            rows.div_ceil(self.team.threads()).next_multiple_of(2 * ROW_TILE)
+        } else {
+            ROW_CHUNK
+        }
     }
 
     /// Prepares the inputs of `matrices` from rows of `x`, normalised first when `norm` is given, and returns the
@@ -448,7 +462,7 @@ impl Run<'_> {
             };
             prepare(inputs, source, k, k, rows, needs);
         };
-        if self.tokens() <= PRIVATE_TOKENS {
+        if self.tokens() <= STREAM_TOKENS {
             let inputs = &*self.w.private[self.thread];
             fill(inputs, self.w.private_normed[self.thread], 0..self.tokens());
             inputs
@@ -485,18 +499,18 @@ impl Run<'_> {
         let tokens = self.tokens();
         let inputs = self.inputs(self.w.x, m.hidden as usize, Some(l.attention_norm), &[l.query, l.key, l.value]);
         let (q, kv) = (m.query_width(), m.kv_width());
-        // One numbering over the rows of the three matrices; a chunk never crosses from one to the next.
-        let pad = |rows: usize| rows.div_ceil(ROW_CHUNK) * ROW_CHUNK;
-        let (key_at, value_at, end) = (pad(q), pad(q) + pad(kv), pad(q) + 2 * pad(kv));
-        self.chunks(end, ROW_CHUNK, |rows| {
-            let (matrix, out, width, base) = if rows.start >= value_at {
-                (l.value, self.w.value, kv, value_at)
-            } else if rows.start >= key_at {
-                (l.key, self.w.key, kv, key_at)
+        // One numbering over the chunks of the three matrices.
+        let (query_chunk, kv_chunk) = (self.row_chunk(q, tokens), self.row_chunk(kv, tokens));
+        let (query_chunks, kv_chunks) = (q.div_ceil(query_chunk), kv.div_ceil(kv_chunk));
+        self.chunks(query_chunks + 2 * kv_chunks, 1, |chunk| {
+            let (matrix, out, width, size, index) = if chunk.start < query_chunks {
+                (l.query, self.w.query, q, query_chunk, chunk.start)
+            } else if chunk.start < query_chunks + kv_chunks {
+                (l.key, self.w.key, kv, kv_chunk, chunk.start - query_chunks)
             } else {
-                (l.query, self.w.query, q, 0)
+                (l.value, self.w.value, kv, kv_chunk, chunk.start - query_chunks - kv_chunks)
             };
-            let rows = rows.start - base..(rows.end - base).min(width);
+            let rows = index * size..(index * size + size).min(width);
             product(&*matrix, inputs, 0..tokens, rows, out, width, false, self.activations);
         });
         self.team.barrier();
@@ -575,12 +589,12 @@ impl Run<'_> {
         let tokens = self.tokens();
         let (hidden, inner) = (m.hidden as usize, m.intermediate as usize);
         let inputs = self.inputs(self.w.attended, m.query_width(), None, &[l.output]);
-        self.chunks(hidden, ROW_CHUNK, |rows| {
+        self.chunks(hidden, self.row_chunk(hidden, tokens), |rows| {
             product(&*l.output, inputs, 0..tokens, rows, self.w.x, hidden, true, self.activations);
         });
         self.team.barrier();
         let inputs = self.inputs(self.w.x, hidden, Some(l.mlp_norm), &[l.gate, l.up]);
-        self.chunks(inner, ROW_CHUNK, |rows| {
+        self.chunks(inner, self.row_chunk(inner, tokens), |rows| {
             product(&*l.gate, inputs, 0..tokens, rows.clone(), self.w.gate, inner, false, self.activations);
             product(&*l.up, inputs, 0..tokens, rows.clone(), self.w.up, inner, false, self.activations);
             for t in 0..tokens {
@@ -590,7 +604,7 @@ impl Run<'_> {
         });
         self.team.barrier();
         let inputs = self.inputs(self.w.gate, inner, None, &[l.down]);
-        self.chunks(hidden, ROW_CHUNK, |rows| {
+        self.chunks(hidden, self.row_chunk(hidden, tokens), |rows| {
             product(&*l.down, inputs, 0..tokens, rows, self.w.x, hidden, true, self.activations);
         });
     }
@@ -604,14 +618,16 @@ impl Run<'_> {
         }
         let (hidden, vocab) = (m.hidden as usize, m.vocab as usize);
         // The wanted rows move to the front of the normalised buffer, which no one reads any more.
-        self.chunks(rows, 1, |r| {
-            let token = *self.s.row_token.add(r.start) as usize;
-            rmsnorm(self.w.x.add(token * hidden), m.output_norm, m.eps, hidden, self.w.normed.add(r.start * hidden));
+        self.chunks(rows, INPUT_GROUP, |group| {
+            for r in group.clone() {
+                let token = *self.s.row_token.add(r) as usize;
+                rmsnorm(self.w.x.add(token * hidden), m.output_norm, m.eps, hidden, self.w.normed.add(r * hidden));
+            }
             let needs = (*m.head).needs(self.activations);
-            prepare(&*self.w.shared, self.w.normed, hidden, hidden, r, needs);
+            prepare(&*self.w.shared, self.w.normed, hidden, hidden, group, needs);
         });
         self.team.barrier();
-        self.chunks(vocab, HEAD_CHUNK, |columns| {
+        self.chunks(vocab, self.row_chunk(vocab, rows).max(HEAD_CHUNK), |columns| {
             product(&*m.head, &*self.w.shared, 0..rows, columns, self.w.logits, vocab, false, self.activations);
         });
         self.team.barrier();
