@@ -4,12 +4,12 @@
  *
  * @module
  */
+import type { AttentionPartial } from "../../kernels/merge_partials/spec.ts";
 import { checkBatch } from "../device/batch_check.ts";
 import {
   type AttendRange,
   type Device,
   type DeviceInfo,
-  type Partials,
   type StepOutput,
   type StepSequence,
   TOP_CANDIDATES,
@@ -134,7 +134,7 @@ export class TestDevice implements Device {
     };
   }
 
-  attend(_layer: number, _ranges: readonly AttendRange[]): Partials {
+  attend(_layer: number, _ranges: readonly AttendRange[]): AttentionPartial {
     throw new Error("The test device has no attention");
   }
 
