@@ -11,8 +11,8 @@ import { adviseHugePages } from "../../ffi/huge_pages.ts";
 import type { KernelExports } from "./lib/exports.ts";
 import KERNELS from "./lib/kernels.b64" with { type: "text" };
 import { requireFeatures } from "./features.ts";
-import type { ThreadStart } from "./thread_worker.ts";
 import { instantiate } from "./instantiate.ts";
+import { type ComputeThread, startThread, type ThreadStarter } from "./threads.ts";
 
 export type { KernelExports };
 
@@ -31,6 +31,8 @@ export interface WasmOptions {
    * permission and as many CPUs as threads. @default {false}
    */
   readonly pin?: boolean;
+  /** Starts the compute threads. @default {Workers of the calling thread} */
+  readonly startThread?: ThreadStarter;
 }
 
 /** The kernel module, ready to compute. Calls block the calling thread and come from that thread alone. */
@@ -43,7 +45,7 @@ export class WasmRuntime implements Disposable {
   readonly team: number;
   readonly #exports: KernelExports;
   readonly #memory: WebAssembly.Memory;
-  readonly #workers: readonly Worker[];
+  readonly #workers: readonly ComputeThread[];
   readonly #restoreCpus: readonly number[];
   #bytes: Uint8Array<ArrayBufferLike>;
   #disposed = false;
@@ -54,7 +56,7 @@ export class WasmRuntime implements Disposable {
       exports: KernelExports;
       memory: WebAssembly.Memory;
       team: number;
-      workers: readonly Worker[];
+      workers: readonly ComputeThread[];
       restoreCpus: readonly number[];
     },
   ) {
@@ -168,22 +170,6 @@ export class WasmRuntime implements Disposable {
   }
 }
 
-function startThread(start: ThreadStart): Promise<Worker> {
-  const worker = new Worker(new URL("./thread_worker.ts", import.meta.url), {
-    type: "module",
-    name: `compute ${start.thread}`,
-  });
-  return new Promise((resolve, reject) => {
-    worker.onmessage = () => resolve(worker);
-    worker.onerror = (event) => {
-      event.preventDefault();
-      worker.terminate();
-      reject(new Error(`Cannot start compute thread ${start.thread}: ${event.message}`));
-    };
-    worker.postMessage(start);
-  });
-}
-
 /**
  * Instantiates the kernel module and starts its compute threads.
  *
@@ -191,7 +177,7 @@ function startThread(start: ThreadStart): Promise<Worker> {
  * @throws {TypeError} when this host lacks a WebAssembly feature the kernels need.
  */
 export async function openWasm(options: WasmOptions): Promise<WasmRuntime> {
-  const { threads, maxMemoryBytes = MAX_BYTES, pin = false } = options;
+  const { threads, maxMemoryBytes = MAX_BYTES, pin = false, startThread: start = startThread } = options;
   if (!Number.isInteger(threads) || threads < 1) {
     throw new RangeError(`Cannot open the WASM runtime: threads must be a positive integer, got ${threads}`);
   }
@@ -210,7 +196,7 @@ export async function openWasm(options: WasmOptions): Promise<WasmRuntime> {
   const started = await Promise.allSettled(
     Array.from({ length: threads - 1 }, (_, index) => {
       const thread = index + 1;
-      return startThread({ module, memory, team, thread, cpu: pinned ? cpus[thread] : undefined });
+      return start({ module, memory, team, thread, cpu: pinned ? cpus[thread] : undefined });
     }),
   );
   const workers = started.filter((result) => result.status === "fulfilled").map((result) => result.value);

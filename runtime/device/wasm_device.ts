@@ -6,6 +6,7 @@
 import type { AttentionPartial } from "../../kernels/merge_partials/spec.ts";
 import type { ActivationType, KvType } from "../../kernels/dtype.ts";
 import { openWasm, type WasmRuntime } from "../../kernels/wasm/instance.ts";
+import type { ThreadStarter } from "../../kernels/wasm/threads.ts";
 import type { ModelConfig, OpenModel } from "../model/model.ts";
 import { checkBatch, checkRanges, logitRows } from "./batch_check.ts";
 import {
@@ -25,6 +26,8 @@ export interface WasmDeviceOptions extends DeviceOptions {
   readonly threads?: number;
   /** Pins each compute thread to a CPU where that is possible. @default {false} */
   readonly pin?: boolean;
+  /** Starts the compute threads. @default {Workers of the calling thread} */
+  readonly startThread?: ThreadStarter;
   /** Called while weights load. */
   readonly onProgress?: (loadedBytes: number, totalBytes: number) => void;
 }
@@ -87,7 +90,11 @@ export class WasmDevice implements Device {
       maxStepTokens: options.maxStepTokens ?? 512,
       maxLogitRows: options.maxLogitRows ?? 64,
     };
-    const runtime = await openWasm({ threads: options.threads ?? 1, pin: options.pin });
+    const runtime = await openWasm({
+      threads: options.threads ?? 1,
+      pin: options.pin,
+      startThread: options.startThread,
+    });
     try {
       const loaded = new WasmModel(runtime, model, { ...settings, onProgress: options.onProgress });
       const threads = runtime.threads === 1 ? "1 thread" : `${runtime.threads} threads`;

@@ -3,6 +3,7 @@
  *
  * @module
  */
+import type { ThreadStarter } from "../../kernels/wasm/threads.ts";
 import { SchedulerHost } from "../../plugins/host.ts";
 import type { Device } from "../device/device.ts";
 import { kvBlocks } from "../device/kv_size.ts";
@@ -23,6 +24,8 @@ export interface AssemblyContext {
   readonly text: EngineText | Promise<EngineText>;
   /** Takes a line of the policy's log. */
   readonly log: (message: string) => void;
+  /** Starts compute threads. @default {Workers of the calling thread} */
+  readonly startThread?: ThreadStarter;
 }
 
 /** An engine and what it stands on. */
@@ -55,7 +58,9 @@ export async function assembleEngine(options: OpenEngineOptions, context: Assemb
   const { kvType = "f16", blockTokens = 16 } = options.device ?? {};
   const { kvBytes, kvTokens } = options;
   const blocks = kvBlocks(model.config, { kvBytes, kvTokens, kvType, blockTokens });
-  const device = opened.use(await openDevice(model, { ...options.device, kvType, blockTokens, blocks }));
+  const device = opened.use(
+    await openDevice(model, { ...options.device, kvType, blockTokens, blocks, startThread: context.startThread }),
+  );
   const { maxStepTokens, maxLogitRows } = device.info;
   const maxBatch = options.maxBatch ?? Math.min(DEFAULT_MAX_BATCH, maxStepTokens, maxLogitRows);
   const engine = new Engine({

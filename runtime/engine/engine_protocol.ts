@@ -14,7 +14,7 @@ export interface OpenEngineOptions {
   /** Name shown to users. @default {the model's own} */
   readonly modelName?: string;
   /** Device, threads, element types and step sizes. */
-  readonly device?: Omit<OpenDeviceOptions, "blocks" | "onProgress">;
+  readonly device?: Omit<OpenDeviceOptions, "blocks" | "onProgress" | "startThread">;
   /** Size of the KV pool in bytes. @default {see kvBlocks} */
   readonly kvBytes?: number;
   /** Size of the KV pool in tokens, instead of `kvBytes`. */
@@ -54,6 +54,8 @@ export interface EngineWorkerStart {
    * it has taken in and turns to its event loop only when they differ.
    */
   readonly posted: SharedArrayBuffer;
+  /** Asks the owner for compute threads, see `remoteThreads`. */
+  readonly threads: MessagePort;
 }
 
 /** What the owner asks for. */

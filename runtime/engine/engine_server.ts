@@ -4,6 +4,7 @@
  * @module
  */
 import { setImmediate } from "node:timers";
+import { remoteThreads } from "../../kernels/wasm/threads.ts";
 import type { Engine } from "./engine.ts";
 import type { AssembledEngine, AssemblyContext } from "./assemble_engine.ts";
 import {
@@ -46,7 +47,11 @@ export async function serveEngine(start: EngineWorkerStart, assemble: EngineAsse
     else server?.take(command);
   };
   try {
-    using assembled = await assemble(options, { text: text.promise, log: (message) => send({ kind: "log", message }) });
+    using assembled = await assemble(options, {
+      text: text.promise,
+      log: (message) => send({ kind: "log", message }),
+      startThread: remoteThreads(start.threads),
+    });
     // The one command before that is the text.
     server = new EngineServer(assembled.engine, { send, posted: new Int32Array(start.posted), taken: 1 });
     send({ kind: "opened", info: assembled.engine.info });

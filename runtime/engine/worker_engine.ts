@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { serveThreads } from "../../kernels/wasm/threads.ts";
 import {
   type EngineCommand,
   type EngineReply,
@@ -49,6 +50,8 @@ export async function connectEngine(
 ): Promise<EngineHandle> {
   const { options, text, log = () => {} } = context;
   const { port1: port, port2 } = new MessageChannel();
+  const { port1: threadPort, port2: threads } = new MessageChannel();
+  const servedThreads = serveThreads(threadPort);
   const posted = new SharedArrayBuffer(Int32Array.BYTES_PER_ELEMENT);
   const failed = Promise.withResolvers<never>();
   worker.onerror = (event) => {
@@ -63,14 +66,15 @@ export async function connectEngine(
     };
   });
   try {
-    worker.postMessage({ options, port: port2, posted } satisfies EngineWorkerStart, [port2]);
-    const link = { worker, port, posted: new Int32Array(posted), log };
+    worker.postMessage({ options, port: port2, posted, threads } satisfies EngineWorkerStart, [port2, threads]);
+    const link = { worker, port, posted: new Int32Array(posted), log, threads: servedThreads };
     const sent = Promise.resolve(text).then((text) => post(link, { kind: "text", text }));
     const [info] = await Promise.race([Promise.all([opened, sent]), failed.promise]);
     return new WorkerEngine(info, link);
   } catch (error) {
     port.close();
     worker.terminate();
+    servedThreads[Symbol.dispose]();
     throw error;
   }
 }
@@ -81,6 +85,8 @@ interface WorkerLink {
   readonly port: MessagePort;
   readonly posted: Int32Array;
   readonly log: (message: string) => void;
+  /** Its compute threads. */
+  readonly threads: Disposable;
 }
 
 /** Sends a command and counts it, so that a busy Worker looks for it. */
@@ -153,6 +159,7 @@ class WorkerEngine implements EngineHandle {
     }
     this.#link.port.close();
     this.#link.worker.terminate();
+    this.#link.threads[Symbol.dispose]();
   }
 
   #post(command: EngineCommand): void {
