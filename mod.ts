@@ -3,12 +3,11 @@
  *
  * @example Chat with a model
  * ```ts
- * import { findModel, openEngine, openModel, openTextCodec } from "@infinite-llm/runtime";
+ * import { findModel, openEngine, openTextCodec } from "@infinite-llm/runtime";
  *
  * const modelPath = await findModel(); // SmolLM2-135M-Instruct, from the cache or fetched; or any path or hf: name
- * using model = openModel(modelPath);
- * await using text = await openTextCodec(model.text);
- * await using engine = await openEngine({ modelPath }, { text: { vocabulary: text.vocabulary, eos: model.text.eos } });
+ * await using text = await openTextCodec({ modelPath });
+ * await using engine = await openEngine({ modelPath }, { text });
  * const prompt = await text.encodeChat([{ role: "user", content: "Why is the sky blue?" }]);
  * for await (const event of engine.generate({ id: "1", prompt, maxTokens: 64, sampling: { temperature: 0 } })) {
  *   if (event.kind === "token") console.log(event.text);
@@ -43,6 +42,8 @@ export {
 } from "./kernels/merge_partials/spec.ts";
 export type { ActivationType, DType, KvType } from "./kernels/dtype.ts";
 export type { KernelExports } from "./kernels/wasm/lib/exports.ts";
+export type { ThreadStart } from "./kernels/wasm/thread_worker.ts";
+export type { ComputeThread, ThreadStarter } from "./kernels/wasm/threads.ts";
 export { openWasm, type WasmOptions, WasmRuntime } from "./kernels/wasm/instance.ts";
 
 export { openModel } from "./runtime/model/open_model.ts";
@@ -62,6 +63,7 @@ export { ModelFileError } from "./runtime/weights/model_file_error.ts";
 export type { ChatMessage, RenderOptions, TextCodec, TokenTable } from "./runtime/text/codec.ts";
 export { TemplateError } from "./runtime/text/codec.ts";
 export { createTextCodec } from "./runtime/text/text_codec.ts";
+export type { ModelText } from "./runtime/text/text_protocol.ts";
 export { openTextCodec } from "./runtime/text/worker_codec.ts";
 
 export type {

@@ -7,8 +7,6 @@ import type { OpenEngineOptions } from "../engine/engine_protocol.ts";
 import type { EngineHandle } from "../engine/request.ts";
 import { openEngine } from "../engine/worker_engine.ts";
 import type { FoundModel } from "../hub/model_hub.ts";
-import { openModel } from "../model/open_model.ts";
-import type { TextAssets } from "../model/model.ts";
 import type { TextCodec } from "../text/codec.ts";
 import { openTextCodec } from "../text/worker_codec.ts";
 import type { Settings } from "./flags.ts";
@@ -47,20 +45,9 @@ export function checkDevice({ device }: Pick<Settings, "device">): void {
 
 /** Starts loading a model; engine and text codec load at the same time. */
 export function startModel(settings: Settings, options: StartModelOptions): StartingModel {
-  // The engine's Worker comes first: it loads while this thread reads the tokenizer.
-  const assets = Promise.withResolvers<TextAssets>();
-  const text = assets.promise.then(openTextCodec);
-  const engine = openEngine(engineOptions(settings, options.model), {
-    text: Promise.all([text, assets.promise]).then(([{ vocabulary }, { eos }]) => ({ vocabulary, eos })),
-    log: options.log,
-  });
-  try {
-    using model = openModel(options.model.path);
-    const { chatTemplate = model.text.chatTemplate } = options;
-    assets.resolve({ ...model.text, chatTemplate });
-  } catch (error) {
-    assets.reject(error);
-  }
+  const { path: modelPath } = options.model;
+  const text = openTextCodec({ modelPath, chatTemplate: options.chatTemplate });
+  const engine = openEngine(engineOptions(settings, options.model), { text, log: options.log });
   // Whoever waits for them may come later than a failure.
   engine.catch(() => {});
   text.catch(() => {});

@@ -68,7 +68,9 @@ export async function connectEngine(
   try {
     worker.postMessage({ options, port: port2, posted, threads } satisfies EngineWorkerStart, [port2, threads]);
     const link = { worker, port, posted: new Int32Array(posted), log, threads: servedThreads };
-    const sent = Promise.resolve(text).then((text) => post(link, { kind: "text", text }));
+    const sent = Promise.resolve(text).then(({ vocabulary, eos }) =>
+      post(link, { kind: "text", text: { vocabulary, eos } })
+    );
     const [info] = await Promise.race([Promise.all([opened, sent]), failed.promise]);
     return new WorkerEngine(info, link);
   } catch (error) {

@@ -43,6 +43,8 @@ export interface TextCodec extends AsyncDisposable {
   readonly vocabulary: TokenTable;
   /** Id that a prompt which is not a rendered chat begins with, for models that want one. */
   readonly bos?: number;
+  /** Ids that end generation. */
+  readonly eos: readonly number[];
 }
 
 /** Bytes of each token id; cheap to copy between threads. */

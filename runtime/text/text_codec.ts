@@ -24,6 +24,10 @@ export function createTextCodec(assets: TextAssets): TextCodec {
 export class LocalTextCodec implements TextCodec {
   /** Bytes of every token. */
   readonly vocabulary: TokenTable;
+  /** See {@linkcode TextCodec}. */
+  readonly bos?: number;
+  /** See {@linkcode TextCodec}. */
+  readonly eos: readonly number[];
   /** Whether decoding drops one space at the start. */
   readonly dropsLeadingSpace: boolean;
   readonly #assets: TextAssets;
@@ -36,6 +40,8 @@ export class LocalTextCodec implements TextCodec {
   /** See {@linkcode createTextCodec}. */
   constructor(assets: TextAssets) {
     this.#assets = assets;
+    this.bos = assets.addBos ? assets.bos : undefined;
+    this.eos = assets.eos;
     this.#tokenizer = new Tokenizer(assets);
     this.#guard = new ControlTextGuard(this.#tokenizer.controlTokens);
     this.vocabulary = this.#tokenizer.vocabulary;

@@ -1,5 +1,7 @@
 import { assert, assertEquals, assertNotEquals, assertRejects } from "@std/assert";
 import { type ChatMessage, TemplateError, type TextCodec } from "./codec.ts";
+import { openModel } from "../model/open_model.ts";
+import { buildSyntheticGguf } from "../../tests/synthetic/synthetic_gguf.ts";
 import { metaspaceAssets, readJson, smolAssets } from "./test_assets.ts";
 import { createTextCodec } from "./text_codec.ts";
 import { openTextCodec } from "./worker_codec.ts";
@@ -114,4 +116,27 @@ Deno.test("openTextCodec() fails requests under way when it is disposed", async 
   const underWay = assertRejects(() => codec.renderChat([]), Error);
   await codec[Symbol.asyncDispose]();
   await underWay;
+});
+
+Deno.test("openTextCodec() reads the text of a model file in its Worker", async () => {
+  const modelPath = await Deno.makeTempFile({ suffix: ".gguf" });
+  try {
+    await Deno.writeFile(modelPath, buildSyntheticGguf());
+    using model = openModel(modelPath);
+    await using near = createTextCodec(model.text);
+    await using far = await openTextCodec({ modelPath, chatTemplate: "{{ messages[0].content }}!" });
+    assertEquals([far.bos, far.eos], [near.bos, near.eos]);
+    assertEquals(far.vocabulary, near.vocabulary);
+    assertEquals(await far.renderChat([{ role: "user", content: "hi" }]), "hi!");
+  } finally {
+    await Deno.remove(modelPath);
+  }
+  await assertRejects(() => openTextCodec({ modelPath: "missing.gguf" }), Error, "missing.gguf");
+});
+
+Deno.test("TextCodec.bos is set only where the model begins prompts with it", async () => {
+  for (const addBos of [true, false]) {
+    await using codec = createTextCodec({ ...metaspaceAssets(), addBos });
+    assertEquals(codec.bos, addBos ? 1 : undefined);
+  }
 });

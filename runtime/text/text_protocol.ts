@@ -8,10 +8,30 @@ import { type ChatMessage, type RenderOptions, TemplateError, type TokenTable } 
 
 /** First message to the Worker; everything else goes through the port. */
 export interface TextWorkerStart {
-  /** Tokenizer and template. */
-  readonly assets: TextAssets;
+  /** Tokenizer and template, or where to read them. */
+  readonly source: TextAssets | ModelText;
   /** Takes {@linkcode TextRequest}, gives {@linkcode TextReply}. */
   readonly port: MessagePort;
+}
+
+/** The text part of a model file. */
+export interface ModelText {
+  /** GGUF file or Hugging Face directory. */
+  readonly modelPath: string;
+  /** Jinja source to use instead of the model's. */
+  readonly chatTemplate?: string;
+}
+
+/** What the owner of a text Worker needs to know of its tokenizer. */
+export interface CodecFacts {
+  /** Bytes of every token. */
+  readonly vocabulary: TokenTable;
+  /** Id that prompts begin with, if any. */
+  readonly bos?: number;
+  /** Ids that end generation. */
+  readonly eos: readonly number[];
+  /** Whether decoding drops one space at the start. */
+  readonly dropsLeadingSpace: boolean;
 }
 
 /** A request by id. */
@@ -29,7 +49,7 @@ export type TextRequest =
 
 /** What a text Worker answers. */
 export type TextReply =
-  | { readonly kind: "ready"; readonly vocabulary: TokenTable; readonly dropsLeadingSpace: boolean }
+  | ({ readonly kind: "ready" } & CodecFacts)
   | { readonly kind: "start-failed"; readonly error: ErrorParts }
   | { readonly kind: "done"; readonly id: number; readonly result: Int32Array | string | undefined }
   | { readonly kind: "failed"; readonly id: number; readonly error: ErrorParts };
@@ -60,6 +80,11 @@ export function errorFromParts({ name, message }: ErrorParts): Error {
       return new TypeError(message);
     case "ReferenceError":
       return new ReferenceError(message);
+    case "ModelFileError": {
+      const error = new Error(message);
+      error.name = name;
+      return error;
+    }
     case "NotCapable":
       return new Deno.errors.NotCapable(message);
     default: {

@@ -3,14 +3,23 @@
  *
  * @module
  */
+import { openModel } from "../model/open_model.ts";
+import type { TextAssets } from "../model/model.ts";
 import { LocalTextCodec } from "./text_codec.ts";
-import { errorParts, type TextReply, type TextRequest, type TextWorkerStart } from "./text_protocol.ts";
+import { errorParts, type ModelText, type TextReply, type TextRequest, type TextWorkerStart } from "./text_protocol.ts";
 
-function serve({ assets, port }: TextWorkerStart): void {
+function readAssets(source: TextAssets | ModelText): TextAssets {
+  if (!("modelPath" in source)) return source;
+  using model = openModel(source.modelPath);
+  const { chatTemplate = model.text.chatTemplate } = source;
+  return { ...model.text, chatTemplate };
+}
+
+function serve({ source, port }: TextWorkerStart): void {
   const send = (reply: TextReply) => port.postMessage(reply);
   let codec: LocalTextCodec;
   try {
-    codec = new LocalTextCodec(assets);
+    codec = new LocalTextCodec(readAssets(source));
   } catch (error) {
     return send({ kind: "start-failed", error: errorParts(error) });
   }
@@ -22,7 +31,8 @@ function serve({ assets, port }: TextWorkerStart): void {
       send({ kind: "failed", id, error: errorParts(error) });
     }
   };
-  send({ kind: "ready", vocabulary: codec.vocabulary, dropsLeadingSpace: codec.dropsLeadingSpace });
+  const { vocabulary, bos, eos, dropsLeadingSpace } = codec;
+  send({ kind: "ready", vocabulary, bos, eos, dropsLeadingSpace });
 }
 
 async function answer(codec: LocalTextCodec, request: TextRequest): Promise<Int32Array | string | undefined> {

@@ -5,7 +5,14 @@
  */
 import type { TextAssets } from "../model/model.ts";
 import type { ChatMessage, RenderOptions, TextCodec, TokenTable } from "./codec.ts";
-import { errorFromParts, type TextReply, type TextRequest, type TextWorkerStart } from "./text_protocol.ts";
+import {
+  type CodecFacts,
+  errorFromParts,
+  type ModelText,
+  type TextReply,
+  type TextRequest,
+  type TextWorkerStart,
+} from "./text_protocol.ts";
 import { decodeIds } from "./tokenizer.ts";
 
 /** How long the Worker may take to end its template process before it is stopped without, milliseconds. */
@@ -21,12 +28,13 @@ interface Pending {
 
 /**
  * Starts a Worker that runs the tokenizer and the chat template of a model, so that long prompts do not block the calling
- * thread. The assets are copied to it.
+ * thread. Assets are copied to it; given a path, the Worker reads them itself, which saves the caller's time and memory.
  *
+ * @throws {Error} named ModelFileError when the model cannot be read.
  * @throws {TypeError} when the tokenizer file has the wrong shape or needs something that is not supported.
  * @throws {RangeError} when its contents contradict each other or are over a limit.
  */
-export async function openTextCodec(assets: TextAssets): Promise<TextCodec> {
+export async function openTextCodec(source: TextAssets | ModelText): Promise<TextCodec> {
   const worker = new Worker(new URL("./text_worker.ts", import.meta.url), { type: "module", name: "text" });
   const { port1: port, port2 } = new MessageChannel();
   try {
@@ -37,7 +45,7 @@ export async function openTextCodec(assets: TextAssets): Promise<TextCodec> {
         reject(new Error(`Cannot start text worker: ${event.message}`));
       };
     });
-    worker.postMessage({ assets, port: port2 } satisfies TextWorkerStart, [port2]);
+    worker.postMessage({ source, port: port2 } satisfies TextWorkerStart, [port2]);
     const reply = await started;
     if (reply.kind === "start-failed") throw errorFromParts(reply.error);
     if (reply.kind !== "ready") throw new Error(`Cannot start text worker: it answered ${reply.kind}`);
@@ -51,6 +59,8 @@ export async function openTextCodec(assets: TextAssets): Promise<TextCodec> {
 
 class WorkerTextCodec implements TextCodec {
   readonly vocabulary: TokenTable;
+  readonly bos?: number;
+  readonly eos: readonly number[];
   readonly #dropLeadingSpace: boolean;
   readonly #worker: Worker;
   readonly #port: MessagePort;
@@ -61,14 +71,14 @@ class WorkerTextCodec implements TextCodec {
   #ended: Error | undefined;
 
   constructor(
-    { worker, port, vocabulary, dropsLeadingSpace }: {
+    { worker, port, vocabulary, bos, eos, dropsLeadingSpace }: CodecFacts & {
       readonly worker: Worker;
       readonly port: MessagePort;
-      readonly vocabulary: TokenTable;
-      readonly dropsLeadingSpace: boolean;
     },
   ) {
     this.vocabulary = vocabulary;
+    this.bos = bos;
+    this.eos = eos;
     this.#dropLeadingSpace = dropsLeadingSpace;
     this.#worker = worker;
     this.#port = port;

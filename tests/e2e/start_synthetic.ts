@@ -6,7 +6,6 @@
 import type { EngineHandle } from "../../runtime/engine/request.ts";
 import type { OpenEngineOptions } from "../../runtime/engine/engine_protocol.ts";
 import { openEngine } from "../../runtime/engine/worker_engine.ts";
-import { openModel } from "../../runtime/model/open_model.ts";
 import { createLogger } from "../../runtime/server/logger.ts";
 import { type RunningServer, startServer } from "../../runtime/server/server.ts";
 import type { TextCodec } from "../../runtime/text/codec.ts";
@@ -33,12 +32,9 @@ export async function startSynthetic(
   const modelPath = await Deno.makeTempFile({ suffix: ".gguf" });
   opened.defer(() => Deno.remove(modelPath));
   await Deno.writeFile(modelPath, buildSyntheticGguf({ contextLength: 512, ...spec }));
-  using model = openModel(modelPath);
-  const text = opened.use(await openTextCodec(model.text));
+  const text = opened.use(await openTextCodec({ modelPath }));
   const engine = opened.use(
-    await openEngine({ modelPath, device: { threads: 2 }, ...engineOptions }, {
-      text: { vocabulary: text.vocabulary, eos: model.text.eos },
-    }),
+    await openEngine({ modelPath, device: { threads: 2 }, ...engineOptions }, { text }),
   );
   const server = opened.use(await startServer({ engine, text, port: 0, logger: createLogger({ level: "error" }) }));
   return { server, engine, text, [Symbol.asyncDispose]: () => opened.disposeAsync() };

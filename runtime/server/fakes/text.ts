@@ -17,6 +17,7 @@ const CONTROL_PATTERN = /(<\|im_start\|>|<\|im_end\|>|<s>)/;
 export class FakeText implements TextCodec {
   readonly vocabulary: TokenTable = byteTable();
   readonly bos?: number;
+  readonly eos: readonly number[] = [];
   /** Replaces rendering. */
   render?: (messages: readonly ChatMessage[], options?: RenderOptions) => string;
   /** Options of the last rendering. */
