@@ -51,7 +51,7 @@ export const ACTIVATION_CODE: Readonly<Record<ActivationType, number>> = { i8: 0
 export const INPUT_CODE: Readonly<Record<IntegerInput, number>> = { i8: 0, hot: 1, i16: 2 };
 
 /** Factor over the mean of the blocks' largest magnitudes above which a group of 4 columns is hot. */
-export const HOT_FACTOR = 1.25;
+export const HOT_FACTOR = 2;
 
 /** Rows of a tile: row ranges of a product start at a multiple of it. */
 export const ROW_TILE = 8;

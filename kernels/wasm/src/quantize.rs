@@ -3,7 +3,7 @@
 //! Forms, per row and block of 32 columns:
 //! * f32: the values;
 //! * 8 bit: q = round(x / d), d = max |x| / 127;
-//! * 8 bit, hot: the same after outliers are taken out. A group of 4 columns whose largest magnitude is above 1.25 times the
+//! * 8 bit, hot: the same after outliers are taken out. A group of 4 columns whose largest magnitude is above 2 times the
 //!   mean of the blocks' largest magnitudes is hot: it is rounded to 8 bits with a scale of its own, and only what is left
 //!   of it goes into the block. A few per cent of the groups are hot and halve the error of a model's logits;
 //! * 16 bit: 8 bit's way with 32767.
@@ -32,7 +32,7 @@ pub const GROUP: usize = 4;
 /// Vectors of scales of a block: d, d * sum, and d * sum of each half.
 pub const BLOCK_SCALES: usize = 4;
 /// How far above the mean a group must be to be hot.
-const HOT_FACTOR: f32 = 1.25;
+const HOT_FACTOR: f32 = 2.0;
 
 /// How products represent their inputs.
 #[derive(Clone, Copy, PartialEq, Eq)]
