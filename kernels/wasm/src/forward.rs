@@ -3,6 +3,8 @@
 //! A step is cut into stages (embed; per layer: keys, attention, MLP; head) so that a caller may stop between them.
 //! Every stage ends at a barrier. Inside a stage, threads claim chunks: rows of a weight matrix, tokens, or attention
 //! tasks. A value is computed by one chunk in one order, so neither the batch nor the thread count changes its bits.
+//!
+//! Longer than other files because the records the host writes, the plan and the stages of a step describe each other.
 
 use crate::activation::silu_mul;
 use crate::attention::{attend, attend_scratch_bytes, tile_queries, Attend, SEGMENT};
