@@ -136,6 +136,136 @@ export type EngineEvent =
   | { readonly kind: "queued" | "started" | "first-token" | "preempted"; readonly id: number; readonly atMs: number }
   | { readonly kind: "ended"; readonly id: number; readonly atMs: number; readonly reason: string };
 
+/** Members of the cluster as struct of arrays: element i of each array is about the same member. Valid during the call only. */
+export interface MembersView {
+  /** Members. */
+  readonly length: number;
+  /** Name. */
+  readonly name: readonly string[];
+  /** 1 where the member runs requests, 0 for a holder. */
+  readonly full: Uint8Array;
+  /** 1 while it may be given work or blocks: it is alive, not leaving, and its KV format fits. */
+  readonly usable: Uint8Array;
+  /** Segments in its pool. */
+  readonly totalSegments: Int32Array;
+  /** Segments it would lend now. */
+  readonly lendableSegments: Int32Array;
+  /** Segments it has lent. */
+  readonly lentSegments: Int32Array;
+  /** Segments its own sequences have in its pool. */
+  readonly ownSegments: Int32Array;
+  /** Segments it has borrowed. */
+  readonly borrowedSegments: Int32Array;
+  /** Sequences running. */
+  readonly running: Int32Array;
+  /** Sequences waiting. */
+  readonly waiting: Int32Array;
+  /** Most sequences it runs at once. */
+  readonly maxBatch: Int32Array;
+  /** Time of a step without attention at batch 1, ms; NaN while unknown. */
+  readonly stepMs: Float64Array;
+  /** Time that each further sequence of the batch adds, ms; NaN while unknown. */
+  readonly sequenceMs: Float64Array;
+  /** Time of attention for each thousand tokens of context, ms; NaN while unknown. */
+  readonly attentionMs: Float64Array;
+}
+
+/** Sequences of the cluster that have KV, as struct of arrays. */
+export interface ClusterSequencesView {
+  /** Sequences. */
+  readonly length: number;
+  /** Index of the home among the members. */
+  readonly home: Int32Array;
+  /** Tokens. */
+  readonly tokens: Int32Array;
+  /** Segments at its home. */
+  readonly localSegments: Int32Array;
+  /** 1 where an operator pinned it: it must not be moved. */
+  readonly pinned: Uint8Array;
+  /** Segments of sequence s on member m: element `s * members.length + m`; the home's own included. */
+  readonly segmentsOn: Int32Array;
+}
+
+/** What is known of the cluster, maybe a heartbeat old. */
+export interface ClusterView {
+  /** Members. */
+  readonly members: MembersView;
+  /** Sequences; empty where only the directory is known. */
+  readonly sequences: ClusterSequencesView;
+  /** Index of the member that asks; -1 for the gManager. */
+  readonly self: number;
+  /** Tokens of one segment. */
+  readonly segmentTokens: number;
+}
+
+/** A sequence that wants to borrow. */
+export interface PlacementView {
+  /** Segments wanted; all of them, or it gets nothing. */
+  readonly segments: number;
+  /** Tokens known. */
+  readonly tokens: number;
+  /** Most tokens it will have. */
+  readonly maxTokens: number;
+  /** Segments that stay at home. */
+  readonly localSegments: number;
+}
+
+/** Borrowed or local segments that may be given up when memory is called back. */
+export interface EvictionView {
+  /** Segments to give back. */
+  readonly segments: number;
+  /** Candidates. */
+  readonly length: number;
+  /** Tokens of the candidate's sequence. */
+  readonly tokens: Int32Array;
+  /** Segment index in its sequence. */
+  readonly segment: Int32Array;
+  /** Sequences that share it. */
+  readonly shared: Int32Array;
+  /** Milliseconds since it came there. */
+  readonly ageMs: Float64Array;
+}
+
+/** A memory policy: who lends what to whom. Every hook is optional; without one the host's default acts. */
+export interface MemoryPlugin<Config = unknown, State = unknown> extends PluginBase {
+  /** Kind of plugin. */
+  readonly kind: "memory";
+  /** Makes the state that every hook receives. */
+  create(context: PluginContext<Config>): State;
+  /**
+   * Says where the segments go that a sequence wants to borrow: calls `out.put(member, segments)` in the order in which the
+   * sequence's lowest segments fill them. The sum must be `request.segments`, or nothing.
+   */
+  place?(state: State, request: PlacementView, cluster: ClusterView, out: PlacementDraft): void;
+  /** Proposes moves; called periodically with everything the gManager knows. */
+  move?(state: State, cluster: ClusterView, out: MoveDraft): void;
+  /** Writes one finite number per candidate: lower is given up first. */
+  evict?(state: State, view: EvictionView, out: Float64Array): void;
+  /** Frees what `create` acquired. */
+  dispose?(state: State): void;
+}
+
+/** What `place` writes. */
+export interface PlacementDraft {
+  /** Puts the next segments on a usable member that is not the asking one. */
+  put(member: number, segments: number): void;
+}
+
+/** What `move` writes. */
+export interface MoveDraft {
+  /** Moves the lowest `segments` segments of a sequence that lie on `from` to `to`. */
+  move(
+    sequence: number,
+    options: {
+      readonly from: number;
+      readonly to: number;
+      readonly segments: number;
+      /** Tokens a second gained over the pair. */
+      readonly predictedGain?: number;
+    },
+  ): void;
+}
+
 /** A scheduler policy. Every hook is optional; without one the host's default acts. */
 export interface SchedulerPlugin<Config = unknown, State = unknown> extends PluginBase {
   /** Kind of plugin. */
@@ -148,6 +278,11 @@ export interface SchedulerPlugin<Config = unknown, State = unknown> extends Plug
   rank?(state: State, queue: QueueView, out: Float64Array): void;
   /** Plans one step. The host checks it and falls back to its own plan when it is invalid or starves a sequence. */
   plan?(state: State, step: StepView, out: StepPlan): void;
+  /**
+   * Writes one finite number per member, lower first: where a request runs that came in at `members.name[self]`. Members
+   * that cannot run it are not looked at. By default the one with the fewest sequences for its size, the asked one first.
+   */
+  score?(state: State, request: RequestView, cluster: ClusterView, out: Float64Array): void;
   /** Sees events after each step. */
   observe?(state: State, events: readonly EngineEvent[]): void;
   /** Frees what `create` acquired. */

@@ -3,7 +3,15 @@
  *
  * @module
  */
-import type { Admission, EngineEvent, InstanceView, QueueView, RequestView, StepView } from "../plugins/types.ts";
+import type {
+  Admission,
+  ClusterView,
+  EngineEvent,
+  InstanceView,
+  QueueView,
+  RequestView,
+  StepView,
+} from "../plugins/types.ts";
 
 /** A scheduling policy whose answers have been checked. None of the methods throws. */
 export interface PolicyHost {
@@ -20,6 +28,12 @@ export interface PolicyHost {
    * its own or its answer was refused: the scheduler's own plan is used.
    */
   plan(step: StepView): PolicyPlan | null;
+  /**
+   * Members that may run a request, best first: indices of `candidates`, all of them. Never throws.
+   *
+   * @param candidates Indices of members in the view that can run it.
+   */
+  route(request: RequestView, cluster: ClusterView, candidates: readonly number[]): readonly number[];
   /** Hands on what happened since the last call. */
   observe(events: readonly EngineEvent[]): void;
 }
