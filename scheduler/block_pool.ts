@@ -1,8 +1,10 @@
 /**
  * Who holds which KV block. Integers only: the pool knows neither tokens nor time nor a device.
  *
- * A block is *free* (no content), *owned* (one reference or more) or *cached* (no reference, content findable by its
- * digest, given away in least-recently-used order). free + owned + cached = total, always.
+ * A block is *free* (no content), *owned* (one reference or more), *cached* (no reference, content findable by its
+ * digest, given away in least-recently-used order), *lent* (somebody else's content) or *quarantined* (lent before; its
+ * content is given up, but work in flight might still touch it). free + owned + cached + lent + quarantined = total,
+ * always.
  *
  * @module
  */
@@ -21,7 +23,16 @@ export interface BlockCounts {
   readonly owned: number;
   /** Blocks without a reference whose content can still be found. */
   readonly cached: number;
+  /** Blocks that hold somebody else's content. */
+  readonly lent: number;
+  /** Blocks given back that work in flight might still touch. */
+  readonly quarantined: number;
 }
+
+/** Where a block without a reference is when it is neither free nor cached. */
+const HERE = 0;
+const LENT = 1;
+const QUARANTINED = 2;
 
 /** Block ids, reference counts, and the index of the prefix cache. */
 export class BlockPool {
@@ -30,10 +41,14 @@ export class BlockPool {
   readonly #references: Int32Array;
   readonly #generations: Uint32Array;
   readonly #digests: (string | undefined)[];
+  /** `HERE`, `LENT` or `QUARANTINED`, by block. */
+  readonly #away: Uint8Array;
   readonly #index = new Map<string, BlockId>();
   readonly #free: BlockId[];
   readonly #cached: LruList;
   #owned = 0;
+  #lent = 0;
+  #quarantined = 0;
 
   /**
    * Makes a pool of free blocks.
@@ -47,6 +62,7 @@ export class BlockPool {
     this.total = total;
     this.#references = new Int32Array(total);
     this.#generations = new Uint32Array(total);
+    this.#away = new Uint8Array(total);
     this.#digests = new Array<string | undefined>(total).fill(undefined);
     this.#free = Array.from({ length: total }, (_, i) => (total - 1 - i) as BlockId);
     this.#cached = new LruList(total);
@@ -54,10 +70,17 @@ export class BlockPool {
 
   /** Current counts. */
   get counts(): BlockCounts {
-    return { total: this.total, free: this.#free.length, owned: this.#owned, cached: this.#cached.size };
+    return {
+      total: this.total,
+      free: this.#free.length,
+      owned: this.#owned,
+      cached: this.#cached.size,
+      lent: this.#lent,
+      quarantined: this.#quarantined,
+    };
   }
 
-  /** Blocks that {@linkcode allocate} can hand out: free ones, and cached ones that it would evict. */
+  /** Blocks that {@linkcode allocate} and {@linkcode lend} can hand out: free ones, and cached ones that it would evict. */
   get available(): number {
     return this.#free.length + this.#cached.size;
   }
@@ -75,13 +98,13 @@ export class BlockPool {
   /**
    * Takes a block without content, with one reference. Evicts the least recently used cached block when none is free.
    *
-   * @throws {RangeError} when every block is owned.
+   * @throws {RangeError} when every block is owned, lent or quarantined.
    */
   allocate(): BlockId {
     if (this.#free.length === 0) this.evict();
     const block = this.#free.pop();
     if (block === undefined) {
-      throw new RangeError(`Cannot allocate a block: wanted 1 free or cached, all ${this.total} are owned`);
+      throw new RangeError(`Cannot allocate a block: wanted 1 free or cached, all ${this.total} are ${this.#taken()}`);
     }
     this.#references[block] = 1;
     this.#owned++;
@@ -96,12 +119,12 @@ export class BlockPool {
   /**
    * Adds a reference to a block that is owned or cached.
    *
-   * @throws {RangeError} when the block is free.
+   * @throws {RangeError} when the block is free, lent or quarantined.
    */
   share(block: BlockId): void {
     if (this.#references[block] === 0) {
       if (!this.#cached.has(block)) {
-        throw new RangeError(`Cannot share block ${block}: wanted it owned or cached, it is free`);
+        throw new RangeError(`Cannot share block ${block}: wanted it owned or cached, it is ${this.#stateOf(block)}`);
       }
       this.#cached.remove(block);
       this.#owned++;
@@ -146,6 +169,47 @@ export class BlockPool {
     else this.#cached.push(block);
   }
 
+  /**
+   * Takes `count` blocks for somebody else's content: free ones first, then the least recently used cached ones, which
+   * are evicted. Blocks that were settled together come out together, in ascending order.
+   *
+   * @throws {RangeError} when `count` is not a whole number or fewer are available; then nothing has changed.
+   */
+  lend(count: number): BlockId[] {
+    if (!Number.isInteger(count) || count < 0 || count > this.available) {
+      throw new RangeError(`Cannot lend ${count} blocks: wanted 0 to ${this.available}, the free and cached ones`);
+    }
+    while (this.#free.length < count) this.evict();
+    const blocks = this.#free.splice(this.#free.length - count).sort((a, b) => a - b);
+    for (const block of blocks) this.#away[block] = LENT;
+    this.#lent += count;
+    return blocks;
+  }
+
+  /**
+   * Gives the content of lent blocks up. Nobody gets them before {@linkcode settle}.
+   *
+   * @throws {RangeError} when one is not lent or named twice; then nothing has changed.
+   */
+  quarantine(blocks: readonly BlockId[]): void {
+    this.#move(blocks, { action: "quarantine", from: LENT, to: QUARANTINED });
+    for (const block of blocks) this.#generations[block]++;
+    this.#lent -= blocks.length;
+    this.#quarantined += blocks.length;
+  }
+
+  /**
+   * Frees quarantined blocks that nothing in flight can touch any more.
+   *
+   * @throws {RangeError} when one is not quarantined or named twice; then nothing has changed.
+   */
+  settle(blocks: readonly BlockId[]): void {
+    this.#move(blocks, { action: "settle", from: QUARANTINED, to: HERE });
+    // The list is a stack: what goes on it descending comes off it ascending.
+    for (const block of blocks.toSorted((a, b) => b - a)) this.#free.push(block);
+    this.#quarantined -= blocks.length;
+  }
+
   /** Frees the least recently used cached block. @returns whether there was one. */
   evict(): boolean {
     const oldest = this.#cached.oldest();
@@ -162,15 +226,21 @@ export class BlockPool {
    * @throws {Error} with the arithmetic that does not hold.
    */
   checkIntegrity(tables?: Iterable<readonly BlockId[]>): void {
-    const { free, owned, cached, total } = this.counts;
-    if (free + owned + cached !== total) {
-      throw new Error(`Block pool is broken: free ${free} + owned ${owned} + cached ${cached} != total ${total}`);
+    const { free, owned, cached, lent, quarantined, total } = this.counts;
+    if (free + owned + cached + lent + quarantined !== total) {
+      throw new Error(
+        `Block pool is broken: free ${free} + owned ${owned} + cached ${cached} + lent ${lent} + quarantined ${quarantined} != total ${total}`,
+      );
     }
+    this.#checkAway({ lent, quarantined });
     const seen = new Uint8Array(total);
     for (const block of [...this.#free, ...this.#cached]) {
       if (seen[block]++ > 0) throw new Error(`Block pool is broken: block ${block} is listed ${seen[block]} times`);
       if (this.#references[block] !== 0) {
         throw new Error(`Block pool is broken: unowned block ${block} has ${this.#references[block]} references`);
+      }
+      if (this.#away[block] !== HERE) {
+        throw new Error(`Block pool is broken: free or cached block ${block} is ${this.#stateOf(block)}`);
       }
       if (this.#cached.has(block) !== (this.#digests[block] !== undefined)) {
         throw new Error(`Block pool is broken: unowned block ${block} is cached or has a digest, not both`);
@@ -194,6 +264,26 @@ export class BlockPool {
     if (tables !== undefined) this.#checkReferences(tables);
   }
 
+  #checkAway(counts: { readonly lent: number; readonly quarantined: number }): void {
+    const seen = { lent: 0, quarantined: 0 };
+    for (let block = 0; block < this.total; block++) {
+      if (this.#away[block] === HERE) continue;
+      seen[this.#away[block] === LENT ? "lent" : "quarantined"]++;
+      if (this.#references[block] !== 0 || this.#digests[block] !== undefined) {
+        throw new Error(
+          `Block pool is broken: block ${block} is ${this.#stateOf(block)} and has ${
+            this.#references[block]
+          } references, digest ${this.#digests[block]}`,
+        );
+      }
+    }
+    if (seen.lent !== counts.lent || seen.quarantined !== counts.quarantined) {
+      throw new Error(
+        `Block pool is broken: marked lent ${seen.lent} and quarantined ${seen.quarantined}, counted ${counts.lent} and ${counts.quarantined}`,
+      );
+    }
+  }
+
   #checkReferences(tables: Iterable<readonly BlockId[]>): void {
     const held = new Int32Array(this.total);
     for (const table of tables) for (const block of table) held[block]++;
@@ -206,6 +296,35 @@ export class BlockPool {
         );
       }
     }
+  }
+
+  #move(
+    blocks: readonly BlockId[],
+    options: { readonly action: string; readonly from: number; readonly to: number },
+  ): void {
+    const { action, from, to } = options;
+    const wanted = from === LENT ? "lent" : "quarantined";
+    const wrong = blocks.find((block) => this.#away[block] !== from);
+    if (wrong !== undefined) {
+      throw new RangeError(`Cannot ${action} block ${wrong}: wanted it ${wanted}, it is ${this.#stateOf(wrong)}`);
+    }
+    if (new Set(blocks).size !== blocks.length) {
+      throw new RangeError(`Cannot ${action} blocks ${blocks.join(", ")}: wanted each once`);
+    }
+    for (const block of blocks) this.#away[block] = to;
+  }
+
+  #stateOf(block: number): string {
+    if (!(block in this.#references)) return "outside the pool";
+    if (this.#away[block] !== HERE) return this.#away[block] === LENT ? "lent" : "quarantined";
+    if (this.#references[block] > 0) return "owned";
+    return this.#cached.has(block) ? "cached" : "free";
+  }
+
+  /** How every block is taken, for messages. */
+  #taken(): string {
+    const states = [["owned", this.#owned], ["lent", this.#lent], ["quarantined", this.#quarantined]] as const;
+    return states.filter(([, count]) => count > 0).map(([state]) => state).join(" or ");
   }
 
   #discard(block: BlockId): void {
