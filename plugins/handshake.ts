@@ -8,10 +8,11 @@ import { PluginError, reasonOf } from "./error.ts";
 import { type JsonSchema, PLUGIN_API, type SchedulerPlugin } from "./types.ts";
 
 /** Optional hooks of a scheduler policy. */
-export const SCHEDULER_HOOKS: readonly ["admit", "rank", "plan", "observe", "dispose"] = [
+export const SCHEDULER_HOOKS: readonly ["admit", "rank", "plan", "score", "observe", "dispose"] = [
   "admit",
   "rank",
   "plan",
+  "score",
   "observe",
   "dispose",
 ];

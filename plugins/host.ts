@@ -14,8 +14,10 @@ import { type LoadOptions, loadSchedulerPlugin } from "./load.ts";
 import { LogLimiter } from "./log_limiter.ts";
 import { checkOptions } from "./options.ts";
 import { checkPlanFairness, checkRankFairness, ProgressTracker } from "./progress.ts";
+import { routeOrder, scoreOrder } from "./routing.ts";
 import type {
   Admission,
+  ClusterView,
   EngineEvent,
   InstanceView,
   PluginContext,
@@ -24,7 +26,7 @@ import type {
   SchedulerPlugin,
   StepView,
 } from "./types.ts";
-import { copyFlat, copyQueue, copyStep } from "./views.ts";
+import { copyCluster, copyFlat, copyQueue, copyStep } from "./views.ts";
 
 /** Services and limits of a host. */
 export interface SchedulerHostOptions {
@@ -45,7 +47,7 @@ export interface SchedulerHostOptions {
 }
 
 /** Hooks the host calls after `create`. */
-export type SchedulerHook = "admit" | "rank" | "plan" | "observe";
+export type SchedulerHook = "admit" | "rank" | "plan" | "score" | "observe";
 
 /** A scheduler policy at work. Its methods throw nothing but ReferenceError after {@linkcode dispose}. */
 export class SchedulerHost implements Disposable {
@@ -55,8 +57,8 @@ export class SchedulerHost implements Disposable {
   readonly #breaker: CircuitBreaker;
   readonly #progress: ProgressTracker;
   readonly #log: LogLimiter;
-  readonly #fallbacks: Record<SchedulerHook, number> = { admit: 0, rank: 0, plan: 0, observe: 0 };
-  readonly #overruns: Record<SchedulerHook, number> = { admit: 0, rank: 0, plan: 0, observe: 0 };
+  readonly #fallbacks: Record<SchedulerHook, number> = { admit: 0, rank: 0, plan: 0, score: 0, observe: 0 };
+  readonly #overruns: Record<SchedulerHook, number> = { admit: 0, rank: 0, plan: 0, score: 0, observe: 0 };
   #state: unknown;
   #disposed = false;
 
@@ -167,6 +169,23 @@ export class SchedulerHost implements Disposable {
       return checked;
     });
     return answer ?? null;
+  }
+
+  /**
+   * Members that may run a request, best first: the candidates by score; without one, those with free memory first, then
+   * by load, the asked member first among equals (see {@linkcode routeOrder}).
+   */
+  route(request: RequestView, cluster: ClusterView, candidates: readonly number[]): readonly number[] {
+    const { score } = this.#plugin;
+    const order = routeOrder(request, cluster, candidates);
+    if (order.length === 0 || score === undefined) return this.#live(order);
+    const answer = this.#ask("score", () => {
+      // What the policy leaves unwritten stays NaN and is noticed.
+      const scores = new Float64Array(cluster.members.length).fill(NaN);
+      refusePromise(score(this.#state, copyFlat(request), copyCluster(cluster), scores));
+      return scoreOrder(scores, { cluster, order });
+    });
+    return answer ?? order;
   }
 
   /** Hands on what happened since the last call. */

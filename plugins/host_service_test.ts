@@ -126,7 +126,7 @@ Deno.test("SchedulerHost counts calls that take too long and logs them once", as
   using _ = host;
   host.rank(queueOf({ id: 1 }));
   host.rank(queueOf({ id: 1 }));
-  assertEquals(host.overruns, { admit: 0, rank: 2, plan: 0, observe: 0 });
+  assertEquals(host.overruns, { admit: 0, rank: 2, plan: 0, score: 0, observe: 0 });
   assertEquals(host.fallbacks.rank, 0);
   assertEquals(lines, ["policy mine took 3.0 ms in rank, its budget is 2 ms"]);
 });

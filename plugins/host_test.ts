@@ -25,7 +25,7 @@ Deno.test("SchedulerHost.rank() sorts by rank, ties by arrival and then id", asy
     { id: 2, priority: 1, arrivedMs: 5 },
   );
   assertEquals([...host.rank(queue)], [2, 1, 3, 0]);
-  assertEquals(host.fallbacks, { admit: 0, rank: 0, plan: 0, observe: 0 });
+  assertEquals(host.fallbacks, { admit: 0, rank: 0, plan: 0, score: 0, observe: 0 });
 });
 
 Deno.test("SchedulerHost answers by itself for hooks that a policy lacks", async () => {
@@ -35,7 +35,7 @@ Deno.test("SchedulerHost answers by itself for hooks that a policy lacks", async
   assertEquals([...host.rank(queueOf({ id: 1, arrivedMs: 2 }, { id: 2, arrivedMs: 1 }))], [1, 0]);
   assertEquals(host.plan(step()), null);
   host.observe([{ kind: "queued", id: 1, atMs: 0 }]);
-  assertEquals(host.fallbacks, { admit: 0, rank: 0, plan: 0, observe: 0 });
+  assertEquals(host.fallbacks, { admit: 0, rank: 0, plan: 0, score: 0, observe: 0 });
 });
 
 Deno.test("SchedulerHost.admit() passes rejections on and refuses anything else", async () => {
@@ -198,7 +198,7 @@ Deno.test("SchedulerHost gives policies copies that they may spoil", async () =>
   assertEquals(host.plan(views.step), null);
   host.observe(events);
   assertEquals({ views, events }, before);
-  assertEquals(host.fallbacks, { admit: 0, rank: 0, plan: 1, observe: 0 });
+  assertEquals(host.fallbacks, { admit: 0, rank: 0, plan: 1, score: 0, observe: 0 });
 });
 
 Deno.test("SchedulerHost.observe() survives a policy that throws", async () => {

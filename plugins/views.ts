@@ -3,7 +3,7 @@
  *
  * @module
  */
-import type { EngineEvent, InstanceView, QueueView, RequestView, StepView } from "./types.ts";
+import type { ClusterView, EngineEvent, InstanceView, QueueView, RequestView, StepView } from "./types.ts";
 
 /** A copy of the queue whose arrays have exactly `length` elements. */
 export function copyQueue(queue: QueueView): QueueView {
@@ -31,4 +31,38 @@ export function copyStep(step: StepView): StepView {
 /** A copy of a flat view or event. */
 export function copyFlat<T extends RequestView | InstanceView | EngineEvent>(view: T): T {
   return { ...view };
+}
+
+/** A copy of the cluster whose arrays have exactly the lengths that the view states. */
+export function copyCluster({ members, sequences, self, segmentTokens }: ClusterView): ClusterView {
+  const { length } = members;
+  return {
+    members: {
+      length,
+      name: members.name.slice(0, length),
+      full: members.full.slice(0, length),
+      usable: members.usable.slice(0, length),
+      totalSegments: members.totalSegments.slice(0, length),
+      lendableSegments: members.lendableSegments.slice(0, length),
+      lentSegments: members.lentSegments.slice(0, length),
+      ownSegments: members.ownSegments.slice(0, length),
+      borrowedSegments: members.borrowedSegments.slice(0, length),
+      running: members.running.slice(0, length),
+      waiting: members.waiting.slice(0, length),
+      maxBatch: members.maxBatch.slice(0, length),
+      stepMs: members.stepMs.slice(0, length),
+      sequenceMs: members.sequenceMs.slice(0, length),
+      attentionMs: members.attentionMs.slice(0, length),
+    },
+    sequences: {
+      length: sequences.length,
+      home: sequences.home.slice(0, sequences.length),
+      tokens: sequences.tokens.slice(0, sequences.length),
+      localSegments: sequences.localSegments.slice(0, sequences.length),
+      pinned: sequences.pinned.slice(0, sequences.length),
+      segmentsOn: sequences.segmentsOn.slice(0, sequences.length * length),
+    },
+    self,
+    segmentTokens,
+  };
 }

@@ -1,9 +1,9 @@
 /**
- * A policy host for tests: accepts everything, ranks by arrival, has no plan, remembers what it saw.
+ * A policy host for tests: accepts everything, ranks by arrival, has no plan, routes as the view lists, remembers what it saw.
  *
  * @module
  */
-import type { Admission, EngineEvent, QueueView, StepView } from "../plugins/types.ts";
+import type { Admission, ClusterView, EngineEvent, QueueView, RequestView, StepView } from "../plugins/types.ts";
 import type { PolicyHost, PolicyPlan } from "./policy.ts";
 
 /** First come, first served, with every answer replaceable. */
@@ -26,6 +26,10 @@ export class TestPolicy implements PolicyHost {
 
   plan(step: StepView): PolicyPlan | null {
     return this.planner(step);
+  }
+
+  route(_request: RequestView, _cluster: ClusterView, candidates: readonly number[]): readonly number[] {
+    return candidates;
   }
 
   observe(events: readonly EngineEvent[]): void {
