@@ -14,6 +14,12 @@ export interface MemoryDemand {
   readonly sequence: number;
   /** Segments to borrow. */
   readonly segments: number;
+  /** Tokens known. */
+  readonly tokens: number;
+  /** Most tokens it will have. */
+  readonly maxTokens: number;
+  /** Segments that stay here. */
+  readonly localSegments: number;
   /** `start`: it waits in the queue; `grow`: it runs and its next token has no room; `repair`: lost segments have none. */
   readonly reason: "start" | "grow" | "repair";
 }
@@ -48,6 +54,22 @@ export interface PlacedRange {
   readonly creditor?: string;
   /** Blocks. */
   readonly blocks: number;
+  /** Time since which it lies there, ms on the scheduler's clock. */
+  readonly sinceMs: number;
+}
+
+/** A borrowed segment that holds keys and values. */
+export interface HeldSegment {
+  /** Where it lies. */
+  readonly slot: BorrowedSlot;
+  /** Handle of a sequence that has it. */
+  readonly sequence: number;
+  /** The segment. */
+  readonly segment: number;
+  /** Tokens of that sequence. */
+  readonly tokens: number;
+  /** Sequences that share it. */
+  readonly sharers: number;
   /** Time since which it lies there, ms on the scheduler's clock. */
   readonly sinceMs: number;
 }
@@ -105,6 +127,8 @@ export interface ClusterMemory {
   lose(incarnation: string, leases?: ReadonlySet<number>): number;
   /** Slots in use or reserved, by creditor incarnation. */
   borrowed(): ReadonlyMap<string, readonly BorrowedSlot[]>;
+  /** Borrowed segments that hold keys and values, those on their way included, by creditor incarnation. */
+  held(incarnation: string): readonly HeldSegment[];
   /** Blocks that the tables of sequences have at others. */
   readonly borrowedBlocks: number;
   /** Every live sequence with KV. */
