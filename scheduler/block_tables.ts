@@ -76,10 +76,10 @@ export class BlockTables {
     }
   }
 
-  /** Gives the blocks of a sequence back; the caller advances the sequence. */
-  release(sequence: Sequence): void {
+  /** Gives the blocks of a table back. */
+  release(blocks: readonly BlockId[]): void {
     // Last block first: the start of a prefix is worth most and is evicted last.
-    for (let i = sequence.blocks.length - 1; i >= 0; i--) this.#pool.release(sequence.blocks[i]);
+    for (let i = blocks.length - 1; i >= 0; i--) this.#pool.release(blocks[i]);
   }
 
   #startCost(sequence: Sequence, cached: readonly BlockId[]): number {

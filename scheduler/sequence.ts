@@ -14,6 +14,8 @@ export interface SequenceOptions {
   readonly prompt: Int32Array;
   /** Most tokens to generate; 0 computes the prompt only. */
   readonly maxTokens: number;
+  /** Tokens generated before it came here. @default {[]} */
+  readonly generated?: readonly number[];
   /** Client's priority, lower first. @default {0} */
   readonly priority?: number;
   /** Time it arrived, ms. */
@@ -64,7 +66,7 @@ export class Sequence {
   readonly blockTokens: number;
   readonly #leader: Sequence | undefined;
   readonly #chain: PrefixChain;
-  readonly #generated: number[] = [];
+  readonly #generated: number[];
   #status: "waiting" | "running" | "ended" = "waiting";
   #blocks: BlockId[] = [];
   #computed = 0;
@@ -82,6 +84,7 @@ export class Sequence {
     this.arrivedMs = options.arrivedMs;
     this.promptRows = options.promptRows ?? false;
     this.blockTokens = options.blockTokens;
+    this.#generated = [...options.generated ?? []];
     this.#leader = options.leader;
     this.#chain = new PrefixChain(options.salt, options.blockTokens);
     this.#activeMs = options.arrivedMs;

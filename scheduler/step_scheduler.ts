@@ -4,7 +4,7 @@
  * @module
  */
 import type { EngineEvent, InstanceView } from "../plugins/types.ts";
-import type { BlockPool } from "./block_pool.ts";
+import type { BlockId, BlockPool } from "./block_pool.ts";
 import { BlockTables } from "./block_tables.ts";
 import type { PolicyHost } from "./policy.ts";
 import { checkPolicyPlan, type ResolvedPlan } from "./policy_plan.ts";
@@ -69,6 +69,10 @@ export class StepScheduler {
   readonly #tables: BlockTables;
   readonly #waiting = new Set<Sequence>();
   readonly #running = new Set<Sequence>();
+  /** Sequences that the step under way computes. */
+  readonly #flying = new Set<Sequence>();
+  /** Block tables of sequences that ended during the step that computes them. */
+  readonly #grounded: (readonly BlockId[])[] = [];
   #events: EngineEvent[] = [];
   #startsSinceRescue = 0;
   #preemptions = 0;
@@ -115,6 +119,12 @@ export class StepScheduler {
     };
   }
 
+  /** Whether live sequences that cannot run may be able to once others act: blocks are lent. */
+  get waitsForMemory(): boolean {
+    const { lent, quarantined } = this.#pool.counts;
+    return lent + quarantined > 0;
+  }
+
   /** Current counters. */
   get counters(): SchedulerCounters {
     return {
@@ -137,11 +147,15 @@ export class StepScheduler {
     this.#record("queued", sequence);
   }
 
-  /** Takes a sequence out and gives its blocks back, at any time but inside {@linkcode schedule}. */
+  /**
+   * Takes a sequence out and gives its blocks back, at any time but inside {@linkcode schedule}; those that a step under way
+   * touches when it ends.
+   */
   end(sequence: Sequence, reason: string): void {
     this.#running.delete(sequence);
     this.#waiting.delete(sequence);
-    this.#tables.release(sequence);
+    if (this.#flying.has(sequence)) this.#grounded.push(sequence.blocks);
+    else this.#tables.release(sequence.blocks);
     sequence.advance({ kind: "end" });
     this.#events.push({ kind: "ended", id: sequence.id, atMs: this.#options.now(), reason });
   }
@@ -157,6 +171,17 @@ export class StepScheduler {
     if (plan === undefined) this.#fill(ranked, draft);
     else this.#carryOut(plan, draft);
     return draft;
+  }
+
+  /** A step with this plan is under way: until {@linkcode endStep} the blocks of its sequences stay theirs. */
+  beginStep(plan: CheckedPlan): void {
+    for (const { sequence } of plan.entries) this.#flying.add(sequence);
+  }
+
+  /** The step under way is over, whatever came of it: nothing touches its blocks any more. */
+  endStep(): void {
+    this.#flying.clear();
+    for (const blocks of this.#grounded.splice(0)) this.#tables.release(blocks);
   }
 
   /** Books what an entry of the last plan computed, and the token sampled after it. */
@@ -196,7 +221,7 @@ export class StepScheduler {
         );
       }
     }
-    this.#pool.checkIntegrity([...this.#running].map((sequence) => sequence.blocks));
+    this.#pool.checkIntegrity([...[...this.#running].map((sequence) => sequence.blocks), ...this.#grounded]);
   }
 
   /** Live sequences that may run, running ones first, each part in rank order with the urgent in front. */
@@ -304,7 +329,7 @@ export class StepScheduler {
   }
 
   #preempt(sequence: Sequence): void {
-    this.#tables.release(sequence);
+    this.#tables.release(sequence.blocks);
     this.#running.delete(sequence);
     this.#waiting.add(sequence);
     sequence.advance({ kind: "preempt", atMs: this.#options.now() });

@@ -27,6 +27,8 @@ export interface ChoiceOptions {
   readonly vocabulary: TokenTable;
   /** Ids that end generation. */
   readonly eos: readonly number[];
+  /** Tokens that were generated and told before. @default {[]} */
+  readonly resumed?: readonly number[];
 }
 
 /** How a choice ends. */
@@ -63,11 +65,13 @@ export class Choice {
   readonly #sampling: SamplingParams;
   readonly #eos: readonly number[];
   #generated = 0;
+  #resumedEnd: ChoiceEnd | undefined;
 
   /**
-   * Makes a choice without tokens.
+   * Makes a choice that goes on after the resumed tokens.
    *
-   * @throws {RangeError} when a bias names a token outside the vocabulary or a stop string is empty.
+   * @throws {RangeError} when a bias names a token outside the vocabulary, a stop string is empty, or resumed tokens go on
+   * after the one that ends the choice.
    */
   constructor(options: ChoiceOptions) {
     const { sampling, sequence, vocab, eos, seed } = options;
@@ -78,6 +82,20 @@ export class Choice {
     this.#sampler = new Sampler(sampling, { vocab, eos, seed, prompt: sequence.prompt });
     this.#detokenizer = new Detokenizer(options.vocabulary, { skipSpecial: sampling.skipSpecial ?? true });
     this.#stops = new StopMatcher(sampling.stop ?? [], { includeStop: sampling.includeStop ?? false });
+    for (const id of options.resumed ?? []) {
+      if (this.#resumedEnd !== undefined) {
+        throw new RangeError(
+          `Cannot resume choice ${this.index}: wanted no token after the one that ends it, got ${id} after ` +
+            `${this.#generated}`,
+        );
+      }
+      this.#resumedEnd = this.#accept(id).end;
+    }
+  }
+
+  /** How it ended, when the resumed tokens are all of it. */
+  get resumedEnd(): ChoiceEnd | undefined {
+    return this.#resumedEnd;
   }
 
   /**
@@ -87,23 +105,27 @@ export class Choice {
    */
   take(row: LogitRow): TakenToken {
     const { id, logprob } = this.#sampler.sample(row);
+    return { ...this.#accept(id), logprob };
+  }
+
+  /** How the choice ends when it is cut off before a token ended it. */
+  cut(reason: FinishReason): ChoiceEnd {
+    return this.#flush(reason);
+  }
+
+  #accept(id: number): TakenToken {
     this.#sampler.accept(id);
     this.#generated++;
     // The sampler chooses neither before `minTokens` tokens.
     const stopId = this.#sampling.stopTokenIds?.includes(id) ?? false;
     if (stopId || this.#eos.includes(id)) {
       const text = this.#sampling.includeStop ? this.#decode(id).text : "";
-      return { id, text, logprob, end: { ...this.#flush("stop"), ...(stopId && { stop: id }) } };
+      return { id, text, end: { ...this.#flush("stop"), ...(stopId && { stop: id }) } };
     }
     const { text, stop } = this.#decode(id);
-    if (stop !== undefined) return { id, text, logprob, end: { reason: "stop", text: "", stop } };
+    if (stop !== undefined) return { id, text, end: { reason: "stop", text: "", stop } };
     const last = this.#generated >= this.sequence.maxTokens;
-    return { id, text, logprob, ...(last && { end: this.#flush("length") }) };
-  }
-
-  /** How the choice ends when it is cut off before a token ended it. */
-  cut(reason: FinishReason): ChoiceEnd {
-    return this.#flush(reason);
+    return { id, text, ...(last && { end: this.#flush("length") }) };
   }
 
   get #minTokens(): number {

@@ -11,11 +11,12 @@ import { StepScheduler } from "../../scheduler/step_scheduler.ts";
 import type { Device, StepOutput } from "../device/device.ts";
 import type { LogitRow } from "../sampling/row.ts";
 import type { TokenTable } from "../text/codec.ts";
-import type { Choice, TakenToken } from "./choice.ts";
+import type { Choice, ChoiceEnd, TakenToken } from "./choice.ts";
 import type { LiveRequest } from "./live_request.ts";
 import { CapacityError, type EngineInfo, type EngineRequest, type EngineStats, type RequestEvent } from "./request.ts";
 import { checkRequest } from "./request_check.ts";
 import { RequestFactory } from "./request_factory.ts";
+import { DeviceRunner, type RunSequence, type StepOutcome, type StepRunner } from "./step_runner.ts";
 
 /** Makes an {@linkcode Engine}. */
 export interface EngineOptions {
@@ -45,19 +46,23 @@ export interface EngineOptions {
   readonly maxQueue?: number;
   /** Whether the KV of equal prefixes is shared. @default {true} */
   readonly prefixCache?: boolean;
+  /** Runs the steps. @default {the device alone} */
+  readonly runner?: StepRunner;
 }
 
-/** What the device made of a plan. */
-type Outcome =
-  | { readonly kind: "idle" }
-  | { readonly kind: "ran"; readonly output: StepOutput }
-  | { readonly kind: "failed"; readonly error: unknown };
+/** A choice that its resumed tokens complete. */
+interface ResumedEnd {
+  readonly request: LiveRequest;
+  readonly choice: Choice;
+  readonly end: ChoiceEnd;
+}
 
 /** Seconds after which a turned away request may try again. */
 const RETRY_AFTER_SECONDS = 1;
 
 /**
- * Continuous batching over one device. Single-threaded: methods are called between steps, or by a listener during one.
+ * Continuous batching over one device. Single-threaded. While a step is under way requests may be added and cancelled, and
+ * counters read.
  *
  * @example
  * ```ts ignore
@@ -70,12 +75,17 @@ export class Engine {
   /** Facts fixed at start. */
   readonly info: EngineInfo;
   readonly #options: Required<EngineOptions>;
-  readonly #pool: BlockPool;
+  /** Blocks of the device; others may lend what is available between steps. */
+  readonly pool: BlockPool;
   readonly #scheduler: StepScheduler;
   readonly #factory: RequestFactory;
   readonly #requests = new Map<string, LiveRequest>();
   readonly #owners = new Map<Sequence, { readonly request: LiveRequest; readonly choice: Choice }>();
+  readonly #resumedEnds: ResumedEnd[] = [];
   readonly #startMs: number;
+  #underWay = false;
+  #broken: { readonly error: unknown } | undefined;
+  #lostSteps = 0;
   #steps = 0;
   #stepMs = 0;
   #generatedTokens = 0;
@@ -95,6 +105,7 @@ export class Engine {
       random: options.random ?? Math.random,
       maxQueue: options.maxQueue ?? 512,
       prefixCache: options.prefixCache ?? true,
+      runner: options.runner ?? new DeviceRunner(options.device),
     };
     const { device, policy, maxModelLen, maxBatch, mixedStepTokens, now, prefixCache } = this.#options;
     if (!Number.isInteger(maxModelLen) || maxModelLen < 1) {
@@ -103,9 +114,9 @@ export class Engine {
     const { blocks, blockTokens, maxStepTokens, maxLogitRows } = device.info;
     this.#startMs = now();
     this.#factory = new RequestFactory(this.#options);
-    this.#pool = new BlockPool(blocks);
+    this.pool = new BlockPool(blocks);
     this.#scheduler = new StepScheduler({
-      pool: this.#pool,
+      pool: this.pool,
       policy,
       blockTokens,
       maxStepTokens,
@@ -134,6 +145,14 @@ export class Engine {
   }
 
   /**
+   * Whether requests that are live and cannot run wait for others: for memory elsewhere, for moves, or for lent blocks. Where
+   * it is false, a step for live requests always finds work.
+   */
+  get waitsForMemory(): boolean {
+    return this.#scheduler.waitsForMemory;
+  }
+
+  /**
    * Takes a request. Its events go to `listener`, the first ones during a later step; the last one is `end`. The listener
    * must not throw; it may add and cancel requests.
    *
@@ -155,12 +174,21 @@ export class Engine {
     this.#admit(request);
     this.#requests.set(live.id, live);
     for (const choice of live.choices) {
+      const end = choice.resumedEnd;
+      if (end !== undefined) {
+        choice.sequence.advance({ kind: "end" });
+        this.#resumedEnds.push({ request: live, choice, end });
+        continue;
+      }
       this.#owners.set(choice.sequence, { request: live, choice });
       this.#scheduler.add(choice.sequence);
     }
   }
 
-  /** Ends a request now; its blocks are free when this returns. Unknown ids, and ids of ended requests, are ignored. */
+  /**
+   * Ends a request now; its blocks are free when this returns, or when the step under way is over. Unknown ids, and ids of
+   * ended requests, are ignored.
+   */
   cancel(id: string): void {
     const request = this.#requests.get(id);
     if (request === undefined) return;
@@ -169,11 +197,54 @@ export class Engine {
     this.#scheduler.settle();
   }
 
-  /** Computes one step for everything that can run. @returns whether there was anything. */
-  step(): boolean {
+  /**
+   * Runs one step for everything that can run, and calls `done` once it is committed, maybe before this returns. `worked`
+   * says whether there was anything.
+   *
+   * @throws {Error} when a step is under way, or the engine has broken one of its invariants: it can be used no more.
+   */
+  run(done: (worked: boolean) => void): void {
+    if (this.#broken !== undefined) throw this.#broken.error;
+    if (this.#underWay) throw new Error("Cannot run a step: another one is under way");
+    const resumed = this.#tellResumedEnds();
     const plan = this.#scheduler.schedule();
-    const outcome = this.#run(plan);
-    return this.#commit(plan, outcome);
+    if (plan.entries.length === 0) {
+      this.#scheduler.settle();
+      done(resumed);
+      return;
+    }
+    const { runner, now } = this.#options;
+    const startMs = now();
+    for (const { sequence } of plan.entries) this.#owners.get(sequence)?.request.start();
+    this.#scheduler.beginStep(plan);
+    this.#underWay = true;
+    let returned = false;
+    runner.run(runBatch(plan), (outcome) => {
+      this.#stepMs += now() - startMs;
+      try {
+        this.#commit(plan, outcome);
+      } catch (error) {
+        // A runner's own stack is no place for it; the next step throws it.
+        this.#broken = { error };
+        if (!returned) throw error;
+      }
+      done(true);
+    });
+    returned = true;
+  }
+
+  /**
+   * {@linkcode run} for runners that finish at once. @returns whether there was anything.
+   *
+   * @throws {Error} when the runner did not finish, and as {@linkcode run} does.
+   */
+  step(): boolean {
+    let finished: { readonly worked: boolean } | undefined;
+    this.run((worked) => finished = { worked });
+    if (finished === undefined) {
+      throw new Error("Cannot run a step at once: the runner has not finished it when it returned");
+    }
+    return finished.worked;
   }
 
   /** Current counters. */
@@ -184,7 +255,7 @@ export class Engine {
     return {
       waiting,
       running,
-      blocks: this.#pool.counts,
+      blocks: { ...this.pool.counts, borrowed: 0 },
       blockTokens: device.info.blockTokens,
       steps: this.#steps,
       promptTokens: counters.promptTokens,
@@ -192,6 +263,9 @@ export class Engine {
       prefixQueries: counters.prefixQueries,
       prefixHits: counters.prefixHits,
       preemptions: counters.preemptions,
+      repairs: 0,
+      repairedTokens: 0,
+      lostSteps: this.#lostSteps,
       policyFallbacks: { ...policy.fallbacks, plan: (policy.fallbacks.plan ?? 0) + counters.refusedPlans },
       lastTokenMs: this.#lastTokenMs,
       stepSeconds: this.#stepMs / 1000,
@@ -209,47 +283,50 @@ export class Engine {
     if (waiting + running !== this.#owners.size) {
       throw new Error(`Engine is broken: waiting ${waiting} + running ${running} != live ${this.#owners.size}`);
     }
-    if (!this.busy && this.#pool.counts.owned > 0) {
-      throw new Error(`Engine is broken: it is idle, owned ${this.#pool.counts.owned} != 0`);
+    if (!this.busy && this.pool.counts.owned > 0) {
+      throw new Error(`Engine is broken: it is idle, owned ${this.pool.counts.owned} != 0`);
     }
   }
 
-  #run(plan: CheckedPlan): Outcome {
-    if (plan.entries.length === 0) return { kind: "idle" };
-    for (const { sequence } of plan.entries) this.#owners.get(sequence)?.request.start();
-    const { device, now } = this.#options;
-    const startMs = now();
-    try {
-      const output = device.step(plan.entries.map(({ sequence, tokens, logits }) => ({
-        tokens: sequence.pendingTokens(tokens),
-        position: sequence.computed,
-        blocks: sequence.blocks,
-        logits,
-      })));
-      this.#steps++;
-      return { kind: "ran", output };
-    } catch (error) {
-      return { kind: "failed", error };
-    } finally {
-      this.#stepMs += now() - startMs;
+  #tellResumedEnds(): boolean {
+    const ends = this.#resumedEnds.splice(0);
+    for (const { request, choice, end } of ends) {
+      this.#forgetEnded(request);
+      request.endChoice(choice, end);
     }
+    return ends.length > 0;
   }
 
-  #commit(plan: CheckedPlan, outcome: Outcome): boolean {
-    let row = 0;
-    for (const entry of plan.entries) {
-      if (outcome.kind === "failed") this.#fail(entry.sequence, outcome.error);
-      if (outcome.kind === "ran") this.#commitEntry(entry, { output: outcome.output, firstRow: row });
-      row += logitRows(entry);
+  #commit(plan: CheckedPlan, outcome: StepOutcome): void {
+    // Nothing touches the step's blocks any more: what a listener cancels from here on is free at once.
+    this.#underWay = false;
+    this.#scheduler.endStep();
+    switch (outcome.kind) {
+      case "ran": {
+        this.#steps++;
+        let firstRow = 0;
+        for (const entry of plan.entries) {
+          this.#commitEntry(entry, { output: outcome.output, firstRow });
+          firstRow += logitRows(entry);
+        }
+        break;
+      }
+      case "failed":
+        for (const { sequence } of plan.entries) this.#fail(sequence, outcome.error);
+        break;
+      case "lost":
+        this.#lostSteps++;
+        break;
+      default:
+        outcome satisfies never;
     }
     this.#scheduler.settle();
-    return plan.entries.length > 0;
   }
 
   #commitEntry(entry: PlannedSequence, rows: { readonly output: StepOutput; readonly firstRow: number }): void {
     const { sequence } = entry;
     const owner = this.#owners.get(sequence);
-    // A listener cancelled it earlier in this step.
+    // It was cancelled while the step was under way, or by a listener earlier in this commit.
     if (owner === undefined) return;
     const { request, choice } = owner;
     const last = entry.tokens === sequence.pending;
@@ -268,9 +345,7 @@ export class Engine {
     // The books are closed before anyone is told: a listener may add and cancel.
     const end = taken?.end ?? (last && sequence.maxTokens === 0 ? choice.cut("length") : undefined);
     if (end !== undefined) this.#endSequence(sequence, end.reason);
-    if (end !== undefined && request.choices.every(({ sequence }) => sequence.status === "ended")) {
-      this.#requests.delete(request.id);
-    }
+    this.#forgetEnded(request);
     request.emitPrompt();
     if (taken !== undefined) {
       this.#generatedTokens++;
@@ -278,6 +353,10 @@ export class Engine {
       request.emitToken(choice, taken);
     }
     if (end !== undefined) request.endChoice(choice, end);
+  }
+
+  #forgetEnded(request: LiveRequest): void {
+    if (request.choices.every(({ sequence }) => sequence.status === "ended")) this.#requests.delete(request.id);
   }
 
   #fail(sequence: Sequence, error: unknown): void {
@@ -323,6 +402,16 @@ export class Engine {
       retryAfterSeconds: RETRY_AFTER_SECONDS,
     });
   }
+}
+
+function runBatch(plan: CheckedPlan): RunSequence[] {
+  return plan.entries.map(({ sequence, tokens, logits }) => ({
+    tokens: sequence.pendingTokens(tokens),
+    position: sequence.computed,
+    blocks: sequence.blocks,
+    logits,
+    slots: [],
+  }));
 }
 
 function rowOf(output: StepOutput, row: number): LogitRow {

@@ -65,7 +65,8 @@ export async function serveEngine(start: EngineWorkerStart, assemble: EngineAsse
 
 /**
  * Runs steps back to back and sends the events of each step in one message. Commands are taken in when the event loop
- * turns: it does so while the engine is idle, and between two steps only when a command waits.
+ * turns: it does so while the engine is idle, while a step waits for others, and between two steps only when a command
+ * waits. An engine that waits for memory runs again after a command or {@linkcode wake}.
  */
 export class EngineServer {
   readonly #engine: Engine;
@@ -105,17 +106,38 @@ export class EngineServer {
   async run(): Promise<void> {
     while (!this.#closed) {
       if (this.#failure !== undefined) throw this.#failure.error;
-      if (this.#engine.busy) {
-        if (!this.#engine.step()) throw new Error("Engine is broken: requests are live, none can run");
-        this.#flush();
+      if (!this.#engine.busy) {
+        this.#engine.checkIntegrity();
+        await this.#park();
+        continue;
+      }
+      let worked: boolean | undefined;
+      let finish: (() => void) | undefined;
+      this.#engine.run((found) => {
+        worked = found;
+        finish?.();
+      });
+      // Most steps are over by now; a promise for each would cost as much as the scheduler.
+      if (worked === undefined) await new Promise<void>((resolve) => finish = resolve);
+      this.#flush();
+      if (worked) {
         // A turn takes in about one command.
         for (let turns = this.#waitingCommands; turns > 0; turns--) await turn();
       } else {
-        this.#engine.checkIntegrity();
-        await new Promise<void>((resolve) => this.#wake = resolve);
-        this.#wake = undefined;
+        if (!this.#engine.waitsForMemory) throw new Error("Engine is broken: requests are live, none can run");
+        await this.#park();
       }
     }
+  }
+
+  /** Makes it look for work again: the engine's memory has changed. */
+  wake(): void {
+    this.#wake?.();
+  }
+
+  async #park(): Promise<void> {
+    await new Promise<void>((resolve) => this.#wake = resolve);
+    this.#wake = undefined;
   }
 
   /** Commands posted and not taken in; both counters wrap. */

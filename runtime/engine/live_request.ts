@@ -26,6 +26,8 @@ export interface LiveRequestOptions {
   readonly choices: readonly Choice[];
   /** Rivals to list per prompt token; absent: no prompt log-probabilities. */
   readonly promptLogprobs?: number;
+  /** Tokens of all choices that were told before. @default {0} */
+  readonly resumedTokens?: number;
   /** Takes the events; must not throw. */
   readonly listener: (event: RequestEvent) => void;
   /** Monotonic clock, ms. */
@@ -44,7 +46,7 @@ export class LiveRequest {
   readonly #promptTop: number | undefined;
   readonly #open: Set<Choice>;
   #promptLogprobs: (TokenLogprob | null)[] | undefined;
-  #completionTokens = 0;
+  #completionTokens: number;
   #startedMs: number | undefined;
   #firstTokenMs: number | undefined;
   #ended = false;
@@ -59,6 +61,7 @@ export class LiveRequest {
     this.#promptTop = options.promptLogprobs;
     this.#promptLogprobs = options.promptLogprobs === undefined ? undefined : [null];
     this.#open = new Set(options.choices);
+    this.#completionTokens = options.resumedTokens ?? 0;
   }
 
   /** Whether `end` was emitted. */

@@ -10,7 +10,8 @@ import { RequestStream } from "./request_stream.ts";
 
 /**
  * Drives an {@linkcode Engine} while requests are live, one step per turn of the event loop: a step blocks the thread,
- * readers run in between. For servers there is `openEngine`, which has a thread of its own. The engine's device stays
+ * readers run in between. An engine that waits for memory runs again after {@linkcode wake}, a new request or a cancellation.
+ * For servers there is `openEngine`, which has a thread of its own. The engine's device stays
  * the caller's.
  *
  * @example
@@ -25,6 +26,7 @@ export class LocalEngine implements EngineHandle {
   readonly #engine: Engine;
   readonly #streams = new Map<string, RequestStream>();
   #running: Promise<void> | undefined;
+  #wake: (() => void) | undefined;
   #ended: Error | undefined;
 
   /** Takes `engine` over: nobody else may step it. */
@@ -37,7 +39,7 @@ export class LocalEngine implements EngineHandle {
   generate(request: EngineRequest, options: { readonly signal?: AbortSignal } = {}): AsyncIterable<RequestEvent> {
     const stream: RequestStream = new RequestStream(request, {
       start: () => this.#start(request, stream),
-      cancel: () => this.#engine.cancel(request.id),
+      cancel: () => this.#cancel(request.id),
       close: () => {
         if (this.#streams.get(request.id) === stream) this.#streams.delete(request.id);
       },
@@ -55,8 +57,18 @@ export class LocalEngine implements EngineHandle {
   /** Cancels what is live. */
   async [Symbol.asyncDispose](): Promise<void> {
     this.#ended ??= new ReferenceError("Cannot use the engine: it is disposed");
-    for (const id of [...this.#streams.keys()]) this.#engine.cancel(id);
+    for (const id of [...this.#streams.keys()]) this.#cancel(id);
     await this.#running;
+  }
+
+  /** Makes it look for work again: the engine's memory has changed. */
+  wake(): void {
+    this.#wake?.();
+  }
+
+  #cancel(id: string): void {
+    this.#engine.cancel(id);
+    this.wake();
   }
 
   #start(request: EngineRequest, stream: RequestStream): void {
@@ -64,13 +76,24 @@ export class LocalEngine implements EngineHandle {
     this.#engine.add(request, (event) => stream.push(event));
     this.#streams.set(request.id, stream);
     this.#running ??= this.#run();
+    this.wake();
   }
 
   async #run(): Promise<void> {
     try {
       while (this.#engine.busy) {
         await new Promise<void>((resolve) => setImmediate(resolve));
-        this.#engine.step();
+        let worked: boolean | undefined;
+        let finish: (() => void) | undefined;
+        this.#engine.run((found) => {
+          worked = found;
+          finish?.();
+        });
+        if (worked === undefined) await new Promise<void>((resolve) => finish = resolve);
+        if (worked || !this.#engine.busy) continue;
+        if (!this.#engine.waitsForMemory) throw new Error("Engine is broken: requests are live, none can run");
+        await new Promise<void>((resolve) => this.#wake = resolve);
+        this.#wake = undefined;
       }
       this.#engine.checkIntegrity();
     } catch (error) {

@@ -60,6 +60,13 @@ export interface EngineRequest {
   readonly cacheSalt?: string;
   /** Tenant, for the policy. @default {""} */
   readonly tenant?: string;
+  /**
+   * For each choice, in order, the tokens an engine generated for it before; the request goes on after them as if nothing
+   * had happened. Needs the same `sampling.seed`. Events begin after these tokens: text that was held back comes with the
+   * next one, the prompt's log-probabilities are not told again once there is a token, and the end of a choice that these
+   * tokens complete is told by the first step. `maxTokens` counts them. @default {none}
+   */
+  readonly resumed?: readonly (readonly number[])[];
 }
 
 /** Log-probability of a token and its most likely rivals. */
@@ -126,14 +133,32 @@ export type RequestEvent =
     readonly timing: { readonly queuedMs: number; readonly prefillMs: number; readonly decodeMs: number };
   };
 
+/** Blocks of an engine; free + owned + cached + lent + quarantined = total. */
+export interface BlockStats {
+  /** Blocks of the pool. */
+  readonly total: number;
+  /** Without content. */
+  readonly free: number;
+  /** In use by live sequences. */
+  readonly owned: number;
+  /** Of the prefix cache, given away when others need them. */
+  readonly cached: number;
+  /** Lent to other members. */
+  readonly lent: number;
+  /** Given back by other members, not yet safe to use. */
+  readonly quarantined: number;
+  /** Held at other members for live sequences; not part of the total. */
+  readonly borrowed: number;
+}
+
 /** Counters and gauges of an engine; counters only rise. */
 export interface EngineStats {
   /** Sequences waiting for blocks or budget. */
   readonly waiting: number;
   /** Sequences running. */
   readonly running: number;
-  /** Pool state; free + owned + cached = total. */
-  readonly blocks: { readonly total: number; readonly free: number; readonly owned: number; readonly cached: number };
+  /** Blocks. */
+  readonly blocks: BlockStats;
   /** Tokens one block holds. */
   readonly blockTokens: number;
   /** Steps run. */
@@ -148,11 +173,17 @@ export interface EngineStats {
   readonly prefixHits: number;
   /** Preemptions. */
   readonly preemptions: number;
+  /** Segments whose KV was lost at another member and is whole again. */
+  readonly repairs: number;
+  /** Tokens computed again for that. */
+  readonly repairedTokens: number;
+  /** Steps of which nothing counts because something they needed was lost. */
+  readonly lostSteps: number;
   /** Policy answers discarded, by hook. */
   readonly policyFallbacks: Readonly<Record<string, number>>;
   /** Time of the last generated token, ms since the engine's start; 0 before the first. */
   readonly lastTokenMs: number;
-  /** Seconds spent inside device steps. */
+  /** Seconds from the start of steps to their end. */
   readonly stepSeconds: number;
 }
 

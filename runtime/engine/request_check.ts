@@ -29,22 +29,43 @@ export interface RequestBounds {
 export function checkRequest(request: EngineRequest, bounds: RequestBounds): void {
   const { prompt, maxTokens, n = 1 } = request;
   if (prompt.length === 0) throw new RangeError("Cannot run a request: wanted at least one prompt token, got none");
-  for (let i = 0; i < prompt.length; i++) {
-    const token = prompt[i];
-    if (!Number.isInteger(token) || token < 0 || token >= bounds.vocab) {
-      throw new RangeError(`Cannot run a request: wanted token ids below ${bounds.vocab}, got ${token} at index ${i}`);
-    }
-  }
+  checkIds(prompt, { vocab: bounds.vocab, where: "" });
   if (!Number.isInteger(maxTokens) || maxTokens < 0) {
     throw new RangeError(`Cannot run a request: wanted maxTokens of 0 or more, got ${maxTokens}`);
   }
   if (!Number.isInteger(n) || n < 1 || n > MAX_CHOICES) {
     throw new RangeError(`Cannot run a request: wanted n from 1 to ${MAX_CHOICES}, got ${n}`);
   }
+  checkResumed(request, bounds.vocab);
   const length = prompt.length + maxTokens;
   if (length > bounds.maxModelLen) throw tooLong(request, `the longest context is ${bounds.maxModelLen} tokens`);
   if (!bounds.canEverFit(prompt.length, maxTokens)) {
     throw tooLong(request, `the KV pool holds ${bounds.kvTokens} tokens`);
+  }
+}
+
+function checkIds(ids: ArrayLike<number>, options: { readonly vocab: number; readonly where: string }): void {
+  const { vocab, where } = options;
+  for (let i = 0; i < ids.length; i++) {
+    const token = ids[i];
+    if (!Number.isInteger(token) || token < 0 || token >= vocab) {
+      throw new RangeError(`Cannot run a request: wanted token ids below ${vocab}, got ${token} at index ${i}${where}`);
+    }
+  }
+}
+
+function checkResumed({ resumed, n = 1, maxTokens }: EngineRequest, vocab: number): void {
+  if (resumed === undefined) return;
+  if (resumed.length !== n) {
+    throw new RangeError(`Cannot run a request: wanted resumed tokens of ${n} choices, got ${resumed.length}`);
+  }
+  for (const [index, ids] of resumed.entries()) {
+    if (ids.length > maxTokens) {
+      throw new RangeError(
+        `Cannot run a request: wanted at most ${maxTokens} resumed tokens, got ${ids.length} of choice ${index}`,
+      );
+    }
+    checkIds(ids, { vocab, where: ` of the resumed tokens of choice ${index}` });
   }
 }
 

@@ -40,20 +40,24 @@ export class RequestFactory {
   /**
    * Makes a live request. The prompt is copied.
    *
-   * @throws {RangeError} when a bias names a token outside the vocabulary or a stop string is empty.
+   * @throws {RangeError} when a bias names a token outside the vocabulary, a stop string is empty, or resumed tokens go on
+   * after an end.
    */
   create(request: EngineRequest, listener: (event: RequestEvent) => void): LiveRequest {
     const { device, vocabulary, eos, now, random } = this.#options;
     const { vocab } = device.config;
     const sampling = request.sampling ?? {};
     const seed = sampling.seed ?? Math.floor(random() * 2 ** 32);
-    const choices = this.#sequences(request).map((sequence, index) =>
-      new Choice({ index, sequence, sampling, seed: seed + index, vocab, vocabulary, eos })
-    );
-    return new LiveRequest({ id: request.id, choices, promptLogprobs: sampling.promptLogprobs, listener, now });
+    const resumedTokens = request.resumed?.reduce((sum, ids) => sum + ids.length, 0) ?? 0;
+    const promptLogprobs = resumedTokens > 0 ? undefined : sampling.promptLogprobs;
+    const choices = this.#sequences(request, promptLogprobs !== undefined).map((sequence, index) => {
+      const resumed = request.resumed?.[index];
+      return new Choice({ index, sequence, sampling, seed: seed + index, vocab, vocabulary, eos, resumed });
+    });
+    return new LiveRequest({ id: request.id, choices, promptLogprobs, resumedTokens, listener, now });
   }
 
-  #sequences(request: EngineRequest): Sequence[] {
+  #sequences(request: EngineRequest, promptRows: boolean): Sequence[] {
     const { kind, kvType, activations, blockTokens } = this.#options.device.info;
     const common = {
       prompt: Int32Array.from(request.prompt),
@@ -68,11 +72,11 @@ export class RequestFactory {
       }),
       blockTokens,
     };
-    const promptRows = request.sampling?.promptLogprobs !== undefined;
-    const leader = new Sequence({ ...common, id: this.#nextSequence++, promptRows });
+    const { n = 1, resumed } = request;
+    const leader = new Sequence({ ...common, id: this.#nextSequence++, promptRows, generated: resumed?.[0] });
     const siblings = Array.from(
-      { length: (request.n ?? 1) - 1 },
-      () => new Sequence({ ...common, id: this.#nextSequence++, leader }),
+      { length: n - 1 },
+      (_, i) => new Sequence({ ...common, id: this.#nextSequence++, leader, generated: resumed?.[i + 1] }),
     );
     return [leader, ...siblings];
   }

@@ -58,7 +58,7 @@ export class RequestStream implements AsyncIterable<RequestEvent>, AsyncIterator
   #state: "new" | "open" | "closed" = "new";
   #failure: { readonly error: unknown } | undefined;
   #unreadTokens = 0;
-  #completionTokens = 0;
+  #completionTokens: number;
   #readMs = 0;
   #startMs = 0;
   #firstTokenMs: number | undefined;
@@ -67,6 +67,7 @@ export class RequestStream implements AsyncIterable<RequestEvent>, AsyncIterator
   constructor(request: EngineRequest, source: StreamSource) {
     this.#source = source;
     this.#promptTokens = request.prompt.length;
+    this.#completionTokens = request.resumed?.reduce((sum, ids) => sum + ids.length, 0) ?? 0;
     this.#openChoices = new Set(Array.from({ length: request.n ?? 1 }, (_, index) => index));
   }
 

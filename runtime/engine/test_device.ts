@@ -4,14 +4,20 @@
  *
  * @module
  */
-import type { AttentionPartial } from "../../kernels/merge_partials/spec.ts";
+import { type AttentionPartial, type SegmentNode, segmentNodes } from "../../kernels/merge_partials/spec.ts";
 import { checkBatch } from "../device/batch_check.ts";
 import {
   type AttendRange,
   type Device,
   type DeviceInfo,
+  type DeviceStep,
+  type KvLayout,
+  type NodePartial,
+  type NodeWork,
+  SEGMENT_TOKENS,
   type StepOutput,
   type StepSequence,
+  type StepStop,
   TOP_CANDIDATES,
 } from "../device/device.ts";
 import type { ModelConfig } from "../model/model.ts";
@@ -23,6 +29,8 @@ export interface TestDeviceOptions {
   readonly blockTokens?: number;
   readonly maxStepTokens?: number;
   readonly maxLogitRows?: number;
+  /** Tokens of one segment; a real device has {@linkcode SEGMENT_TOKENS}. */
+  readonly segmentTokens?: number;
 }
 
 /** Rows of the test vocabulary. */
@@ -64,7 +72,10 @@ export function testGreedy(prompt: ArrayLike<number>, count: number): number[] {
   return history.slice(prompt.length);
 }
 
-/** Keeps token ids where a real device keeps keys and values. */
+/**
+ * Keeps token ids where a real device keeps keys and values. A partial over a node holds the node's token ids instead of
+ * sums, so a segment that is missing, stale or somebody else's gives a wrong token.
+ */
 export class TestDevice implements Device {
   readonly info: DeviceInfo;
   readonly config: ModelConfig = {
@@ -86,10 +97,19 @@ export class TestDevice implements Device {
   beforeStep: (batch: readonly StepSequence[]) => void = () => {};
   /** Changes the logits of a row. */
   spoil: (logits: Float32Array, row: number) => void = () => {};
+  readonly layout: KvLayout;
+  readonly blocks: number;
+  readonly blockBytes: number;
   readonly #kv: Int32Array;
+  readonly #segmentTokens: number;
+  #begun: TestStep | undefined;
 
   constructor(options: TestDeviceOptions) {
-    const { blocks, blockTokens = 4, maxStepTokens = 24, maxLogitRows = 16 } = options;
+    const { blocks, blockTokens = 4, maxStepTokens = 24, maxLogitRows = 16, segmentTokens = SEGMENT_TOKENS } = options;
+    this.layout = { layers: 1, heads: 1, kvHeads: 1, headDim: 1, blockTokens, kvType: "f32" };
+    this.blocks = blocks;
+    this.blockBytes = 4 * blockTokens;
+    this.#segmentTokens = segmentTokens;
     this.#kv = new Int32Array(blocks * blockTokens).fill(-1);
     this.info = {
       kind: "reference",
@@ -106,19 +126,57 @@ export class TestDevice implements Device {
   }
 
   step(batch: readonly StepSequence[]): StepOutput {
+    if (batch.some(({ absent = [] }) => absent.length > 0)) {
+      throw new RangeError("Cannot run a step: segments are absent");
+    }
+    const stop = this.begin(batch).next();
+    if (stop.kind !== "done") throw new Error(`The test device stopped at ${stop.kind}`);
+    return stop.output;
+  }
+
+  begin(batch: readonly StepSequence[]): DeviceStep {
+    if (this.#begun?.live) throw new Error("Cannot begin a step: another one is neither done nor abandoned");
     checkBatch(batch, this.info, this.config);
+    for (const { absent = [], position } of batch) {
+      let end = 0;
+      for (const { from, to } of absent) {
+        if (from < end || to <= from || to * this.#segmentTokens > position) {
+          throw new RangeError(`Cannot begin a step: absent segments ${from} to ${to} at position ${position}`);
+        }
+        end = to;
+      }
+    }
     this.beforeStep(batch);
     this.steps++;
-    // All writes come before any read, so that a block written by two sequences is noticed.
+    this.#begun = new TestStep(batch, {
+      segmentTokens: this.#segmentTokens,
+      write: () => this.#write(batch),
+      finish: (absent) => this.#finish(batch, absent),
+    });
+    return this.#begun;
+  }
+
+  #write(batch: readonly StepSequence[]): void {
     for (const { tokens, position, blocks } of batch) {
       for (let i = 0; i < tokens.length; i++) this.#kv[this.#slot(blocks, position + i)] = tokens[i];
     }
+  }
+
+  #finish(batch: readonly StepSequence[], absent: readonly ReadonlyMap<number, Float32Array>[]): StepOutput {
     const rows: Float32Array[] = [];
-    for (const { tokens, position, blocks, logits } of batch) {
+    for (const [index, { tokens, position, blocks, logits }] of batch.entries()) {
+      const tokenAt = (at: number) => {
+        const segment = absent[index].get(Math.floor(at / this.#segmentTokens));
+        return segment === undefined ? this.#kv[this.#slot(blocks, at)] : segment[at % this.#segmentTokens];
+      };
       const end = position + tokens.length;
       const first = logits === "all" ? position + 1 : logits === "last" ? end : end + 1;
+      // A chunk without logits reads what is before it all the same: its keys and values depend on that.
+      for (let at = 0; at < end; at++) {
+        if (tokenAt(at) < 0) throw new Error(`The test device read position ${at}, which holds nothing`);
+      }
       for (let length = first; length <= end; length++) {
-        rows.push(testLogits(Array.from({ length }, (_, i) => this.#kv[this.#slot(blocks, i)])));
+        rows.push(testLogits(Array.from({ length }, (_, at) => tokenAt(at))));
       }
     }
     rows.forEach((logits, row) => this.spoil(logits, row));
@@ -132,6 +190,18 @@ export class TestDevice implements Device {
         return { ids, logits: Float32Array.from(ids, (id) => rows[row][id]) };
       },
     };
+  }
+
+  attendNodes(_layer: number, work: readonly NodeWork[]): readonly (readonly NodePartial[])[] {
+    return work.map(({ segments: { from, to }, blocks }) =>
+      segmentNodes(from, to).map((node) => {
+        const o = Float32Array.from(
+          { length: node.segments * this.#segmentTokens },
+          (_, i) => this.#kv[this.#slot(blocks, (node.first - from) * this.#segmentTokens + i)],
+        );
+        return { node, o, lse: Float32Array.of(o.length) };
+      })
+    );
   }
 
   attend(_layer: number, _ranges: readonly AttendRange[]): AttentionPartial {
@@ -152,5 +222,80 @@ export class TestDevice implements Device {
   #slot(blocks: ArrayLike<number>, position: number): number {
     const { blockTokens } = this.info;
     return blocks[Math.floor(position / blockTokens)] * blockTokens + position % blockTokens;
+  }
+}
+
+/** What a {@linkcode TestStep} needs of its device. */
+interface TestStepPorts {
+  readonly segmentTokens: number;
+  /** Writes the batch's tokens into its blocks. */
+  readonly write: () => void;
+  /** Computes the output; the tokens of the absent segments of each sequence by segment. */
+  readonly finish: (absent: readonly ReadonlyMap<number, Float32Array>[]) => StepOutput;
+}
+
+/** A step of one layer. */
+class TestStep implements DeviceStep {
+  readonly #batch: readonly StepSequence[];
+  readonly #ports: TestStepPorts;
+  readonly #absent: Map<number, Float32Array>[];
+  #stage: "begun" | "queries" | "over" = "begun";
+
+  constructor(batch: readonly StepSequence[], ports: TestStepPorts) {
+    this.#batch = batch;
+    this.#ports = ports;
+    this.#absent = batch.map(() => new Map());
+  }
+
+  get live(): boolean {
+    return this.#stage !== "over";
+  }
+
+  next(): StepStop {
+    switch (this.#stage) {
+      case "begun":
+        this.#stage = "queries";
+        if (this.#batch.some(({ absent = [] }) => absent.length > 0)) return { kind: "queries", layer: 0 };
+        return this.next();
+      case "queries": {
+        // All writes come before any read, so that a block written by two sequences is noticed.
+        this.#ports.write();
+        const missing = this.#missing();
+        if (missing.length > 0) return { kind: "partials", layer: 0 };
+        this.#stage = "over";
+        return { kind: "done", output: this.#ports.finish(this.#absent) };
+      }
+      case "over":
+        throw new Error("Cannot go on with a step: it is over");
+      default:
+        return this.#stage satisfies never;
+    }
+  }
+
+  queries(index: number): Float32Array {
+    return Float32Array.from(this.#batch[index].tokens);
+  }
+
+  put(index: number, node: SegmentNode, { o }: AttentionPartial): void {
+    const known = this.#nodes(index).some(({ first, segments }) => first === node.first && segments === node.segments);
+    const { segmentTokens } = this.#ports;
+    if (!known || o.length !== node.segments * segmentTokens) {
+      throw new RangeError(`Cannot put node ${node.first}+${node.segments} with ${o.length} tokens: it is not wanted`);
+    }
+    for (let i = 0; i < node.segments; i++) {
+      this.#absent[index].set(node.first + i, o.slice(i * segmentTokens, (i + 1) * segmentTokens));
+    }
+  }
+
+  abandon(): void {
+    this.#stage = "over";
+  }
+
+  #nodes(index: number): SegmentNode[] {
+    return (this.#batch[index].absent ?? []).flatMap(({ from, to }) => segmentNodes(from, to));
+  }
+
+  #missing(): SegmentNode[] {
+    return this.#batch.flatMap((_, index) => this.#nodes(index).filter(({ first }) => !this.#absent[index].has(first)));
   }
 }

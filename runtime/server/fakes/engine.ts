@@ -29,7 +29,7 @@ export interface FakeEngineOptions {
 const IDLE: EngineStats = {
   waiting: 0,
   running: 0,
-  blocks: { total: 10, free: 7, owned: 2, cached: 1 },
+  blocks: { total: 10, free: 7, owned: 2, cached: 1, lent: 0, quarantined: 0, borrowed: 0 },
   blockTokens: 16,
   steps: 3,
   promptTokens: 5,
@@ -37,6 +37,9 @@ const IDLE: EngineStats = {
   prefixQueries: 11,
   prefixHits: 4,
   preemptions: 1,
+  repairs: 0,
+  repairedTokens: 0,
+  lostSteps: 0,
   policyFallbacks: { plan: 2 },
   lastTokenMs: 0,
   stepSeconds: 0.5,
