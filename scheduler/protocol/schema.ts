@@ -74,7 +74,9 @@ export function text(max: number, pattern?: RegExp): Schema<string> {
     if (typeof value !== "string" || value.length > max || !value.isWellFormed()) {
       throw new SchemaError(`wanted text of at most ${max} units, got ${show(value)}`);
     }
-    if (pattern && !pattern.test(value)) throw new SchemaError(`wanted text like ${pattern.source}, got ${show(value)}`);
+    if (pattern && !pattern.test(value)) {
+      throw new SchemaError(`wanted text like ${pattern.source}, got ${show(value)}`);
+    }
     return value;
   };
 }
@@ -99,7 +101,9 @@ export function table<T>(of: Schema<T>, { keys, max }: { readonly keys: RegExp; 
     if (entries.length > max) throw new SchemaError(`wanted at most ${max} keys, got ${entries.length}`);
     const checked: [string, T][] = [];
     for (const [key, field] of entries) {
-      if (!keys.test(key) || key === "__proto__") throw new SchemaError(`wanted a key like ${keys.source}, got ${show(key)}`);
+      if (!keys.test(key) || key === "__proto__") {
+        throw new SchemaError(`wanted a key like ${keys.source}, got ${show(key)}`);
+      }
       checked.push([key, inside(key, of, field)]);
     }
     return Object.fromEntries(checked);
