@@ -4,16 +4,27 @@
  * @module
  */
 import type { Registry } from "prom-client";
+import type { ClusterControl } from "../cluster/report.ts";
 import type { EngineHandle, EngineStats } from "../engine/request.ts";
 import type { TextCodec } from "../text/codec.ts";
 import { ApiError } from "./api_error.ts";
+import { ClusterMetrics } from "./cluster_metrics.ts";
+import { type InstanceState, inTime, unready } from "./instance_state.ts";
 import { GenerationMetrics } from "./metrics.ts";
+import { ModelLength } from "./model_length.ts";
 import { TokenTexts } from "./token_texts.ts";
+
+/** An engine that may be in a cluster. */
+interface ClusteredEngine extends EngineHandle {
+  readonly cluster?: ClusterControl;
+}
 
 /** A loaded engine with its text codec. */
 export interface Backend {
   /** Engine. */
-  readonly engine: EngineHandle;
+  readonly engine: ClusteredEngine;
+  /** Longest prompt plus output that it can run now. */
+  readonly length: ModelLength;
   /** Tokenizer and chat template. */
   readonly text: TextCodec;
   /** Texts of single tokens. */
@@ -42,12 +53,11 @@ export interface BackendGateOptions {
   readonly onFailure: (error: unknown) => void;
 }
 
-const STATS_MS = 2000;
-
 /** Holds the backend back until it has loaded, and tells whether it gets on with its work. */
-export class BackendGate {
+export class BackendGate implements InstanceState {
   readonly #stallMs: number;
   #backend: Backend | undefined;
+  #clusterMetrics: ClusterMetrics | undefined;
   #failed = false;
   #stopping = false;
   #progress = { counters: "", sinceMs: 0 };
@@ -56,11 +66,14 @@ export class BackendGate {
   constructor(options: BackendGateOptions) {
     this.#stallMs = options.stallMs;
     void Promise.all([options.engine, options.text]).then(
-      ([engine, text]) => {
+      ([engine, text]: [ClusteredEngine, TextCodec]) => {
         const models = options.models.length > 0 ? options.models : [engine.info.model];
         const { registry, metricsPrefix: prefix } = options;
         const metrics = new GenerationMetrics({ registry, prefix, model: models[0], engine });
-        this.#backend = { engine, text, texts: new TokenTexts(text.vocabulary), models, metrics };
+        const { cluster } = engine;
+        if (cluster !== undefined) this.#clusterMetrics = new ClusterMetrics({ registry, prefix });
+        const length = new ModelLength({ alone: engine.info.maxModelLen, cluster, now: () => performance.now() });
+        this.#backend = { engine, length, text, texts: new TokenTexts(text.vocabulary), models, metrics };
       },
     ).catch((error) => {
       this.#failed = true;
@@ -110,18 +123,24 @@ export class BackendGate {
 
   /** Counters of the engine; undefined when it has not loaded or does not answer in time. */
   async stats(): Promise<EngineStats | undefined> {
-    let timer: ReturnType<typeof setTimeout> | undefined;
-    const late = new Promise<undefined>((resolve) => timer = setTimeout(() => resolve(undefined), STATS_MS));
-    try {
-      return await Promise.race([this.#backend?.engine.stats(), late]);
-    } catch {
-      return undefined;
-    } finally {
-      clearTimeout(timer);
-    }
+    return await inTime(this.#backend?.engine.stats());
   }
-}
 
-function unready(code: string, problem: string): ApiError {
-  return new ApiError(`Cannot serve the request: ${problem}`, { status: 503, code, headers: { "retry-after": "5" } });
+  async refreshMetrics(): Promise<void> {
+    const [stats, report] = await Promise.all([this.stats(), inTime(this.#backend?.engine.cluster?.report())]);
+    if (stats !== undefined) this.#backend?.metrics.refresh(stats);
+    if (report !== undefined) this.#clusterMetrics?.refresh(report);
+  }
+
+  requireCluster(): ClusterControl {
+    // An instance that stops is still in its cluster, and operators want to see how it leaves.
+    const cluster = (this.#backend ?? this.require()).engine.cluster;
+    if (cluster === undefined) {
+      throw new ApiError("Cannot show the cluster: this instance is in none, see serve --join and --cluster-listen", {
+        status: 404,
+        code: "no_cluster",
+      });
+    }
+    return cluster;
+  }
 }

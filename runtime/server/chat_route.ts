@@ -15,7 +15,7 @@ import type { RouteParts } from "./service.ts";
 
 /** Answers a chat completion request. */
 export async function answerChat(exchange: Exchange, { service, schema }: RouteParts<ChatFields>): Promise<Response> {
-  const { backend, fields } = await service.read(exchange, schema);
+  const { backend, maxModelLen, fields } = await service.read(exchange, schema);
   const head = answerHead(fields, { prefix: "chatcmpl", backend });
   const messages = readMessages(fields.messages);
   const sampling = readSampling(fields, {
@@ -23,10 +23,10 @@ export async function answerChat(exchange: Exchange, { service, schema }: RouteP
     limits: service.limits,
     logprobs: readLogprobs(fields),
   });
-  checkTextFits(messages.map((message) => message.content).join(""), { backend, param: "messages" });
+  checkTextFits(messages.map((message) => message.content).join(""), { backend, maxModelLen, param: "messages" });
   return await service.queued(1, async (places) => {
     const prompt = await encodeMessages(messages, { fields, backend });
-    const maxTokens = outputBudget(prompt.length, { wanted: readMaxTokens(fields), backend, param: "messages" });
+    const maxTokens = outputBudget(prompt.length, { wanted: readMaxTokens(fields), maxModelLen, param: "messages" });
     const request = engineRequest(fields, { id: head.id, prompt, maxTokens, sampling, tenant: exchange.tenant });
     const format: ChatFormat = {
       head,

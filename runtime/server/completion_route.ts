@@ -21,15 +21,17 @@ export async function answerCompletion(
   exchange: Exchange,
   { service, schema }: RouteParts<CompletionFields>,
 ): Promise<Response> {
-  const { backend, fields } = await service.read(exchange, schema);
-  const { vocab, maxModelLen } = backend.engine.info;
+  const { backend, maxModelLen, fields } = await service.read(exchange, schema);
+  const { vocab } = backend.engine.info;
   const head = answerHead(fields, { prefix: "cmpl", backend });
   const echo = fields.echo === true;
   const n = fields.n ?? 1;
   if (fields.best_of !== undefined && fields.best_of !== n) throw fieldError("best_of", `expected n, ${n}`);
   const sampling = readSampling(fields, { vocab, limits: service.limits, logprobs: fields.logprobs });
   const prompts = readPrompts(fields.prompt, { vocab, mostPrompts: service.limits.prompts });
-  for (const [place, prompt] of prompts.entries()) checkPrompt(prompt, { backend, param: nameOf(place, prompts) });
+  for (const [place, prompt] of prompts.entries()) {
+    checkPrompt(prompt, { backend, maxModelLen, param: nameOf(place, prompts) });
+  }
   const scoresPrompt = (echo && fields.logprobs !== undefined) || fields.prompt_logprobs !== undefined;
   if (fields.max_tokens === 0 && !echo && !scoresPrompt) throw fieldError("max_tokens", "expected at least 1");
 
@@ -46,7 +48,7 @@ export async function answerCompletion(
       return engineRequest(fields, {
         id: `${head.id}-${place}`,
         prompt: ids,
-        maxTokens: outputBudget(ids.length, { wanted, backend, param }),
+        maxTokens: outputBudget(ids.length, { wanted, maxModelLen, param }),
         sampling: scoresPrompt
           ? { ...sampling, promptLogprobs: Math.max(fields.prompt_logprobs ?? 0, (echo && fields.logprobs) || 0) }
           : sampling,

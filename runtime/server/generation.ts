@@ -36,6 +36,8 @@ export interface AnswerHead {
 export interface PromptCheck {
   /** Backend that would run it. */
   readonly backend: Backend;
+  /** Longest prompt plus output now, tokens. */
+  readonly maxModelLen: number;
   /** Name of the field for messages. */
   readonly param: string;
 }
@@ -70,8 +72,7 @@ export function answerHead(
  *
  * @throws {ApiError} 400 `context_length_exceeded`.
  */
-export function checkTextFits(text: string, { backend, param }: PromptCheck): void {
-  const { maxModelLen } = backend.engine.info;
+export function checkTextFits(text: string, { backend, maxModelLen, param }: PromptCheck): void {
   const mostBytes = maxModelLen * backend.texts.longestBytes;
   if (text.length > mostBytes) throw tooLong(param, `at most ${maxModelLen} tokens fit, the text is far longer`);
 }
@@ -83,9 +84,8 @@ export function checkTextFits(text: string, { backend, param }: PromptCheck): vo
  */
 export function outputBudget(
   promptTokens: number,
-  { wanted, backend, param }: PromptCheck & { readonly wanted?: number },
+  { wanted, maxModelLen, param }: Omit<PromptCheck, "backend"> & { readonly wanted?: number },
 ): number {
-  const { maxModelLen } = backend.engine.info;
   if (promptTokens === 0) throw fieldError(param, "expected at least one token");
   const budget = wanted ?? maxModelLen - promptTokens;
   if (promptTokens + budget > maxModelLen || (wanted === undefined && budget < 1)) {

@@ -4,13 +4,13 @@
  * @module
  */
 import type { z } from "zod";
-import { accepts, eTag, ifNoneMatch } from "@std/http";
+import { eTag, ifNoneMatch } from "@std/http";
 import type { Registry } from "prom-client";
 import { ApiError } from "./api_error.ts";
-import type { Backend } from "./backend.ts";
 import type { BodySchema } from "./body_schema.ts";
 import { chatSchema } from "./chat_fields.ts";
 import { answerChat } from "./chat_route.ts";
+import { clusterRoutes } from "./cluster_routes.ts";
 import { completionSchema } from "./completion_fields.ts";
 import { answerCompletion } from "./completion_route.ts";
 import type { Exchange } from "./exchange.ts";
@@ -26,6 +26,7 @@ import {
   tokenizeBody,
 } from "./response_types.ts";
 import type { Service } from "./service.ts";
+import { stateRoutes } from "./state_routes.ts";
 import { detokenizeSchema, templateSchema, tokenizeSchema } from "./text_fields.ts";
 import { answerDetokenize, answerTemplate, answerTokenize } from "./text_routes.ts";
 
@@ -61,21 +62,38 @@ export interface Route {
   readonly handle: (call: RouteCall) => Response | Promise<Response>;
 }
 
-/** What the routes are made of. */
-export interface RoutesOptions {
-  /** Shared parts. */
-  readonly service: Service;
-  /** Metrics to show. */
-  readonly registry: Registry;
+/** What the API document says beside its routes. */
+export interface DocumentOptions {
   /** Version of the API document. */
   readonly version: string;
   /** Whether keys are wanted. */
   readonly secured: boolean;
 }
 
+/** What the routes are made of. */
+export interface RoutesOptions extends DocumentOptions {
+  /** Shared parts. */
+  readonly service: Service;
+  /** Metrics to show. */
+  readonly registry: Registry;
+  /** Whether commands to the cluster are taken. */
+  readonly operable: boolean;
+}
+
 /** The routes of a server. */
 export function createRoutes(options: RoutesOptions): readonly Route[] {
-  const routes = [...generationRoutes(options.service), ...textRoutes(options.service), ...stateRoutes(options)];
+  const { service, registry, operable } = options;
+  const { gate: state, limits } = service;
+  return withDocument([
+    ...generationRoutes(service),
+    ...textRoutes(service),
+    ...stateRoutes({ state, registry }),
+    ...clusterRoutes({ state, limits, operable }),
+  ], options);
+}
+
+/** Routes and the one that describes them. */
+export function withDocument(routes: readonly Route[], options: DocumentOptions): readonly Route[] {
   const document = JSON.stringify(openApiDocument([...routes, DOCUMENT], options));
   return [...routes, {
     ...DOCUMENT,
@@ -118,10 +136,11 @@ function generationRoutes(service: Service): Route[] {
       path: "/v1/models",
       summary: "Served models",
       response: modelList,
-      handle: ({ request }) => {
+      handle: async ({ request }) => {
         const backend = service.gate.require();
-        const data = backend.models.map((id) => modelBody(id, backend, created));
-        return cached(request, JSON.stringify({ object: "list", data } satisfies ModelList));
+        const maxModelLen = await backend.length.current();
+        const data = backend.models.map((id) => modelBody(id, { created, maxModelLen }));
+        return await cached(request, JSON.stringify({ object: "list", data } satisfies ModelList));
       },
     },
     {
@@ -130,7 +149,7 @@ function generationRoutes(service: Service): Route[] {
       path: "/v1/models/:id{.+}",
       summary: "One served model",
       response: model,
-      handle: ({ request, id = "" }) => {
+      handle: async ({ request, id = "" }) => {
         const backend = service.gate.require();
         if (!backend.models.includes(id)) {
           throw new ApiError("Cannot find the model: it is not served here", {
@@ -139,14 +158,19 @@ function generationRoutes(service: Service): Route[] {
             param: "model",
           });
         }
-        return cached(request, JSON.stringify(modelBody(id, backend, created)));
+        return await cached(
+          request,
+          JSON.stringify(modelBody(id, { created, maxModelLen: await backend.length.current() })),
+        );
       },
     },
   ];
 }
 
-function modelBody(id: string, backend: Backend, created: number): ModelBody {
-  const { maxModelLen } = backend.engine.info;
+function modelBody(
+  id: string,
+  { created, maxModelLen }: { readonly created: number; readonly maxModelLen: number },
+): ModelBody {
   return { id, object: "model", created, owned_by: "infinite-llm", max_model_len: maxModelLen };
 }
 
@@ -178,42 +202,6 @@ function textRoutes(service: Service): Route[] {
       request: template,
       response: promptBody,
       handle: ({ exchange }) => answerTemplate(exchange, { service, schema: template }),
-    },
-  ];
-}
-
-function stateRoutes({ service, registry }: RoutesOptions): Route[] {
-  return [
-    {
-      method: "GET",
-      path: "/health",
-      summary: "Whether the process is alive",
-      open: true,
-      // The listener answers it before any route is looked up; only a path with a query comes here.
-      handle: () => Response.json({ status: "ok" }),
-    },
-    {
-      method: "GET",
-      path: "/health/ready",
-      summary: "Whether requests are served and make progress",
-      handle: async () => {
-        await service.gate.checkReady();
-        return Response.json({ status: "ready" });
-      },
-    },
-    {
-      method: "GET",
-      path: "/metrics",
-      summary: "Prometheus metrics",
-      contentType: "text/plain",
-      handle: async ({ request }) => {
-        if (accepts(request, "text/plain") === undefined) {
-          throw new ApiError("Cannot show metrics: they are text/plain only", { status: 406, code: "not_acceptable" });
-        }
-        const stats = await service.gate.stats();
-        if (stats !== undefined) service.gate.current?.metrics.refresh(stats);
-        return new Response(await registry.metrics(), { headers: { "content-type": registry.contentType } });
-      },
     },
   ];
 }

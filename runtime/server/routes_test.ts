@@ -154,6 +154,11 @@ Deno.test("GET /openapi.json describes every route", async () => {
   assertEquals(document.openapi, "3.1.0");
   assertEquals(Object.keys(document.paths).sort(), [
     "/apply-template",
+    "/cluster",
+    "/cluster/evacuate",
+    "/cluster/leave",
+    "/cluster/move",
+    "/cluster/pin",
     "/detokenize",
     "/health",
     "/health/ready",

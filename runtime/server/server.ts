@@ -4,6 +4,7 @@
  * @module
  */
 import { Registry } from "prom-client";
+import type { ClusterControl } from "../cluster/report.ts";
 import type { EngineHandle } from "../engine/request.ts";
 import type { TextCodec } from "../text/codec.ts";
 import { AdmissionQueue } from "./admission_queue.ts";
@@ -12,11 +13,14 @@ import { createApp } from "./app.ts";
 import { BackendGate } from "./backend.ts";
 import type { Exchange } from "./exchange.ts";
 import { isLoopback } from "./guards.ts";
+import { createHolderRoutes } from "./holder_routes.ts";
+import { HolderState } from "./holder_state.ts";
 import { HttpMetrics } from "./http_metrics.ts";
+import type { InstanceState } from "./instance_state.ts";
 import { resolveLimits, type ServerLimits } from "./limits.ts";
 import { HttpListener, type TlsFiles } from "./listener.ts";
 import { createLogger, describeFailure, type Logger } from "./logger.ts";
-import { createRoutes } from "./routes.ts";
+import { createRoutes, type Route } from "./routes.ts";
 import { Service } from "./service.ts";
 
 export type { TlsFiles };
@@ -73,6 +77,71 @@ export interface RunningServer extends AsyncDisposable {
  * @throws {RangeError} when a limit is not a positive integer.
  */
 export async function startServer(options: ServerOptions): Promise<RunningServer> {
+  return await listen(options, ({ registry, metricsPrefix, limits, logger, ...document }) => {
+    const queue = new AdmissionQueue(limits.queuedRequests);
+    const gate = new BackendGate({
+      engine: options.engine,
+      text: options.text,
+      models: options.servedModelNames ?? [],
+      registry,
+      metricsPrefix,
+      stallMs: limits.stallMs,
+      onFailure: (error) => logger.error("model failed to load", describeFailure(error)),
+    });
+    const service = new Service({ limits, gate, queue, logger });
+    return {
+      state: gate,
+      queued: () => queue.length,
+      routes: createRoutes({ service, registry, ...document }),
+    };
+  });
+}
+
+/** Options of {@linkcode startHolderServer}. */
+export interface HolderServerOptions extends Omit<ServerOptions, "engine" | "text" | "servedModelNames"> {
+  /** Holder, maybe still starting. It stays the caller's. */
+  readonly holder: Promise<{ readonly cluster: ClusterControl }>;
+}
+
+/**
+ * Starts the server of an instance that lends memory and runs no model: liveness, readiness, metrics and the cluster.
+ *
+ * @throws as {@linkcode startServer} does.
+ */
+export async function startHolderServer(options: HolderServerOptions): Promise<RunningServer> {
+  return await listen(options, ({ registry, metricsPrefix, limits, logger, ...document }) => {
+    const state = new HolderState({ holder: options.holder, registry, metricsPrefix, logger });
+    return {
+      state,
+      queued: () => 0,
+      routes: createHolderRoutes({ state, registry, limits, ...document }),
+    };
+  });
+}
+
+/** What the parts of a server are made of. */
+interface DoorParts {
+  readonly registry: Registry;
+  readonly metricsPrefix: string;
+  readonly limits: ServerLimits;
+  readonly logger: Logger;
+  readonly version: string;
+  readonly secured: boolean;
+  readonly operable: boolean;
+}
+
+/** What stands behind the door. */
+interface Interior {
+  readonly state: InstanceState;
+  /** Requests without a token yet. */
+  readonly queued: () => number;
+  readonly routes: readonly Route[];
+}
+
+async function listen(
+  options: Omit<ServerOptions, "engine" | "text">,
+  furnish: (parts: DoorParts) => Interior,
+): Promise<RunningServer> {
   const { hostname = "127.0.0.1", port = 8080, apiKeys = [], metricsPrefix = "infinite_llm" } = options;
   const limits = resolveLimits(options.limits);
   const logger = options.logger ?? createLogger();
@@ -87,28 +156,17 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
   }
 
   const registry = new Registry();
-  const queue = new AdmissionQueue(limits.queuedRequests);
-  const gate = new BackendGate({
-    engine: options.engine,
-    text: options.text,
-    models: options.servedModelNames ?? [],
+  const secured = apiKeys.length > 0;
+  const { state, queued, routes } = furnish({
     registry,
     metricsPrefix,
-    stallMs: limits.stallMs,
-    onFailure: (error) => logger.error("model failed to load", describeFailure(error)),
-  });
-  const routes = createRoutes({
-    service: new Service({ limits, gate, queue, logger }),
-    registry,
+    limits,
+    logger,
     version: options.version ?? "0.1.0",
-    secured: apiKeys.length > 0,
+    secured,
+    operable: secured || loopback,
   });
-  const metrics = new HttpMetrics({
-    registry,
-    prefix: metricsPrefix,
-    running: () => listener.running,
-    queued: () => queue.length,
-  });
+  const metrics = new HttpMetrics({ registry, prefix: metricsPrefix, running: () => listener.running, queued });
   const listener = new HttpListener({
     limits,
     logger,
@@ -123,14 +181,14 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
   const scheme = options.tls === undefined ? "http" : "https";
   const name = hostname.includes(":") ? `[${hostname}]` : hostname;
   const url = `${scheme}://${name}:${boundPort}`;
-  return new ListeningServer({ url, port: boundPort, listener, gate, releaseRejections: holdRejections(logger) });
+  return new ListeningServer({ url, port: boundPort, listener, state, releaseRejections: holdRejections(logger) });
 }
 
 interface ListeningParts {
   readonly url: string;
   readonly port: number;
   readonly listener: HttpListener;
-  readonly gate: BackendGate;
+  readonly state: InstanceState;
   readonly releaseRejections: () => void;
 }
 
@@ -146,7 +204,7 @@ class ListeningServer implements RunningServer {
   }
 
   async drain(timeoutMs: number): Promise<number> {
-    this.#parts.gate.stop();
+    this.#parts.state.stop();
     const cutOff = await this.#parts.listener.drain(timeoutMs);
     this.#parts.releaseRejections();
     return cutOff;

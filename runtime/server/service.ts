@@ -41,6 +41,16 @@ export interface RouteParts<T> {
   readonly schema: BodySchema<T>;
 }
 
+/** A request that was read. */
+export interface ReadRequest<T> {
+  /** Backend that would run it. */
+  readonly backend: Backend;
+  /** Longest prompt plus output when it was read, tokens. */
+  readonly maxModelLen: number;
+  /** Fields of its body. */
+  readonly fields: T;
+}
+
 /** What {@linkcode Service.answer} runs and how it shapes what comes of it. */
 export interface AnswerPlan {
   /** Backend that runs the requests. */
@@ -79,20 +89,21 @@ export class Service {
    *
    * @throws {ApiError} when the backend has not loaded or the body is not what `schema` wants.
    */
-  async read<T>(exchange: Exchange, schema: BodySchema<T>): Promise<{ readonly backend: Backend; readonly fields: T }> {
+  async read<T>(exchange: Exchange, schema: BodySchema<T>): Promise<ReadRequest<T>> {
     const { incoming, outgoing } = exchange;
     const { limits } = this;
     checkJsonHeaders(incoming);
     const backend = this.gate.require();
+    const maxModelLen = await backend.length.current();
     const bytes = await readBody(incoming, {
-      limitBytes: Math.max(limits.bodyBytes, BODY_BYTES_PER_TOKEN * backend.engine.info.maxModelLen),
+      limitBytes: Math.max(limits.bodyBytes, BODY_BYTES_PER_TOKEN * maxModelLen),
       onWanted: () => {
         if (exchange.wantsContinue) outgoing.writeContinue();
       },
     });
     const { value, ignored } = schema.read(parseJsonObject(bytes, { depth: limits.jsonDepth, keys: limits.jsonKeys }));
     if (ignored.length > 0) exchange.notes.ignored = ignored;
-    return { backend, fields: value };
+    return { backend, maxModelLen, fields: value };
   }
 
   /**

@@ -17,11 +17,10 @@ export async function answerTokenize(
   exchange: Exchange,
   { service, schema }: RouteParts<TokenizeFields>,
 ): Promise<Response> {
-  const { backend, fields } = await service.read(exchange, schema);
-  checkTextFits(fields.prompt, { backend, param: "prompt" });
+  const { backend, maxModelLen, fields } = await service.read(exchange, schema);
+  checkTextFits(fields.prompt, { backend, maxModelLen, param: "prompt" });
   return await service.briefly(async () => {
     const ids = await backend.text.encode(fields.prompt, { parseSpecial: fields.parse_special === true });
-    const { maxModelLen } = backend.engine.info;
     return Response.json(
       { tokens: Array.from(ids), count: ids.length, max_model_len: maxModelLen } satisfies TokenizeBody,
     );
@@ -33,8 +32,7 @@ export async function answerDetokenize(
   exchange: Exchange,
   { service, schema }: RouteParts<DetokenizeFields>,
 ): Promise<Response> {
-  const { backend, fields } = await service.read(exchange, schema);
-  const { maxModelLen } = backend.engine.info;
+  const { backend, maxModelLen, fields } = await service.read(exchange, schema);
   if (fields.tokens.length > maxModelLen) {
     throw fieldError("tokens", `expected at most ${maxModelLen} ids, got ${fields.tokens.length}`);
   }
@@ -51,10 +49,10 @@ export async function answerTemplate(
   exchange: Exchange,
   { service, schema }: RouteParts<TemplateFields>,
 ): Promise<Response> {
-  const { backend, fields } = await service.read(exchange, schema);
+  const { backend, maxModelLen, fields } = await service.read(exchange, schema);
   const messages = readMessages(fields.messages);
   const variables = readTemplateVariables(fields.chat_template_kwargs);
-  checkTextFits(messages.map((message) => message.content).join(""), { backend, param: "messages" });
+  checkTextFits(messages.map((message) => message.content).join(""), { backend, maxModelLen, param: "messages" });
   return await service.briefly(async () => {
     const addGenerationPrompt = fields.add_generation_prompt ?? true;
     const prompt = await backend.text.renderChat(messages, { addGenerationPrompt, variables });

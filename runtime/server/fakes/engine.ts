@@ -3,6 +3,7 @@
  *
  * @module
  */
+import type { ClusterControl } from "../../cluster/report.ts";
 import type {
   EngineHandle,
   EngineInfo,
@@ -22,6 +23,8 @@ export interface FakeEngineOptions {
   readonly reply?: string;
   /** Milliseconds before each token. @default {0} */
   readonly delayMs?: number;
+  /** Cluster that it is in. */
+  readonly cluster?: ClusterControl;
   /** Replaces everything else. */
   readonly behave?: (request: EngineRequest, signal: AbortSignal) => AsyncIterable<RequestEvent>;
 }
@@ -48,6 +51,7 @@ const IDLE: EngineStats = {
 /** Says its reply to every request and remembers what it was asked. */
 export class FakeEngine implements EngineHandle {
   readonly info: EngineInfo;
+  readonly cluster?: ClusterControl;
   /** Requests in the order they came. */
   readonly requests: EngineRequest[] = [];
   /** Ids of requests whose iteration has begun and not ended. */
@@ -60,6 +64,7 @@ export class FakeEngine implements EngineHandle {
 
   constructor(options: FakeEngineOptions = {}) {
     this.#options = options;
+    this.cluster = options.cluster;
     this.info = {
       model: "fake",
       digest: "0123456789abcdef",

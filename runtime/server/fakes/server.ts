@@ -4,7 +4,13 @@
  * @module
  */
 import { createLogger, type Logger } from "../logger.ts";
-import { type RunningServer, type ServerOptions, startServer } from "../server.ts";
+import {
+  type HolderServerOptions,
+  type RunningServer,
+  type ServerOptions,
+  startHolderServer,
+  startServer,
+} from "../server.ts";
 import { FakeEngine } from "./engine.ts";
 import { FakeText } from "./text.ts";
 
@@ -48,6 +54,16 @@ export async function serve(options: Partial<ServerOptions> = {}): Promise<Harne
     logger: log.logger,
     ...options,
   });
+  return harness(server, log);
+}
+
+/** Starts the server of a holder on a free port. */
+export async function serveHolder(options: Pick<HolderServerOptions, "holder" | "apiKeys">): Promise<Harness> {
+  const log = new KeptLog();
+  return harness(await startHolderServer({ port: 0, logger: log.logger, ...options }), log);
+}
+
+function harness(server: RunningServer, log: KeptLog): Harness {
   const fetchPath = (path: string, init?: RequestInit) => fetch(`${server.url}${path}`, init);
   return {
     server,
