@@ -5,6 +5,7 @@
  */
 import { KV_ELEMENT_BYTES, type KvType } from "../../kernels/dtype.ts";
 import type { ModelConfig } from "../model/model.ts";
+import type { KvLayout } from "./device.ts";
 
 /** KV memory of a pool when nothing is asked for, bytes. */
 export const DEFAULT_KV_BYTES: number = 512 * 2 ** 20;
@@ -21,10 +22,29 @@ export interface KvSize {
   readonly blockTokens: number;
 }
 
+/** Sizes of a model or a layout that the bytes of a token depend on. */
+export type KvShape = Pick<KvLayout, "layers" | "kvHeads" | "headDim">;
+
 /** Bytes that the keys and values of one token take over all layers; values are stored in units of 8. */
-export function kvTokenBytes(config: ModelConfig, kvType: KvType): number {
-  const valueWidth = Math.ceil(config.headDim / 8) * 8;
-  return config.layers * config.kvHeads * (config.headDim + valueWidth) * KV_ELEMENT_BYTES[kvType];
+export function kvTokenBytes({ layers, kvHeads, headDim }: KvShape, kvType: KvType): number {
+  const valueWidth = Math.ceil(headDim / 8) * 8;
+  return layers * kvHeads * (headDim + valueWidth) * KV_ELEMENT_BYTES[kvType];
+}
+
+/**
+ * Blocks of a pool of `kvBytes` bytes.
+ *
+ * @throws {RangeError} when that holds no block.
+ */
+export function kvStoreBlocks(layout: KvLayout, kvBytes: number): number {
+  const blockBytes = kvTokenBytes(layout, layout.kvType) * layout.blockTokens;
+  const blocks = Math.floor(kvBytes / blockBytes);
+  if (!(blocks >= 1)) {
+    throw new RangeError(
+      `Cannot size the KV pool: one block of ${layout.blockTokens} tokens takes ${blockBytes} bytes, got ${kvBytes} bytes`,
+    );
+  }
+  return blocks;
 }
 
 /**

@@ -3,11 +3,12 @@
  *
  * @module
  */
-import { KV_CODE } from "../../kernels/attend_partial/spec.ts";
 import { type ActivationType, DTYPE_LAYOUT, type KvType } from "../../kernels/dtype.ts";
 import { ACTIVATION_CODE, DTYPE_CODE } from "../../kernels/linear/spec.ts";
 import type { WasmRuntime } from "../../kernels/wasm/instance.ts";
 import type { ModelConfig, OpenModel, WeightTensor } from "../model/model.ts";
+import { checkPool, layoutOf } from "./kv_layout.ts";
+import { wasmBlockBytes, WasmKvStore } from "./wasm_kv_store.ts";
 
 /** Bytes of the staging buffer through which stored weights pass. */
 const STAGING_BYTES = 1 << 20;
@@ -70,16 +71,14 @@ class Record32 {
 export class WasmModel {
   /** Address of the step workspace. */
   readonly workspace: number;
-  /** Stages of one step. */
-  readonly stages: number;
-  /** Address of the KV pool's description, the first argument of its functions. */
-  readonly pool: number;
-  /** Bytes of one KV block. */
-  readonly blockBytes: number;
+  /** The KV pool. */
+  readonly store: WasmKvStore;
   /** Bytes of the weights. */
   readonly weightBytes: number;
   /** Address of the logits, [maxLogitRows, vocab] f32. */
   readonly logits: number;
+  /** Address of a layer's queries, [tokens, heads * headDim] f32. */
+  readonly queries: number;
   /** Address of the row summaries. */
   readonly summaries: number;
   /** Bytes of one row summary: log-sum-exp, candidate ids, candidate logits. */
@@ -107,14 +106,9 @@ export class WasmModel {
       ...weights.layers.flatMap((l) => [l.query, l.key, l.value, l.output, l.gate, l.up, l.down]),
     ];
     this.weightBytes = matrices.reduce((sum, m) => sum + this.#matrixBytes(m), 0);
-    this.blockBytes = runtime.exports.kv_block_bytes(
-      config.layers,
-      config.kvHeads,
-      config.headDim,
-      options.blockTokens,
-      KV_CODE[options.kvType],
-    );
-    this.#checkFit(config, options);
+    const pool = { layout: layoutOf(config, options), blocks: options.blocks };
+    checkPool(pool);
+    this.#checkFit(config, { ...options, kvBytes: options.blocks * wasmBlockBytes(runtime, pool.layout) });
 
     runtime.preferHugePages(this.weightBytes);
     this.#staging = runtime.alloc(STAGING_BYTES);
@@ -142,15 +136,7 @@ export class WasmModel {
     const outputNorm = this.#vector(weights.outputNorm);
     runtime.free(this.#staging, STAGING_BYTES);
 
-    this.pool = runtime.exports.kv_pool_new(
-      runtime.allocUntouched(options.blocks * this.blockBytes),
-      options.blocks,
-      config.layers,
-      config.kvHeads,
-      config.headDim,
-      options.blockTokens,
-      KV_CODE[options.kvType],
-    );
+    this.store = new WasmKvStore(runtime, pool);
     const { rope } = config;
     const frequencies = runtime.alloc(8 * rope.inverseFrequencies.length);
     new Float64Array(runtime.bytes.buffer, frequencies, rope.inverseFrequencies.length).set(rope.inverseFrequencies);
@@ -159,19 +145,19 @@ export class WasmModel {
       .u32(config.vocab).f32(config.normEps)
       .u32(rope.dimensions, rope.pairing === "halves" ? 1 : 0).f32(rope.magnitude).u32(frequencies)
       .u32(ACTIVATION_CODE[options.activations], options.maxStepTokens, options.maxLogitRows)
-      .u32(embedding, layerTable, outputNorm, head, this.pool)
+      .u32(embedding, layerTable, outputNorm, head, this.store.pool)
       .write(runtime);
     const { exports } = runtime;
     this.workspace = exports.workspace_new(runtime.team, description);
     if (this.workspace === 0) throw new RangeError("Cannot allocate the step buffers: the memory is used up");
-    this.stages = exports.workspace_stages(this.workspace);
+    this.queries = exports.workspace_queries(this.workspace);
     this.logits = exports.workspace_logits(this.workspace);
     this.summaries = exports.workspace_summaries(this.workspace);
     this.summaryBytes = exports.workspace_summary_bytes();
   }
 
-  #checkFit(config: ModelConfig, options: WasmModelOptions): void {
-    const kvBytes = options.blocks * this.blockBytes;
+  #checkFit(config: ModelConfig, options: WasmModelOptions & { readonly kvBytes: number }): void {
+    const { kvBytes } = options;
     const perToken = 2 * config.hidden + 3 * config.heads * config.headDim + 2 * config.kvHeads * config.headDim +
       4 * config.intermediate;
     const stepBytes = 4 * (options.maxStepTokens * perToken + options.maxLogitRows * config.vocab);

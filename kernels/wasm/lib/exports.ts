@@ -99,6 +99,15 @@ export interface KernelExports {
    */
   peak_run(team: number, kind: number, calls: number): void;
   /**
+   * Makes the scratch and lists for attention to `pool` with `group` query heads a kv head. Returns the address, 0 when
+   * memory is exhausted.
+   */
+  pool_attention_new(team: number, pool: number, group: number): number;
+  /**
+   * Attends to one layer for `count` works at `works`, on the whole team.
+   */
+  pool_attention_run(attention: number, layer: number, works: number, count: number): void;
+  /**
    * Chooses sums of 16 bits (1) or of 32 bits (0) in 8-bit products, or (2) whichever is faster here; results are the same.
    */
   product_short_sums(short: number): void;
@@ -132,10 +141,16 @@ export interface KernelExports {
    */
   team_worker(team: number, thread: number, seen: number): void;
   /**
-   * Partial attention of one query over `length` tokens from `start` on, all heads: o [heads][head_dim], lse [heads].
-   * `blocks[0]` holds `start`.
+   * Runs the step on the whole team to its next stop: 0 complete, 1 the budget is used up, 2 the queries of a layer are
+   * there, 3 the layer goes on only after the host has brought all partials; plus 4 times the layer for the last two.
+   * `budget` is in multiply-accumulates of a matrix product, infinite for none.
    */
-  workspace_attend(workspace: number, layer: number, start: number, length: number, blocks: number, query: number, o: number, lse: number): void;
+  workspace_advance(workspace: number, budget: number): number;
+  /**
+   * Plans a step, which `workspace_advance` then runs. Its record and what it points to must stay as they are until the
+   * step is complete; another step may be begun at any time, and replaces it.
+   */
+  workspace_begin(workspace: number, step: number): void;
   /**
    * Address of the logits, [max_rows, vocab] f32.
    */
@@ -145,13 +160,9 @@ export interface KernelExports {
    */
   workspace_new(team: number, model: number): number;
   /**
-   * Runs stages `from..to` of a step on the whole team. Stages of one step must run in order, each once.
+   * Address of the current layer's queries, [tokens, heads * head_dim] f32, rotated.
    */
-  workspace_run(workspace: number, step: number, from: number, to: number): void;
-  /**
-   * Stages of a step: embed, three per layer, head.
-   */
-  workspace_stages(workspace: number): number;
+  workspace_queries(workspace: number): number;
   /**
    * Address of the row summaries, see `Summary`.
    */
@@ -163,4 +174,4 @@ export interface KernelExports {
 }
 
 /** Functions whose 32-bit result is unsigned. */
-export const UNSIGNED_RESULTS: readonly (keyof KernelExports)[] = ["alloc","alloc_untouched","inputs_new","kv_block_bytes","kv_pool_new","matrix_new","team_new","workspace_logits","workspace_new","workspace_stages","workspace_summaries","workspace_summary_bytes"];
+export const UNSIGNED_RESULTS: readonly (keyof KernelExports)[] = ["alloc","alloc_untouched","inputs_new","kv_block_bytes","kv_pool_new","matrix_new","pool_attention_new","team_new","workspace_advance","workspace_logits","workspace_new","workspace_queries","workspace_summaries","workspace_summary_bytes"];

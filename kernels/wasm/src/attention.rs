@@ -17,7 +17,7 @@
 //! anything, NaN included, and table entries beyond the last token are not read.
 
 use crate::attention_decode::{decode_segment, DECODE_FLOATS};
-use crate::attention_tile::{tile_scratch_floats, tile_segment};
+use crate::attention_tile::{pack_queries, tile_scratch_floats, tile_segment};
 use crate::kv::{Element, KvKind, KvPool, BF16, F16, F32};
 use crate::merge::{merge_into, Spine};
 use crate::schedule::resident;
@@ -60,17 +60,24 @@ pub fn tile_queries(group: usize) -> usize {
     (96 / group).clamp(1, 96)
 }
 
-/// Scratch entries a task over `segments` segments may stack.
-fn stack_depth(segments: usize) -> usize {
-    (usize::BITS - segments.leading_zeros()) as usize + 1
+/// Partials that a task stacks at most: a segment's number is below 2^24, and two neighbours on the stack meet at
+/// ever lower levels of the tree.
+const STACK_DEPTH: usize = 25;
+
+fn work_floats(pool: &KvPool, rows: usize) -> usize {
+    tile_scratch_floats(pool, rows).max(DECODE_FLOATS)
 }
 
-/// Bytes of scratch, aligned to 16, for tasks of at most `queries` query tokens and `group` heads over this pool.
+/// Floats of one stacked partial: lse, then o.
+fn slot_floats(pool: &KvPool, rows: usize) -> usize {
+    rows.div_ceil(4) * 4 * (pool.width() + 1)
+}
+
+/// Bytes of scratch, aligned to 16, for tasks of at most `queries` query tokens and `group` heads over this pool. What a
+/// task does not need is not touched.
 pub fn attend_scratch_bytes(pool: &KvPool, queries: usize, group: usize) -> usize {
     let rows = queries * group;
-    let segments = (pool.blocks * pool.block_tokens).div_ceil(SEGMENT) + 1;
-    let stack = stack_depth(segments) * rows.div_ceil(4) * 4 * (pool.width() + 1);
-    4 * (stack + tile_scratch_floats(pool, rows).max(DECODE_FLOATS))
+    4 * (work_floats(pool, rows) + STACK_DEPTH * slot_floats(pool, rows))
 }
 
 /// What the schedules need to know about one segment.
@@ -101,38 +108,83 @@ impl Segment<'_> {
     }
 }
 
+/// How far a task has come. Its scratch belongs to it until it is complete.
+pub struct Progress {
+    spine: Spine,
+    next: usize,
+    end: usize,
+}
+
+impl Progress {
+    /// Segments to go.
+    pub fn left(&self) -> usize {
+        self.end - self.next
+    }
+}
+
 /// Computes one task. Any number of threads may run different tasks at once, each with its own scratch.
 ///
 /// # Safety
 /// Every table entry that covers a token attended to holds a block id of the pool; scratch is as
 /// [`attend_scratch_bytes`] says.
 pub unsafe fn attend(pool: &KvPool, task: &Attend, scratch: *mut u8) {
+    let mut progress = attend_begin(pool, task, scratch);
+    attend_some(pool, task, &mut progress, usize::MAX, scratch);
+}
+
+/// Begins a task that [`attend_some`] carries on. Safety: as [`attend`].
+pub unsafe fn attend_begin(pool: &KvPool, task: &Attend, scratch: *mut u8) -> Progress {
+    if task.queries > 1 {
+        let work = scratch as *mut f32;
+        match pool.kind {
+            KvKind::F32 => pack_queries::<F32>(pool, task, work),
+            KvKind::F16 => pack_queries::<F16>(pool, task, work),
+            KvKind::BF16 => pack_queries::<BF16>(pool, task, work),
+        }
+    }
+    let to = task.to.min(task.first_position.saturating_add(task.queries));
+    let next = task.from / SEGMENT;
+    let end = if to > task.from { (to - 1) / SEGMENT + 1 } else { next };
+    Progress { spine: Spine::new(), next, end }
+}
+
+/// Attends to at most `segments` more segments. Returns whether the task is complete; its result is stored then. Safety:
+/// as [`attend`].
+pub unsafe fn attend_some(
+    pool: &KvPool,
+    task: &Attend,
+    progress: &mut Progress,
+    segments: usize,
+    scratch: *mut u8,
+) -> bool {
+    let scratch = scratch as *mut f32;
     match pool.kind {
-        KvKind::F32 => attend_as::<F32>(pool, task, scratch as *mut f32),
-        KvKind::F16 => attend_as::<F16>(pool, task, scratch as *mut f32),
-        KvKind::BF16 => attend_as::<BF16>(pool, task, scratch as *mut f32),
+        KvKind::F32 => attend_as::<F32>(pool, task, progress, segments, scratch),
+        KvKind::F16 => attend_as::<F16>(pool, task, progress, segments, scratch),
+        KvKind::BF16 => attend_as::<BF16>(pool, task, progress, segments, scratch),
     }
 }
 
 #[inline(never)]
-unsafe fn attend_as<E: Element>(pool: &KvPool, task: &Attend, scratch: *mut f32) {
+unsafe fn attend_as<E: Element>(
+    pool: &KvPool,
+    task: &Attend,
+    progress: &mut Progress,
+    segments: usize,
+    scratch: *mut f32,
+) -> bool {
     let rows = task.queries * task.group;
     let width = pool.width();
-    let last = task.first_position.saturating_add(task.queries);
-    let to = task.to.min(last);
+    let to = task.to.min(task.first_position.saturating_add(task.queries));
     let slot_lse = rows.div_ceil(4) * 4;
-    let slot = slot_lse * (width + 1);
-    let segments = if to > task.from { (to - 1) / SEGMENT - task.from / SEGMENT + 1 } else { 0 };
-    let stack = scratch;
-    let work = scratch.add(stack_depth(segments) * slot);
-    if task.queries > 1 {
-        crate::attention_tile::pack_queries::<E>(pool, task, work);
-    }
+    let slot = slot_floats(pool, rows);
+    let work = scratch;
+    let stack = scratch.add(work_floats(pool, rows));
 
-    let mut spine = Spine::new();
-    for segment in task.from / SEGMENT..task.from / SEGMENT + segments {
+    let spine = &mut progress.spine;
+    for segment in progress.next..progress.next + segments.min(progress.end - progress.next) {
         while spine.merges_before(segment) {
-            merge_top(stack, slot, slot_lse, rows, width, &mut spine);
+            merge_top(stack, slot, slot_lse, rows, width, spine);
         }
         let start = task.from.max(segment * SEGMENT);
         let end = to.min((segment + 1) * SEGMENT);
@@ -145,11 +197,16 @@ unsafe fn attend_as<E: Element>(pool: &KvPool, task: &Attend, scratch: *mut f32)
             tile_segment::<E>(&part, o, lse, work);
         }
         spine.push(segment);
+        progress.next = segment + 1;
+    }
+    if progress.next < progress.end {
+        return false;
     }
     while spine.depth() >= 2 {
-        merge_top(stack, slot, slot_lse, rows, width, &mut spine);
+        merge_top(stack, slot, slot_lse, rows, width, spine);
     }
-    finish(pool, task, stack, stack.add(slot_lse), segments == 0);
+    finish(pool, task, stack, stack.add(slot_lse), spine.depth() == 0);
+    true
 }
 
 #[inline(never)]

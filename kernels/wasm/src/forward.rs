@@ -1,421 +1,68 @@
-//! One step of a decoder-only transformer over a batch of mixed prefill and decode, run by all threads of a team.
+//! What the phases of a step compute: a decoder-only transformer over a batch of mixed prefill and decode.
 //!
-//! A step is cut into stages (embed; per layer: keys, attention, MLP; head) so that a caller may stop between them.
-//! Every stage ends at a barrier. Inside a stage, threads claim chunks: rows of a weight matrix, tokens, or attention
-//! tasks. A value is computed by one chunk in one order, so neither the batch nor the thread count changes its bits.
-//!
-//! Longer than other files because the records the host writes, the plan and the stages of a step describe each other.
+//! A value is computed by one chunk in one order, so neither the batch nor the thread count nor where a step stopped
+//! changes its bits.
 
 use crate::activation::silu_mul;
-use crate::attention::{attend, attend_scratch_bytes, tile_queries, Attend, SEGMENT};
-use crate::kv::{append, KvPool};
-use crate::logits::{chunks as row_chunks, reduce_chunk, reduce_finish, ChunkStats, Summary};
+use crate::attention::{attend_begin, attend_some};
+use crate::kv::append;
+use crate::logits::{chunks as row_chunks, reduce_chunk, reduce_finish, CHUNK};
 use crate::matrix::row_f32;
 use crate::merge::merge_tree;
+use crate::model::{Model, Step};
 use crate::norm::rmsnorm;
+use crate::phases::{Extent, Phase};
 use crate::product::{prepare, product, Activations, Inputs, Matrix, ROW_TILE};
 use crate::rope::{rope_apply, rope_table};
 use crate::team::Team;
+use crate::workspace::{OpenTask, Workspace, STREAM_TOKENS};
 use std::ops::Range;
-use wasm_bindgen::prelude::*;
+use std::sync::atomic::Ordering::Relaxed;
 
-/// Weight rows of one chunk of a product of more than [`STREAM_TOKENS`] tokens.
-const ROW_CHUNK: usize = 32;
-/// Batches of at most this many tokens stream weights at the speed of memory: a thread takes one run of rows of each
-/// matrix, because a jump costs more than a microsecond until the prefetcher has found the stream again. Every thread
-/// also prepares the inputs for itself, which saves a barrier.
-const STREAM_TOKENS: usize = 2;
-/// Least rows of one chunk of the head.
-const HEAD_CHUNK: usize = 512;
+/// Weight rows of one unit.
+const UNIT_ROWS: usize = 2 * ROW_TILE;
+/// Units of one chunk of a product of more than [`STREAM_TOKENS`] tokens.
+const CHUNK_UNITS: usize = 2;
+/// Least units of one chunk of the head.
+const HEAD_CHUNK_UNITS: usize = 32;
 /// Tokens whose prepared inputs share no cache line with their neighbours'.
 const INPUT_GROUP: usize = 4;
 
-/// Addresses of one block's weights; 0 where a bias is absent. Written by the host as consecutive u32.
-#[repr(C)]
-pub struct Layer {
-    attention_norm: *const f32,
-    query: *const Matrix,
-    key: *const Matrix,
-    value: *const Matrix,
-    query_bias: *const f32,
-    key_bias: *const f32,
-    value_bias: *const f32,
-    output: *const Matrix,
-    mlp_norm: *const f32,
-    gate: *const Matrix,
-    up: *const Matrix,
-    down: *const Matrix,
-}
-
-/// A model on the device. Written by the host as consecutive u32 and f32.
-#[repr(C)]
-pub struct Model {
-    layers: u32,
-    hidden: u32,
-    heads: u32,
-    kv_heads: u32,
-    head_dim: u32,
-    intermediate: u32,
-    vocab: u32,
-    eps: f32,
-    rope_dimensions: u32,
-    /// 0: pairs (2i, 2i+1); 1: pairs (i, i + dimensions / 2).
-    rope_halves: u32,
-    rope_magnitude: f32,
-    /// f64 inverse frequencies.
-    rope_frequencies: *const f64,
-    /// Code of [`Activations`].
-    activations: u32,
-    max_tokens: u32,
-    max_rows: u32,
-    embedding: *const Matrix,
-    layer: *const Layer,
-    output_norm: *const f32,
-    head: *const Matrix,
-    pool: *const KvPool,
-}
-
-/// One sequence of a step. Written by the host as consecutive u32.
-#[repr(C)]
-pub struct Sequence {
-    /// Index of its first token in the step.
-    first: u32,
-    count: u32,
-    position: u32,
-    blocks: *const u32,
-}
-
-/// A step. Written by the host as consecutive u32.
-#[repr(C)]
-pub struct Step {
-    tokens: u32,
-    sequences: u32,
-    rows: u32,
-    token: *const u32,
-    sequence: *const Sequence,
-    /// Step token whose logits row r holds.
-    row_token: *const u32,
-}
-
-/// An attention task: a tile of queries of one sequence, one kv head, a range of segments.
-#[derive(Clone, Copy)]
-struct Task {
-    sequence: u32,
-    kv_head: u32,
-    first: u32,
-    queries: u32,
-    segment_from: u32,
-    segment_to: u32,
-    /// Offset of its partials in the partial buffer, in partials; unused for tasks that finish their queries.
-    partial: u32,
-}
-
-/// A decode query whose segments were attended to by separate tasks.
-#[derive(Clone, Copy)]
-struct Join {
-    token: u32,
-    kv_head: u32,
-    partial: u32,
-    segments: u32,
-}
-
-/// Buffers of a model's steps.
-pub struct Workspace {
-    team: *const Team,
-    model: *const Model,
-    x: *mut f32,
-    normed: *mut f32,
-    query: *mut f32,
-    key: *mut f32,
-    value: *mut f32,
-    attended: *mut f32,
-    gate: *mut f32,
-    up: *mut f32,
-    cos: *mut f32,
-    sin: *mut f32,
-    position: *mut u32,
-    owner: *mut u32,
-    logits: *mut f32,
-    stats: *mut ChunkStats,
-    summary: *mut Summary,
-    shared: *mut Inputs,
-    private: Vec<*mut Inputs>,
-    private_normed: Vec<*mut f32>,
-    scratch: Vec<*mut u8>,
-    /// Partials of split decode queries, grown by [`Workspace::plan`].
-    partials: Vec<f32>,
-    partial_o: *mut f32,
-    partial_lse: *mut f32,
-    tasks: Vec<Task>,
-    joins: Vec<Join>,
-    step: *const Step,
-    from: u32,
-    to: u32,
-}
-
-unsafe fn floats(count: usize) -> *mut f32 {
-    // Fresh pages stay untaken until a step is large enough to use them.
-    crate::alloc_untouched(count * 4) as *mut f32
-}
-
-/// Makes the workspace of `model` for a team. Returns its address, 0 when memory is exhausted.
-#[wasm_bindgen]
-pub unsafe fn workspace_new(team: usize, model: usize) -> usize {
-    let team_ref = &*(team as *const Team);
-    let m = &*(model as *const Model);
-    let t = m.max_tokens as usize;
-    let (q, kv) = (m.query_width(), m.kv_width());
-    let half = m.rope_dimensions as usize / 2;
-    let widest = (m.hidden as usize).max(q).max(m.intermediate as usize);
-    let pool = &*m.pool;
-    let buffers = [
-        t * m.hidden as usize,
-        t * m.hidden as usize,
-        t * q,
-        t * kv,
-        t * kv,
-        t * q,
-        t * m.intermediate as usize,
-        t * m.intermediate as usize,
-        t * half,
-        t * half,
-        t,
-        t,
-        m.max_rows as usize * m.vocab as usize,
-        m.max_rows as usize * row_chunks(m.vocab as usize) * size_of::<ChunkStats>() / 4,
-        m.max_rows as usize * size_of::<Summary>() / 4,
-    ]
-    .map(|n| floats(n));
-    let shared = Inputs::new(t, widest);
-    let private: Vec<_> = (0..team_ref.threads()).map(|_| Inputs::new(STREAM_TOKENS, widest)).collect();
-    let private_normed: Vec<_> =
-        (0..team_ref.threads()).map(|_| floats(STREAM_TOKENS * m.hidden as usize)).collect();
-    let scratch_size = attend_scratch_bytes(pool, tile_queries(m.group()), m.group());
-    let scratch: Vec<_> = (0..team_ref.threads()).map(|_| crate::alloc(scratch_size) as *mut u8).collect();
-    if buffers.iter().any(|b| b.is_null())
-        || shared.is_null()
-        || private.iter().any(|p| p.is_null())
-        || private_normed.iter().any(|p| p.is_null())
-        || scratch.iter().any(|s| s.is_null())
-    {
-        return 0;
-    }
-    let [x, normed, query, key, value, attended, gate, up, cos, sin, position, owner, logits, stats, summary] = buffers;
-    Box::into_raw(Box::new(Workspace {
-        team: team as *const Team,
-        model: model as *const Model,
-        x,
-        normed,
-        query,
-        key,
-        value,
-        attended,
-        gate,
-        up,
-        cos,
-        sin,
-        position: position as *mut u32,
-        owner: owner as *mut u32,
-        logits,
-        stats: stats as *mut ChunkStats,
-        summary: summary as *mut Summary,
-        shared,
-        private,
-        private_normed,
-        scratch,
-        partials: Vec::new(),
-        partial_o: std::ptr::null_mut(),
-        partial_lse: std::ptr::null_mut(),
-        tasks: Vec::new(),
-        joins: Vec::new(),
-        step: std::ptr::null(),
-        from: 0,
-        to: 0,
-    })) as usize
-}
-
-/// Address of the logits, [max_rows, vocab] f32.
-#[wasm_bindgen]
-pub unsafe fn workspace_logits(workspace: usize) -> usize {
-    (*(workspace as *const Workspace)).logits as usize
-}
-
-/// Address of the row summaries, see [`Summary`].
-#[wasm_bindgen]
-pub unsafe fn workspace_summaries(workspace: usize) -> usize {
-    (*(workspace as *const Workspace)).summary as usize
-}
-
-/// Bytes of one row summary.
-#[wasm_bindgen]
-pub fn workspace_summary_bytes() -> usize {
-    size_of::<Summary>()
-}
-
-/// Stages of a step: embed, three per layer, head.
-#[wasm_bindgen]
-pub unsafe fn workspace_stages(workspace: usize) -> u32 {
-    3 * (*(*(workspace as *const Workspace)).model).layers + 2
-}
-
-/// Runs stages `from..to` of a step on the whole team. Stages of one step must run in order, each once.
-#[wasm_bindgen]
-pub unsafe fn workspace_run(workspace: usize, step: usize, from: u32, to: u32) {
-    let w = &mut *(workspace as *mut Workspace);
-    if from == 0 {
-        w.step = step as *const Step;
-        w.plan();
-    }
-    w.from = from;
-    w.to = to;
-    (*w.team).run(run_stages, workspace);
-}
-
-/// Partial attention of one query over `length` tokens from `start` on, all heads: o [heads][head_dim], lse [heads].
-/// `blocks[0]` holds `start`.
-#[wasm_bindgen]
-pub unsafe fn workspace_attend(
-    workspace: usize,
-    layer: usize,
-    start: usize,
-    length: usize,
-    blocks: usize,
-    query: usize,
-    o: usize,
-    lse: usize,
-) {
-    let w = &*(workspace as *const Workspace);
-    let m = &*w.model;
-    let (d, group) = (m.head_dim as usize, m.group());
-    for kv_head in 0..m.kv_heads as usize {
-        let task = Attend {
-            layer,
-            kv_head,
-            blocks: blocks as *const u32,
-            table_start: start,
-            from: start,
-            to: start + length,
-            first_position: usize::MAX,
-            queries: 1,
-            group,
-            q: (query as *const f32).add(kv_head * group * d),
-            q_stride: 0,
-            o: (o as *mut f32).add(kv_head * group * d),
-            o_stride: 0,
-            lse: (lse as *mut f32).add(kv_head * group),
-            lse_stride: 0,
-        };
-        attend(&*m.pool, &task, w.scratch[0]);
-    }
-}
-
-unsafe fn run_stages(team: &Team, thread: usize, workspace: usize) {
-    let w = &*(workspace as *const Workspace);
-    let m = &*w.model;
-    let r = Run { w, m, s: &*w.step, team, thread, activations: Activations::from_code(m.activations) };
-    for stage in w.from..w.to {
-        if stage == 0 {
-            r.embed();
-        } else if stage == 3 * r.m.layers + 1 {
-            r.head();
-        } else {
-            let layer = (stage as usize - 1) / 3;
-            match (stage - 1) % 3 {
-                0 => r.keys(layer),
-                1 => r.attention(layer),
-                _ => r.mlp(layer),
-            }
-        }
-        // `Team::run` ends with a barrier of its own.
-        if stage + 1 < w.to {
-            team.barrier();
-        }
-    }
-}
-
-impl Model {
-    fn group(&self) -> usize {
-        (self.heads / self.kv_heads) as usize
-    }
-    fn query_width(&self) -> usize {
-        (self.heads * self.head_dim) as usize
-    }
-    fn kv_width(&self) -> usize {
-        (self.kv_heads * self.head_dim) as usize
-    }
-}
-
-impl Workspace {
-    /// Spreads the batch over attention tasks. How it is cut changes who computes a value, never the value.
-    unsafe fn plan(&mut self) {
-        let m = &*self.model;
-        let s = &*self.step;
-        let threads = (*self.team).threads();
-        let sequences = std::slice::from_raw_parts(s.sequence, s.sequences as usize);
-        self.tasks.clear();
-        self.joins.clear();
-        // Merging reads whole vectors, so heads of another width are not split.
-        let split = threads > 1 && sequences.len() * (m.kv_heads as usize) < 4 * threads && m.head_dim % 4 == 0;
-        let tile = tile_queries(m.group()) as u32;
-        let mut partials = 0u32;
-        for (index, sequence) in sequences.iter().enumerate() {
-            for i in 0..sequence.count {
-                *self.position.add((sequence.first + i) as usize) = sequence.position + i;
-                *self.owner.add((sequence.first + i) as usize) = index as u32;
-            }
-            let segments = (sequence.position + sequence.count).div_ceil(SEGMENT as u32);
-            for kv_head in 0..m.kv_heads {
-                if sequence.count == 1 && segments > 1 && split {
-                    let base = partials;
-                    partials += segments;
-                    self.joins.push(Join { token: sequence.first, kv_head, partial: base, segments });
-                    for segment in 0..segments {
-                        self.tasks.push(Task {
-                            sequence: index as u32,
-                            kv_head,
-                            first: 0,
-                            queries: 1,
-                            segment_from: segment,
-                            segment_to: segment + 1,
-                            partial: base + segment,
-                        });
-                    }
-                    continue;
-                }
-                let mut first = 0;
-                while first < sequence.count {
-                    let queries = (sequence.count - first).min(tile);
-                    let last = (sequence.position + first + queries).div_ceil(SEGMENT as u32);
-                    self.tasks.push(Task {
-                        sequence: index as u32,
-                        kv_head,
-                        first,
-                        queries,
-                        segment_from: 0,
-                        segment_to: last,
-                        partial: u32::MAX,
-                    });
-                    first += queries;
-                }
-            }
-        }
-        // Long tasks first, so that no thread is left with one at the end.
-        self.tasks.sort_by_key(|t| std::cmp::Reverse(t.queries * (t.segment_to - t.segment_from)));
-        let (heads, width) = (partials as usize * m.group(), m.head_dim as usize);
-        self.partials.resize(heads * (width + 1), 0.0);
-        self.partial_o = self.partials.as_mut_ptr();
-        self.partial_lse = self.partial_o.add(heads * width);
-    }
-}
+/// Cost of a value that is normalised, quantised, rotated or activated.
+const VALUE_COST: usize = 64;
+/// Cost of a sine and cosine in f64.
+const ANGLE_COST: usize = 4096;
+/// A product costs as much as one with this many tokens: with fewer it waits for memory.
+const LEAST_TOKENS: usize = 4;
+/// Cost of finding the candidates of a row.
+const SUMMARY_COST: usize = 1 << 23;
 
 /// One thread's view of a running step.
-struct Run<'a> {
-    w: &'a Workspace,
-    m: &'a Model,
-    s: &'a Step,
-    team: &'a Team,
-    thread: usize,
-    activations: Activations,
+pub struct Run<'a> {
+    pub w: &'a Workspace,
+    pub m: &'a Model,
+    pub s: &'a Step,
+    pub team: &'a Team,
+    pub thread: usize,
+    pub activations: Activations,
+}
+
+/// What a phase prepares as inputs of matrices: rows of `k` values, normalised first when there is a `norm`.
+struct Source {
+    x: *const f32,
+    k: usize,
+    norm: *const f32,
+    needs: u32,
+}
+
+fn row_units(rows: usize) -> usize {
+    rows.div_ceil(UNIT_ROWS)
+}
+
+/// Rows of units `units` of a matrix of `rows` rows whose first unit has number `first`; empty when none is among them.
+fn rows_of(units: &Range<usize>, first: usize, rows: usize) -> Range<usize> {
+    let at = |unit: usize| (unit.max(first) - first).saturating_mul(UNIT_ROWS).min(rows);
+    at(units.start)..at(units.end)
 }
 
 impl Run<'_> {
@@ -423,226 +70,298 @@ impl Run<'_> {
         self.s.tokens as usize
     }
 
-    /// Calls `work` with every chunk of `0..total` that this thread claims.
-    fn chunks(&self, total: usize, size: usize, mut work: impl FnMut(Range<usize>)) {
-        loop {
-            let start = self.team.claim() * size;
-            if start >= total {
-                return;
-            }
-            work(start..(start + size).min(total));
-        }
+    fn streams(&self) -> bool {
+        self.tokens() <= STREAM_TOKENS
     }
 
-    /// Tokens a thread takes at a time where the work is per token.
-    fn token_chunk(&self) -> usize {
-        (self.tokens() / (4 * self.team.threads())).clamp(1, 16).next_multiple_of(INPUT_GROUP)
+    /// Whether every thread does all of this phase for itself.
+    pub fn is_private(&self, phase: Phase) -> bool {
+        use Phase::*;
+        self.streams() && matches!(phase, AttentionInputs | OutputInputs | MlpInputs | DownInputs)
     }
 
-    /// Rows of a matrix that a thread takes at a time when `tokens` rows of inputs are multiplied; whole pairs of tiles.
-    fn row_chunk(&self, rows: usize, tokens: usize) -> usize {
-        if tokens <= STREAM_TOKENS {
-            rows.div_ceil(self.team.threads()).next_multiple_of(2 * ROW_TILE)
-        } else {
-            ROW_CHUNK
-        }
-    }
-
-    /// Prepares the inputs of `matrices` from rows of `x`, normalised first when `norm` is given, and returns the
-    /// workspace that holds them.
-    unsafe fn inputs(&self, x: *const f32, k: usize, norm: Option<*const f32>, matrices: &[*const Matrix]) -> &Inputs {
-        let needs = matrices.iter().fold(0, |all, m| all | (**m).needs(self.activations));
-        let fill = |inputs: &Inputs, normed: *mut f32, rows: Range<usize>| {
-            let source = match norm {
-                None => x,
-                Some(weight) => {
-                    for t in rows.clone() {
-                        rmsnorm(x.add(t * k), weight, self.m.eps, k, normed.add(t * k));
-                    }
-                    normed as *const f32
-                }
-            };
-            prepare(inputs, source, k, k, rows, needs);
-        };
-        if self.tokens() <= STREAM_TOKENS {
-            let inputs = &*self.w.private[self.thread];
-            fill(inputs, self.w.private_normed[self.thread], 0..self.tokens());
-            inputs
-        } else {
-            let inputs = &*self.w.shared;
-            self.chunks(self.tokens(), self.token_chunk(), |rows| fill(inputs, self.w.normed, rows));
-            self.team.barrier();
-            inputs
-        }
-    }
-
-    unsafe fn embed(&self) {
-        let hidden = self.m.hidden as usize;
-        let half = self.m.rope_dimensions as usize / 2;
-        self.chunks(self.tokens(), self.token_chunk(), |rows| {
-            for t in rows {
-                row_f32(&*self.m.embedding, *self.s.token.add(t) as usize, self.w.x.add(t * hidden));
-                rope_table(
-                    *self.w.position.add(t),
-                    self.m.rope_frequencies,
-                    half,
-                    self.m.rope_magnitude,
-                    self.w.cos.add(t * half),
-                    self.w.sin.add(t * half),
-                );
-            }
-        });
-    }
-
-    /// Queries, keys and values of a layer, rotated; keys and values stored in the pool.
-    unsafe fn keys(&self, layer: usize) {
+    /// How much a phase is.
+    pub fn extent(&self, phase: Phase) -> Extent {
+        use Phase::*;
         let m = self.m;
-        let l = &*m.layer.add(layer);
-        let tokens = self.tokens();
-        let inputs = self.inputs(self.w.x, m.hidden as usize, Some(l.attention_norm), &[l.query, l.key, l.value]);
+        let (hidden, inner, vocab) = (m.hidden as usize, m.intermediate as usize, m.vocab as usize);
         let (q, kv) = (m.query_width(), m.kv_width());
-        // One numbering over the chunks of the three matrices.
-        let (query_chunk, kv_chunk) = (self.row_chunk(q, tokens), self.row_chunk(kv, tokens));
-        let (query_chunks, kv_chunks) = (q.div_ceil(query_chunk), kv.div_ceil(kv_chunk));
-        self.chunks(query_chunks + 2 * kv_chunks, 1, |chunk| {
-            let (matrix, out, width, size, index) = if chunk.start < query_chunks {
-                (l.query, self.w.query, q, query_chunk, chunk.start)
-            } else if chunk.start < query_chunks + kv_chunks {
-                (l.key, self.w.key, kv, kv_chunk, chunk.start - query_chunks)
-            } else {
-                (l.value, self.w.value, kv, kv_chunk, chunk.start - query_chunks - kv_chunks)
-            };
-            let rows = index * size..(index * size + size).min(width);
-            product(&*matrix, inputs, 0..tokens, rows, out, width, false, self.activations);
-        });
-        self.team.barrier();
-        let half = m.rope_dimensions as usize / 2;
-        self.chunks(tokens, self.token_chunk(), |rows| {
-            for t in rows {
-                let (query, key, value) = (self.w.query.add(t * q), self.w.key.add(t * kv), self.w.value.add(t * kv));
-                add_bias(query, l.query_bias, q);
-                add_bias(key, l.key_bias, kv);
-                add_bias(value, l.value_bias, kv);
-                let (cos, sin) = (self.w.cos.add(t * half), self.w.sin.add(t * half));
-                rope_apply(query, m.heads as usize, m.head_dim as usize, half, cos, sin, m.rope_halves != 0);
-                rope_apply(key, m.kv_heads as usize, m.head_dim as usize, half, cos, sin, m.rope_halves != 0);
-                let sequence = &*self.s.sequence.add(*self.w.owner.add(t) as usize);
-                let position = *self.w.position.add(t) as usize;
-                let block_tokens = (*m.pool).block_tokens as usize;
-                let block = *sequence.blocks.add(position / block_tokens) as usize;
-                append(&*m.pool, layer, block, position % block_tokens, key, value);
-            }
-        });
-    }
-
-    unsafe fn attention(&self, layer: usize) {
-        let m = self.m;
-        let w = self.w;
-        let (q, d, group) = (m.query_width(), m.head_dim as usize, m.group());
-        let scratch = w.scratch[self.thread];
-        self.chunks(w.tasks.len(), 1, |index| {
-            let task = w.tasks[index.start];
-            let sequence = &*self.s.sequence.add(task.sequence as usize);
-            let token = (sequence.first + task.first) as usize;
-            let column = task.kv_head as usize * group * d;
-            let (o, lse) = if task.partial == u32::MAX {
-                (w.attended.add(token * q + column), std::ptr::null_mut())
-            } else {
-                let p = task.partial as usize;
-                (w.partial_o.add(p * group * d), w.partial_lse.add(p * group))
-            };
-            let task = Attend {
-                layer,
-                kv_head: task.kv_head as usize,
-                blocks: sequence.blocks,
-                table_start: 0,
-                from: task.segment_from as usize * SEGMENT,
-                to: task.segment_to as usize * SEGMENT,
-                first_position: (sequence.position + task.first) as usize,
-                queries: task.queries as usize,
-                group,
-                q: w.query.add(token * q + column),
-                q_stride: q,
-                o,
-                o_stride: q,
-                lse,
-                lse_stride: group,
-            };
-            attend(&*m.pool, &task, scratch);
-        });
-        if w.joins.is_empty() {
-            return;
-        }
-        self.team.barrier();
-        self.chunks(w.joins.len(), 1, |index| {
-            let join = w.joins[index.start];
-            let out = w.attended.add(join.token as usize * q + join.kv_head as usize * group * d);
-            let (o, lse) = (w.partial_o.add(join.partial as usize * group * d), w.partial_lse.add(join.partial as usize * group));
-            let count = join.segments as usize;
-            merge_tree(o, group * d, lse, group, group, d, count, std::ptr::null(), 0, 1);
-            std::ptr::copy_nonoverlapping(o, out, group * d);
-        });
-    }
-
-    /// Output projection and gated MLP, both added to the residual stream.
-    unsafe fn mlp(&self, layer: usize) {
-        let m = self.m;
-        let l = &*m.layer.add(layer);
-        let tokens = self.tokens();
-        let (hidden, inner) = (m.hidden as usize, m.intermediate as usize);
-        let inputs = self.inputs(self.w.attended, m.query_width(), None, &[l.output]);
-        self.chunks(hidden, self.row_chunk(hidden, tokens), |rows| {
-            product(&*l.output, inputs, 0..tokens, rows, self.w.x, hidden, true, self.activations);
-        });
-        self.team.barrier();
-        let inputs = self.inputs(self.w.x, hidden, Some(l.mlp_norm), &[l.gate, l.up]);
-        self.chunks(inner, self.row_chunk(inner, tokens), |rows| {
-            product(&*l.gate, inputs, 0..tokens, rows.clone(), self.w.gate, inner, false, self.activations);
-            product(&*l.up, inputs, 0..tokens, rows.clone(), self.w.up, inner, false, self.activations);
-            for t in 0..tokens {
-                let at = t * inner + rows.start;
-                silu_mul(self.w.gate.add(at), self.w.up.add(at), rows.len(), self.w.gate.add(at));
-            }
-        });
-        self.team.barrier();
-        let inputs = self.inputs(self.w.gate, inner, None, &[l.down]);
-        self.chunks(hidden, self.row_chunk(hidden, tokens), |rows| {
-            product(&*l.down, inputs, 0..tokens, rows, self.w.x, hidden, true, self.activations);
-        });
-    }
-
-    /// Logits and their summaries for the wanted rows.
-    unsafe fn head(&self) {
-        let m = self.m;
         let rows = self.s.rows as usize;
-        if rows == 0 {
-            return;
-        }
-        let (hidden, vocab) = (m.hidden as usize, m.vocab as usize);
-        // The wanted rows move to the front of the normalised buffer, which no one reads any more.
-        self.chunks(rows, INPUT_GROUP, |group| {
-            for r in group.clone() {
-                let token = *self.s.row_token.add(r) as usize;
-                rmsnorm(self.w.x.add(token * hidden), m.output_norm, m.eps, hidden, self.w.normed.add(r * hidden));
+        match phase {
+            Embed => self.per_token(hidden * VALUE_COST + m.rope_dimensions as usize / 2 * ANGLE_COST),
+            AttentionInputs | MlpInputs => self.per_token(hidden * VALUE_COST),
+            OutputInputs => self.per_token(q * VALUE_COST),
+            DownInputs => self.per_token(inner * VALUE_COST),
+            Projections => self.per_rows(row_units(q) + 2 * row_units(kv), hidden, self.tokens()),
+            Queries => self.per_rows(row_units(q), hidden, self.tokens()),
+            KeysValues => self.per_rows(2 * row_units(kv), hidden, self.tokens()),
+            RotateAll => self.per_token((q + 2 * kv) * VALUE_COST),
+            RotateQueries => self.per_token(q * VALUE_COST),
+            RotateKeys => self.per_token(2 * kv * VALUE_COST),
+            Join => {
+                let plan = &self.w.plan;
+                let chunk = (plan.join_units / (4 * self.team.threads())).clamp(1, 16);
+                let values = plan.join_partials * m.group() * (m.head_dim as usize + 16);
+                Extent { units: plan.join_units, chunk, divisible: true, cost: (values * VALUE_COST / 8) as f64 }
             }
-            let needs = (*m.head).needs(self.activations);
-            prepare(&*self.w.shared, self.w.normed, hidden, hidden, group, needs);
-        });
-        self.team.barrier();
-        self.chunks(vocab, self.row_chunk(vocab, rows).max(HEAD_CHUNK), |columns| {
-            product(&*m.head, &*self.w.shared, 0..rows, columns, self.w.logits, vocab, false, self.activations);
-        });
-        self.team.barrier();
+            Output => self.per_rows(row_units(hidden), q, self.tokens()),
+            GateUp => self.per_rows(row_units(inner), 2 * hidden + VALUE_COST, self.tokens()),
+            Down => self.per_rows(row_units(hidden), inner, self.tokens()),
+            HeadInputs => {
+                Extent { units: rows, chunk: INPUT_GROUP, divisible: false, cost: (hidden * VALUE_COST) as f64 }
+            }
+            Head => {
+                let units = if rows == 0 { 0 } else { row_units(vocab) };
+                let extent = self.per_rows(units, hidden, rows);
+                Extent { chunk: extent.chunk.max(HEAD_CHUNK_UNITS), ..extent }
+            }
+            Statistics => {
+                let units = rows * row_chunks(vocab);
+                Extent { units, chunk: 1, divisible: true, cost: (CHUNK * VALUE_COST) as f64 }
+            }
+            Summaries => Extent { units: rows, chunk: 1, divisible: true, cost: SUMMARY_COST as f64 },
+            Asked | Attention | Awaited => unreachable!(),
+        }
+    }
+
+    fn per_token(&self, cost: usize) -> Extent {
+        let tokens = self.tokens();
+        let chunk = (tokens / (4 * self.team.threads())).clamp(1, 16).next_multiple_of(INPUT_GROUP);
+        Extent { units: tokens, chunk, divisible: false, cost: cost as f64 }
+    }
+
+    /// Units of weight rows of `cols` columns, multiplied with `tokens` inputs.
+    fn per_rows(&self, units: usize, cols: usize, tokens: usize) -> Extent {
+        let chunk = if tokens <= STREAM_TOKENS { units.div_ceil(self.team.threads()) } else { CHUNK_UNITS };
+        let cost = UNIT_ROWS * cols * tokens.max(LEAST_TOKENS);
+        Extent { units, chunk: chunk.max(1), divisible: true, cost: cost as f64 }
+    }
+
+    /// Computes units `range` of a phase. Inputs of the phases before are complete.
+    pub unsafe fn work(&self, phase: Phase, layer: usize, range: Range<usize>) {
+        use Phase::*;
+        match phase {
+            Embed => self.embed(range),
+            AttentionInputs | OutputInputs | MlpInputs | DownInputs => {
+                self.prepare(phase, layer, range, &*self.w.shared, self.w.normed)
+            }
+            Projections | Queries => self.project(layer, range),
+            KeysValues => {
+                let queries = row_units(self.m.query_width());
+                self.project(layer, range.start + queries..range.end + queries);
+            }
+            RotateAll => {
+                self.rotate_queries(layer, range.clone());
+                self.rotate_keys(layer, range);
+            }
+            RotateQueries => self.rotate_queries(layer, range),
+            RotateKeys => self.rotate_keys(layer, range),
+            Join => range.for_each(|unit| self.join(unit)),
+            Output => self.add_product((*self.m.layer.add(layer)).output, range),
+            GateUp => self.gate_up(layer, range),
+            Down => self.add_product((*self.m.layer.add(layer)).down, range),
+            HeadInputs => self.head_inputs(range),
+            Head => self.head(range),
+            Statistics => range.for_each(|unit| self.statistics(unit)),
+            Summaries => range.for_each(|row| self.summary(row)),
+            Asked | Attention | Awaited => unreachable!(),
+        }
+    }
+
+    /// Does a private phase.
+    pub unsafe fn prepare_private(&self, phase: Phase, layer: usize) {
+        let private = &self.w.private[self.thread];
+        self.prepare(phase, layer, 0..self.tokens(), &*private.inputs, private.normed);
+    }
+
+    unsafe fn source(&self, phase: Phase, layer: usize) -> Source {
+        let (m, w) = (self.m, self.w);
+        let l = &*m.layer.add(layer);
+        let needs = |matrices: &[*const Matrix]| {
+            matrices.iter().fold(0, |all, matrix| all | unsafe { (**matrix).needs(self.activations) })
+        };
+        let hidden = m.hidden as usize;
+        match phase {
+            Phase::AttentionInputs => {
+                Source { x: w.x, k: hidden, norm: l.attention_norm, needs: needs(&[l.query, l.key, l.value]) }
+            }
+            Phase::OutputInputs => {
+                Source { x: w.attended, k: m.query_width(), norm: std::ptr::null(), needs: needs(&[l.output]) }
+            }
+            Phase::MlpInputs => Source { x: w.x, k: hidden, norm: l.mlp_norm, needs: needs(&[l.gate, l.up]) },
+            _ => Source { x: w.gate, k: m.intermediate as usize, norm: std::ptr::null(), needs: needs(&[l.down]) },
+        }
+    }
+
+    unsafe fn prepare(&self, phase: Phase, layer: usize, tokens: Range<usize>, inputs: &Inputs, normed: *mut f32) {
+        let Source { mut x, k, norm, needs } = self.source(phase, layer);
+        if !norm.is_null() {
+            for t in tokens.clone() {
+                rmsnorm(x.add(t * k), norm, self.m.eps, k, normed.add(t * k));
+            }
+            x = normed;
+        }
+        prepare(inputs, x, k, k, tokens, needs);
+    }
+
+    /// The prepared inputs of the current phase.
+    unsafe fn inputs(&self) -> &Inputs {
+        if self.streams() {
+            &*self.w.private[self.thread].inputs
+        } else {
+            &*self.w.shared
+        }
+    }
+
+    unsafe fn embed(&self, tokens: Range<usize>) {
+        let (m, w) = (self.m, self.w);
+        let hidden = m.hidden as usize;
+        let half = m.rope_dimensions as usize / 2;
+        for t in tokens {
+            row_f32(&*m.embedding, *self.s.token.add(t) as usize, w.x.add(t * hidden));
+            let (cos, sin) = (w.cos.add(t * half), w.sin.add(t * half));
+            rope_table(*w.position.add(t), m.rope_frequencies, half, m.rope_magnitude, cos, sin);
+        }
+    }
+
+    /// Queries, keys and values of a layer: one numbering over the units of the three matrices.
+    unsafe fn project(&self, layer: usize, units: Range<usize>) {
+        let (m, w) = (self.m, self.w);
+        let l = &*m.layer.add(layer);
+        let (q, kv) = (m.query_width(), m.kv_width());
+        let mut first = 0;
+        for (matrix, width, out) in [(l.query, q, w.query), (l.key, kv, w.key), (l.value, kv, w.value)] {
+            let rows = rows_of(&units, first, width);
+            if !rows.is_empty() {
+                product(&*matrix, self.inputs(), 0..self.tokens(), rows, out, width, false, self.activations);
+            }
+            first += row_units(width);
+        }
+    }
+
+    unsafe fn rotate(&self, row: *mut f32, heads: u32, t: usize) {
+        let m = self.m;
+        let half = m.rope_dimensions as usize / 2;
+        let (cos, sin) = (self.w.cos.add(t * half), self.w.sin.add(t * half));
+        rope_apply(row, heads as usize, m.head_dim as usize, half, cos, sin, m.rope_halves != 0);
+    }
+
+    unsafe fn rotate_queries(&self, layer: usize, tokens: Range<usize>) {
+        let (m, q) = (self.m, self.m.query_width());
+        for t in tokens {
+            let query = self.w.query.add(t * q);
+            add_bias(query, (*m.layer.add(layer)).query_bias, q);
+            self.rotate(query, m.heads, t);
+        }
+    }
+
+    /// Rotates keys, and stores keys and values in the pool.
+    unsafe fn rotate_keys(&self, layer: usize, tokens: Range<usize>) {
+        let (m, w, kv) = (self.m, self.w, self.m.kv_width());
+        let l = &*m.layer.add(layer);
+        for t in tokens {
+            let (key, value) = (w.key.add(t * kv), w.value.add(t * kv));
+            add_bias(key, l.key_bias, kv);
+            add_bias(value, l.value_bias, kv);
+            self.rotate(key, m.kv_heads, t);
+            let sequence = &*self.s.sequence.add(*w.owner.add(t) as usize);
+            let position = *w.position.add(t) as usize;
+            let block_tokens = (*m.pool).block_tokens;
+            let block = *sequence.blocks.add(position / block_tokens) as usize;
+            append(&*m.pool, layer, block, position % block_tokens, key, value);
+        }
+    }
+
+    /// Attention tasks, until none is left or this thread has spent its share.
+    pub unsafe fn attention(&self, layer: usize, share: f64) {
+        let (m, w) = (self.m, self.w);
+        let private = &w.private[self.thread];
+        let open = &mut *private.open.get();
+        let mut spent = 0;
+        while (spent as f64) < share {
+            let (index, begun) = match open.take() {
+                Some(OpenTask { index, progress }) => (index, Some(progress)),
+                None => (w.attention.next.fetch_add(1, Relaxed) as usize, None),
+            };
+            let Some(task) = w.plan.tasks.get(index) else {
+                break;
+            };
+            let attend = task.attend(m, self.s, layer, w.query);
+            let mut progress = begun.unwrap_or_else(|| attend_begin(&*m.pool, &attend, private.scratch));
+            let unit = task.unit_cost(m);
+            let segments = ((share - spent as f64) / unit as f64).ceil() as usize;
+            let before = progress.left();
+            let complete = attend_some(&*m.pool, &attend, &mut progress, segments, private.scratch);
+            spent += (before - progress.left() + complete as usize) as u64 * unit;
+            if !complete {
+                *open = Some(OpenTask { index, progress });
+            }
+        }
+        w.attention.left.fetch_sub(spent, Relaxed);
+    }
+
+    /// Merges the partials of one token and kv head.
+    unsafe fn join(&self, unit: usize) {
+        let (m, w) = (self.m, self.w);
+        let joins = &w.plan.joins;
+        let join = &joins[joins.partition_point(|j| j.unit <= unit) - 1];
+        let sequence = &*self.s.sequence.add(join.sequence as usize);
+        let (kv_heads, group, d) = (m.kv_heads as usize, m.group(), m.head_dim as usize);
+        let token = (unit - join.unit) / kv_heads;
+        let head = (unit - join.unit) % kv_heads * group;
+        let o = join.partial.add(token * m.query_width() + head * d);
+        let lse = join.partial.add(sequence.count as usize * m.query_width() + token * m.heads as usize + head);
+        let stride = sequence.partial_floats(m);
+        merge_tree(o, stride, lse, stride, group, d, join.partials, join.starts, 0, 1);
+        let out = w.attended.add((sequence.first as usize + token) * m.query_width() + head * d);
+        std::ptr::copy_nonoverlapping(o, out, group * d);
+    }
+
+    /// Adds rows of `matrix` times the inputs to the residual stream.
+    unsafe fn add_product(&self, matrix: *const Matrix, units: Range<usize>) {
+        let hidden = self.m.hidden as usize;
+        let rows = rows_of(&units, 0, hidden);
+        product(&*matrix, self.inputs(), 0..self.tokens(), rows, self.w.x, hidden, true, self.activations);
+    }
+
+    unsafe fn gate_up(&self, layer: usize, units: Range<usize>) {
+        let (w, inner, tokens) = (self.w, self.m.intermediate as usize, self.tokens());
+        let l = &*self.m.layer.add(layer);
+        let rows = rows_of(&units, 0, inner);
+        product(&*l.gate, self.inputs(), 0..tokens, rows.clone(), w.gate, inner, false, self.activations);
+        product(&*l.up, self.inputs(), 0..tokens, rows.clone(), w.up, inner, false, self.activations);
+        for t in 0..tokens {
+            let at = t * inner + rows.start;
+            silu_mul(w.gate.add(at), w.up.add(at), rows.len(), w.gate.add(at));
+        }
+    }
+
+    /// Moves the wanted rows to the front of the normalised buffer, which no one reads any more, and prepares them.
+    unsafe fn head_inputs(&self, rows: Range<usize>) {
+        let (m, w, hidden) = (self.m, self.w, self.m.hidden as usize);
+        for r in rows.clone() {
+            let token = *self.s.row_token.add(r) as usize;
+            rmsnorm(w.x.add(token * hidden), m.output_norm, m.eps, hidden, w.normed.add(r * hidden));
+        }
+        prepare(&*w.shared, w.normed, hidden, hidden, rows, (*m.head).needs(self.activations));
+    }
+
+    unsafe fn head(&self, units: Range<usize>) {
+        let (m, w, vocab) = (self.m, self.w, self.m.vocab as usize);
+        let columns = rows_of(&units, 0, vocab);
+        product(&*m.head, &*w.shared, 0..self.s.rows as usize, columns, w.logits, vocab, false, self.activations);
+    }
+
+    unsafe fn statistics(&self, unit: usize) {
+        let (w, vocab) = (self.w, self.m.vocab as usize);
         let per_row = row_chunks(vocab);
-        self.chunks(rows * per_row, 1, |c| {
-            let (row, chunk) = (c.start / per_row, c.start % per_row);
-            reduce_chunk(self.w.logits.add(row * vocab), vocab, chunk, self.w.stats.add(c.start));
-        });
-        self.team.barrier();
-        self.chunks(rows, 1, |r| {
-            let r = r.start;
-            reduce_finish(self.w.logits.add(r * vocab), vocab, self.w.stats.add(r * per_row), self.w.summary.add(r));
-        });
+        reduce_chunk(w.logits.add(unit / per_row * vocab), vocab, unit % per_row, w.stats.add(unit));
+    }
+
+    unsafe fn summary(&self, row: usize) {
+        let (w, vocab) = (self.w, self.m.vocab as usize);
+        let stats = w.stats.add(row * row_chunks(vocab));
+        reduce_finish(w.logits.add(row * vocab), vocab, stats, w.summary.add(row));
     }
 }
 

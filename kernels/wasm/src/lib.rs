@@ -9,6 +9,7 @@
 #![allow(clippy::missing_safety_doc, clippy::too_many_arguments)]
 
 pub mod activation;
+pub mod attend_pool;
 pub mod attention;
 pub mod attention_decode;
 pub mod attention_run;
@@ -20,7 +21,10 @@ pub mod linear;
 pub mod logits;
 pub mod matrix;
 pub mod merge;
+pub mod model;
 pub mod norm;
+pub mod phases;
+pub mod plan;
 pub mod product;
 mod product_f32;
 mod product_i16;
@@ -32,6 +36,7 @@ mod schedule;
 pub mod simd;
 pub mod stream;
 pub mod team;
+pub mod workspace;
 
 use wasm_bindgen::prelude::*;
 

@@ -1,0 +1,227 @@
+/**
+ * A pool of KV blocks in the memory of the kernel module, with attention to it: the KV of a {@linkcode WasmDevice}, and,
+ * without a model, all of a holder.
+ *
+ * @module
+ */
+import { KV_CODE } from "../../kernels/attend_partial/spec.ts";
+import { type AttentionPartial, segmentNodes } from "../../kernels/merge_partials/spec.ts";
+import { openWasm, type WasmRuntime } from "../../kernels/wasm/instance.ts";
+import type { ThreadStarter } from "../../kernels/wasm/threads.ts";
+import { checkBlock, checkBlockBytes, checkNodeWork, checkRanges } from "./batch_check.ts";
+import {
+  type AttendRange,
+  type KvLayout,
+  type KvStore,
+  type NodePartial,
+  type NodeWork,
+  SEGMENT_TOKENS,
+} from "./device.ts";
+import { HostBuffer } from "./host_buffer.ts";
+import { checkPool } from "./kv_layout.ts";
+
+/** Words of one `PoolWork` (`attend_pool.rs`). */
+const WORK_WORDS = 8;
+/** Memory of a store beside its blocks: stacks, scratch of the threads, queries and results of a call. */
+const RESERVE_BYTES = 64 << 20;
+/** Most bytes of a 32-bit WebAssembly memory. */
+const MEMORY_BYTES = 2 ** 32;
+
+/** How to open a store. */
+export interface OpenKvStoreOptions {
+  /** Shape of its blocks. */
+  readonly layout: KvLayout;
+  /** Blocks in the pool. */
+  readonly blocks: number;
+  /** Compute threads, the calling one included. @default {1} */
+  readonly threads?: number;
+  /** Pins each compute thread to a CPU where that is possible. @default {false} */
+  readonly pin?: boolean;
+  /** Starts the compute threads. @default {Workers of the calling thread} */
+  readonly startThread?: ThreadStarter;
+  /** Most bytes the memory may grow to; a whole number of 64 KiB pages, at most 4 GiB. @default {4294967296} */
+  readonly maxMemoryBytes?: number;
+}
+
+/** Queries of one sequence and token ranges of it that they see whole. */
+interface RangesOfOne {
+  readonly queries: Float32Array;
+  readonly blocks: ArrayLike<number>;
+  readonly blockCount: number;
+  /** Position of the first token of `blocks[0]`. */
+  readonly start: number;
+  readonly ranges: readonly { readonly from: number; readonly to: number }[];
+}
+
+/** A pool of KV blocks on CPU cores. */
+export class WasmKvStore implements KvStore {
+  /** See {@linkcode KvStore.layout}. */
+  readonly layout: KvLayout;
+  /** See {@linkcode KvStore.blocks}. */
+  readonly blocks: number;
+  /** See {@linkcode KvStore.blockBytes}. */
+  readonly blockBytes: number;
+  /** Address of the pool's description, for the kernels of a step. */
+  readonly pool: number;
+  readonly #runtime: WasmRuntime;
+  readonly #attention: number;
+  readonly #work: HostBuffer;
+  readonly #block: HostBuffer;
+
+  /**
+   * Makes a pool in the memory of `runtime`, which it takes over. Memory of blocks that were never written stays untaken.
+   *
+   * @throws {RangeError} when a size is out of range or memory is exhausted.
+   */
+  constructor(runtime: WasmRuntime, options: { readonly layout: KvLayout; readonly blocks: number }) {
+    checkPool(options);
+    const { layout, blocks } = options;
+    const { layers, heads, kvHeads, headDim, blockTokens, kvType } = layout;
+    this.layout = layout;
+    this.blocks = blocks;
+    this.blockBytes = wasmBlockBytes(runtime, layout);
+    this.#runtime = runtime;
+    this.#work = new HostBuffer(runtime);
+    this.#block = new HostBuffer(runtime);
+    this.pool = runtime.exports.kv_pool_new(
+      runtime.allocUntouched(blocks * this.blockBytes),
+      blocks,
+      layers,
+      kvHeads,
+      headDim,
+      blockTokens,
+      KV_CODE[kvType],
+    );
+    this.#attention = runtime.exports.pool_attention_new(runtime.team, this.pool, heads / kvHeads);
+    if (this.#attention === 0) throw new RangeError("Cannot make a KV pool: no memory is left for its attention");
+  }
+
+  /** See {@linkcode KvStore.attendNodes}. */
+  attendNodes(layer: number, work: readonly NodeWork[]): readonly (readonly NodePartial[])[] {
+    checkNodeWork(layer, work, this);
+    const nodes = work.map(({ segments }) => segmentNodes(segments.from, segments.to));
+    const partials = this.#attend(
+      layer,
+      work.map(({ queries, blocks, segments }, index) => ({
+        queries,
+        blocks,
+        blockCount: (segments.to - segments.from) * (SEGMENT_TOKENS / this.layout.blockTokens),
+        start: segments.from * SEGMENT_TOKENS,
+        ranges: nodes[index].map(({ first, segments }) => ({
+          from: first * SEGMENT_TOKENS,
+          to: (first + segments) * SEGMENT_TOKENS,
+        })),
+      })),
+    );
+    let next = 0;
+    return nodes.map((nodes) => nodes.map((node) => ({ node, ...partials[next++] })));
+  }
+
+  /** See `Device.attend`. */
+  attend(layer: number, ranges: readonly AttendRange[]): AttentionPartial {
+    checkRanges(layer, ranges, this);
+    const { heads, headDim } = this.layout;
+    const partials = this.#attend(
+      layer,
+      ranges.map(({ query, blocks, start, length }) => ({
+        queries: query,
+        blocks,
+        blockCount: Math.ceil(length / this.layout.blockTokens),
+        start,
+        ranges: [{ from: start, to: start + length }],
+      })),
+    );
+    const o = new Float32Array(ranges.length * heads * headDim);
+    const lse = new Float32Array(ranges.length * heads);
+    for (const [index, partial] of partials.entries()) {
+      o.set(partial.o, index * heads * headDim);
+      lse.set(partial.lse, index * heads);
+    }
+    return { o, lse };
+  }
+
+  /** See {@linkcode KvStore.readBlock}. */
+  readBlock(block: number): Uint8Array {
+    checkBlock(block, this);
+    const address = this.#block.reserve(this.blockBytes / 4);
+    this.#runtime.exports.kv_read_block(this.pool, block, address);
+    return this.#runtime.u8(address, this.blockBytes).slice();
+  }
+
+  /** See {@linkcode KvStore.writeBlock}. */
+  writeBlock(block: number, bytes: Uint8Array): void {
+    checkBlockBytes(block, bytes, this);
+    const address = this.#block.reserve(this.blockBytes / 4);
+    this.#runtime.u8(address, bytes.length).set(bytes);
+    this.#runtime.exports.kv_write_block(this.pool, block, address);
+  }
+
+  /** Stops the compute threads and frees the memory. */
+  [Symbol.dispose](): void {
+    this.#runtime[Symbol.dispose]();
+  }
+
+  /** One partial for each range, in order. Views, valid until the next call. */
+  #attend(layer: number, all: readonly RangesOfOne[]): AttentionPartial[] {
+    const { heads, headDim } = this.layout;
+    const runtime = this.#runtime;
+    const count = all.reduce((sum, { ranges }) => sum + ranges.length, 0);
+    const words = all.reduce((sum, { queries, blockCount, ranges }) => {
+      return sum + blockCount + queries.length + ranges.length * (queries.length + queries.length / headDim);
+    }, WORK_WORDS * count);
+    const address = this.#work.reserve(words);
+    const u32 = runtime.u32(address, words);
+    const f32 = runtime.f32(address, words);
+    const partials: AttentionPartial[] = [];
+    let record = 0;
+    let next = WORK_WORDS * count;
+    for (const { queries, blocks, blockCount, start, ranges } of all) {
+      const tokens = queries.length / (heads * headDim);
+      const blocksAt = address + 4 * next;
+      for (let i = 0; i < blockCount; i++) u32[next++] = blocks[i];
+      const queriesAt = address + 4 * next;
+      f32.set(queries, next);
+      next += queries.length;
+      for (const { from, to } of ranges) {
+        const o = next;
+        const lse = o + queries.length;
+        next = lse + tokens * heads;
+        u32.set([blocksAt, start, from, to, tokens, queriesAt, address + 4 * o, address + 4 * lse], record);
+        record += WORK_WORDS;
+        partials.push({ o: f32.subarray(o, lse), lse: f32.subarray(lse, next) });
+      }
+    }
+    if (count > 0) runtime.exports.pool_attention_run(this.#attention, layer, address, count);
+    return partials;
+  }
+}
+
+/** Bytes of one block of a WASM pool. */
+export function wasmBlockBytes(runtime: WasmRuntime, layout: KvLayout): number {
+  const { layers, kvHeads, headDim, blockTokens, kvType } = layout;
+  return runtime.exports.kv_block_bytes(layers, kvHeads, headDim, blockTokens, KV_CODE[kvType]);
+}
+
+/**
+ * Opens a pool without a model. Takes milliseconds whatever its size: memory is taken when blocks are written.
+ *
+ * @throws {RangeError} when a size is out of range or the pool does not fit into the memory, naming both.
+ */
+export async function openKvStore(options: OpenKvStoreOptions): Promise<KvStore> {
+  checkPool(options);
+  const { layout, blocks, threads = 1, pin, startThread, maxMemoryBytes = MEMORY_BYTES } = options;
+  const runtime = await openWasm({ threads, pin, startThread, maxMemoryBytes });
+  try {
+    const bytes = blocks * wasmBlockBytes(runtime, layout);
+    if (bytes + RESERVE_BYTES > maxMemoryBytes) {
+      throw new RangeError(
+        `Cannot open a KV store: ${Math.ceil(bytes / 2 ** 20)} MiB of blocks plus ${RESERVE_BYTES / 2 ** 20} MiB for ` +
+          `attention exceed its ${maxMemoryBytes / 2 ** 20} MiB`,
+      );
+    }
+    return new WasmKvStore(runtime, { layout, blocks });
+  } catch (error) {
+    runtime[Symbol.dispose]();
+    throw error;
+  }
+}
