@@ -29,6 +29,9 @@ export interface BlockCounts {
   readonly quarantined: number;
 }
 
+/** What a block is to its pool. */
+export type BlockState = "free" | "owned" | "cached" | "lent" | "quarantined";
+
 /** Where a block without a reference is when it is neither free nor cached. */
 const HERE = 0;
 const LENT = 1;
@@ -88,6 +91,19 @@ export class BlockPool {
   /** References to `block`. */
   references(block: BlockId): number {
     return this.#references[block];
+  }
+
+  /**
+   * What `block` is now.
+   *
+   * @throws {RangeError} when it is outside the pool.
+   */
+  state(block: BlockId): BlockState {
+    const state = this.#stateOf(block);
+    if (state === "outside the pool") {
+      throw new RangeError(`Cannot look at block ${block}: wanted 0 to ${this.total - 1}`);
+    }
+    return state;
   }
 
   /** Number of times the content of `block` was given up; with the id it names one content. */
@@ -314,7 +330,7 @@ export class BlockPool {
     for (const block of blocks) this.#away[block] = to;
   }
 
-  #stateOf(block: number): string {
+  #stateOf(block: number): BlockState | "outside the pool" {
     if (!(block in this.#references)) return "outside the pool";
     if (this.#away[block] !== HERE) return this.#away[block] === LENT ? "lent" : "quarantined";
     if (this.#references[block] > 0) return "owned";
