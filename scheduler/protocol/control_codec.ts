@@ -9,11 +9,11 @@ import type { FrameWriter } from "./frame_writer.ts";
 import { parseJson } from "./json_payload.ts";
 import type { ControlMessage } from "./messages.ts";
 import { cutDetail } from "./refused_codec.ts";
-import { type Schema, SchemaError } from "./schema.ts";
+import { type Schema, SchemaError, wrong } from "./schema.ts";
 
 const controlSchema: Schema<ControlMessage> = (value) => {
   if (typeof value !== "object" || value === null || !("kind" in value) || !isKind(value.kind)) {
-    throw new SchemaError(`wanted a kind of control message`);
+    throw wrong("wanted a kind of control message");
   }
   return CONTROL_SCHEMAS[value.kind](value);
 };

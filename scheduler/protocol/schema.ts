@@ -20,6 +20,11 @@ export class SchemaError extends Error {
   }
 }
 
+/** A problem whose place is added on the way out. */
+export function wrong(problem: string): SchemaError {
+  return new SchemaError(problem);
+}
+
 /** Returns the value when it is a T. @throws {SchemaError} otherwise. */
 export type Schema<T> = (value: unknown) => T;
 
@@ -45,7 +50,7 @@ function inside<T>(key: string | number, schema: Schema<T>, value: unknown): T {
 export function oneOf<const T extends string | boolean>(...values: readonly T[]): Schema<T> {
   return (value) => {
     const found = values.find((candidate) => candidate === value);
-    if (found === undefined) throw new SchemaError(`wanted ${values.join(" or ")}, got ${show(value)}`);
+    if (found === undefined) throw wrong(`wanted ${values.join(" or ")}, got ${show(value)}`);
     return found;
   };
 }
@@ -54,7 +59,7 @@ export function oneOf<const T extends string | boolean>(...values: readonly T[])
 export function integer(min: number = 0, max: number = Number.MAX_SAFE_INTEGER): Schema<number> {
   return (value) => {
     if (typeof value !== "number" || !Number.isSafeInteger(value) || value < min || value > max) {
-      throw new SchemaError(`wanted an integer from ${min} to ${max}, got ${show(value)}`);
+      throw wrong(`wanted an integer from ${min} to ${max}, got ${show(value)}`);
     }
     return value;
   };
@@ -63,7 +68,7 @@ export function integer(min: number = 0, max: number = Number.MAX_SAFE_INTEGER):
 /** A finite number. */
 export const finite: Schema<number> = (value) => {
   if (typeof value !== "number" || !Number.isFinite(value)) {
-    throw new SchemaError(`wanted a finite number, got ${show(value)}`);
+    throw wrong(`wanted a finite number, got ${show(value)}`);
   }
   return value;
 };
@@ -72,10 +77,10 @@ export const finite: Schema<number> = (value) => {
 export function text(max: number, pattern?: RegExp): Schema<string> {
   return (value) => {
     if (typeof value !== "string" || value.length > max || !value.isWellFormed()) {
-      throw new SchemaError(`wanted text of at most ${max} units, got ${show(value)}`);
+      throw wrong(`wanted text of at most ${max} units, got ${show(value)}`);
     }
     if (pattern && !pattern.test(value)) {
-      throw new SchemaError(`wanted text like ${pattern.source}, got ${show(value)}`);
+      throw wrong(`wanted text like ${pattern.source}, got ${show(value)}`);
     }
     return value;
   };
@@ -85,7 +90,7 @@ export function text(max: number, pattern?: RegExp): Schema<string> {
 export function list<T>(of: Schema<T>, max: number): Schema<readonly T[]> {
   return (value) => {
     if (!Array.isArray(value) || value.length > max) {
-      throw new SchemaError(`wanted an array of at most ${max}, got ${show(value)}`);
+      throw wrong(`wanted an array of at most ${max}, got ${show(value)}`);
     }
     for (let i = 0; i < value.length; i++) inside(i, of, value[i]);
     return value;
@@ -98,11 +103,11 @@ export function table<T>(of: Schema<T>, { keys, max }: { readonly keys: RegExp; 
 > {
   return (value) => {
     const entries = entriesOf(value);
-    if (entries.length > max) throw new SchemaError(`wanted at most ${max} keys, got ${entries.length}`);
+    if (entries.length > max) throw wrong(`wanted at most ${max} keys, got ${entries.length}`);
     const checked: [string, T][] = [];
     for (const [key, field] of entries) {
       if (!keys.test(key) || key === "__proto__") {
-        throw new SchemaError(`wanted a key like ${keys.source}, got ${show(key)}`);
+        throw wrong(`wanted a key like ${keys.source}, got ${show(key)}`);
       }
       checked.push([key, inside(key, of, field)]);
     }
@@ -140,26 +145,26 @@ export function record<const F extends Fields>(fields: F): Schema<RecordOf<F>> {
     let present = 0;
     for (const [key, field] of entries) {
       const schema = Object.hasOwn(fields, key) ? fields[key] : undefined;
-      if (schema === undefined) throw new SchemaError(`unknown key ${show(key)}`);
+      if (schema === undefined) throw wrong(`unknown key ${show(key)}`);
       if (field === undefined && typeof schema !== "function") continue;
       inside(key, typeof schema === "function" ? schema : schema.optional, field);
       if (typeof schema === "function") present++;
     }
     if (present < required.length) {
-      throw new SchemaError(`missing key ${show(required.find((key) => !Object.hasOwn(value, key)))}`);
+      throw wrong(`missing key ${show(required.find((key) => !Object.hasOwn(value, key)))}`);
     }
     return true;
   }
   return (value) => {
     const entries = entriesOf(value);
     if (typeof value === "object" && value !== null && isRecord(value, entries)) return value;
-    throw new SchemaError(`wanted an object, got ${show(value)}`);
+    throw wrong(`wanted an object, got ${show(value)}`);
   };
 }
 
 function entriesOf(value: unknown): [string, unknown][] {
   if (typeof value !== "object" || value === null || Array.isArray(value)) {
-    throw new SchemaError(`wanted an object, got ${show(value)}`);
+    throw wrong(`wanted an object, got ${show(value)}`);
   }
   return Object.entries(value);
 }
