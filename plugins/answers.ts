@@ -3,13 +3,9 @@
  *
  * @module
  */
+import { AnswerDraft } from "./draft.ts";
+import { PolicyFault } from "./error.ts";
 import type { Admission, QueueView, StepPlan, StepView } from "./types.ts";
-
-/** An answer that is not accepted; the message says why. */
-export class PolicyFault extends Error {
-  /** Error name. */
-  override readonly name = "PolicyFault";
-}
 
 /** A checked plan, by handle. */
 export interface CheckedStepPlan {
@@ -77,13 +73,12 @@ export class PlanRecorder {
   readonly #indices: ReadonlyMap<number, number>;
   readonly #tokens = new Map<number, number>();
   readonly #preempt = new Set<number>();
+  readonly #draft = new AnswerDraft("plan");
   #total = 0;
-  #fault: PolicyFault | undefined;
-  #finished = false;
   /** What the plugin writes to. A call that breaks a rule throws and spoils the plan. */
   readonly out: StepPlan = Object.freeze({
-    schedule: (id: number, tokens: number) => this.#guard(() => this.#schedule(id, tokens)),
-    preempt: (id: number) => this.#guard(() => this.#takeBack(id)),
+    schedule: (id: number, tokens: number) => this.#draft.write(() => this.#schedule(id, tokens)),
+    preempt: (id: number) => this.#draft.write(() => this.#takeBack(id)),
   });
 
   /** Makes an empty plan of a step. */
@@ -98,8 +93,7 @@ export class PlanRecorder {
    * @throws {PolicyFault} when it breaks a rule.
    */
   finish(): CheckedStepPlan {
-    this.#finished = true;
-    if (this.#fault !== undefined) throw this.#fault;
+    this.#draft.close();
     if (this.#tokens.size === 0) {
       throw new PolicyFault("Cannot accept the plan: wanted at least one scheduled sequence, got none");
     }
@@ -115,16 +109,6 @@ export class PlanRecorder {
       }
     }
     return { tokens: this.#tokens, preempt: [...this.#preempt] };
-  }
-
-  #guard(write: () => void): void {
-    if (this.#finished) throw new PolicyFault("Cannot write to the plan: its step is over");
-    try {
-      write();
-    } catch (error) {
-      if (error instanceof PolicyFault) this.#fault ??= error;
-      throw error;
-    }
   }
 
   #schedule(id: number, tokens: number): void {

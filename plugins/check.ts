@@ -4,11 +4,13 @@
  * @module
  */
 import { reasonOf } from "./error.ts";
-import { readSchedulerPlugin } from "./handshake.ts";
+import { type PluginKind, readPlugin } from "./handshake.ts";
+import type { InvariantSubject, PolicyInvariant } from "./invariant.ts";
 import { SCHEDULER_INVARIANTS } from "./invariants.ts";
 import { importDefault, type LoadOptions } from "./load.ts";
+import { MEMORY_INVARIANTS } from "./memory_invariants.ts";
 import { checkOptions } from "./options.ts";
-import type { SchedulerPlugin } from "./types.ts";
+import type { MemoryPlugin, SchedulerPlugin } from "./types.ts";
 
 /** One thing that was checked. */
 export interface CheckResult {
@@ -25,7 +27,7 @@ export interface CheckReport {
   /** What was checked. */
   readonly specifier: string;
   /** What the plugin states about itself, once it is known to be one. */
-  readonly plugin?: { readonly kind: "scheduler"; readonly name: string; readonly version: string };
+  readonly plugin?: { readonly kind: PluginKind; readonly name: string; readonly version: string };
   /** Checks in the order they ran; those that make no sense after a failure are left out. */
   readonly checks: readonly CheckResult[];
   /** Whether all passed. */
@@ -50,7 +52,7 @@ export async function checkPlugin(
       return undefined;
     }
   };
-  const report = (plugin?: SchedulerPlugin): CheckReport => ({
+  const report = (plugin?: SchedulerPlugin | MemoryPlugin): CheckReport => ({
     specifier,
     ...(plugin && { plugin: { kind: plugin.kind, name: plugin.name, version: plugin.version } }),
     checks,
@@ -58,20 +60,37 @@ export async function checkPlugin(
   });
   const module = await attempt("loads", () => importDefault(specifier, options));
   if (module === undefined) return report();
-  const read = await attempt("is a scheduler policy", () => readSchedulerPlugin(module.value.value, specifier));
+  const read = await attempt("is a policy", () => readPlugin(module.value.value, specifier));
   if (read === undefined) return report();
   const plugin = read.value;
-  // The checks see what the module exports, as a host does; it has just been read as a policy.
-  const subject = { plugin: module.value.value as SchedulerPlugin, config: options.config };
-  const { seed = 1, rounds = 200 } = options;
   if (await attempt("accepts its options", () => checkOptions(plugin, options.config)) === undefined) {
     return report(plugin);
   }
-  for (const { name, says, check } of SCHEDULER_INVARIANTS) {
-    const passed = await attempt(says, () => check({ ...subject, seed, rounds }));
+  for (const { name, says, check } of checksOf(plugin.kind, { ...options, exported: module.value.value })) {
+    const passed = await attempt(says, check);
     if (passed === undefined && name === "create") break;
   }
   return report(plugin);
+}
+
+/** The checks of a kind, ready to run on what the module exports, which has been read as a policy of that kind. */
+function checksOf(
+  kind: PluginKind,
+  { exported, config, seed = 1, rounds = 200 }: {
+    readonly exported: unknown;
+    readonly config?: unknown;
+    readonly seed?: number;
+    readonly rounds?: number;
+  },
+): readonly { readonly name: string; readonly says: string; readonly check: () => Promise<void> }[] {
+  const bind = <Plugin>(
+    invariants: readonly PolicyInvariant<Plugin>[],
+    subject: InvariantSubject<Plugin>,
+  ) => invariants.map(({ name, says, check }) => ({ name, says, check: () => check(subject) }));
+  // The checks see the module's own object, as a host does, and not the copy that was read.
+  return kind === "scheduler"
+    ? bind(SCHEDULER_INVARIANTS, { plugin: exported as SchedulerPlugin, config, seed, rounds })
+    : bind(MEMORY_INVARIANTS, { plugin: exported as MemoryPlugin, config, seed, rounds });
 }
 
 /** The report as lines of text for people. */

@@ -1,14 +1,55 @@
 import { assert, assertEquals, assertRejects, assertStringIncludes, assertThrows } from "@std/assert";
 import { checkPlugin, reportLines } from "./check.ts";
-import { testSchedulerPolicy } from "./conformance.ts";
+import { memoryConformance, testSchedulerPolicy } from "./conformance.ts";
 import { SCHEDULER_INVARIANTS } from "./invariants.ts";
-import type { SchedulerPlugin } from "./types.ts";
+import { MEMORY_INVARIANTS } from "./memory_invariants.ts";
+import type { MemoryPlugin, SchedulerPlugin } from "./types.ts";
 
 const sound: SchedulerPlugin = { api: 1, kind: "scheduler", name: "sound", version: "1.0.0", create: () => ({}) };
 
 let calls = 0;
 const forgetful: Partial<SchedulerPlugin> = {
   rank: (_state, _queue, out) => out.forEach((_, i) => out[i] = (calls++ * 7919) % 13),
+};
+
+const soundMemory: MemoryPlugin = { api: 1, kind: "memory", name: "sound", version: "1.0.0", create: () => ({}) };
+
+const forgetfulMemory: Partial<MemoryPlugin> = {
+  evict: (_state, _view, out) => out.forEach((_, i) => out[i] = (calls++ * 7919) % 13),
+};
+
+/** For each check of memory policies one that it finds at fault, and what it says. */
+const memoryCulprits: Readonly<Record<string, readonly [string, Partial<MemoryPlugin>]>> = {
+  handshake: ["the interface has no lend", { lend() {} } as Partial<MemoryPlugin>],
+  create: ["Cannot create policy sound: Error: mine", {
+    create() {
+      throw new Error("mine");
+    },
+  }],
+  place: ["it is not usable", {
+    place(_state, { segments }, { members, self }, out) {
+      const lender = members.lendableSegments.findIndex((lendable, i) => i !== self && lendable >= segments);
+      if (lender >= 0) out.put(lender, segments);
+    },
+  }],
+  move: ["it is pinned", {
+    move(_state, { members, sequences }, out) {
+      for (let s = 0; s < sequences.length; s++) {
+        const to = members.usable.findIndex((usable, i) => {
+          return usable === 1 && i !== sequences.home[s] && members.lendableSegments[i] > 20;
+        });
+        if (to >= 0 && sequences.localSegments[s] > 0) out.move(s, { from: sequences.home[s], to, segments: 1 });
+      }
+    },
+  }],
+  evict: ["wanted a finite number for candidate", {
+    evict: (_state, view, out) => view.shared.forEach((shared, i) => out[i] = Math.log(shared - 1)),
+  }],
+  inputs: ["it writes into what it reads in evict", {
+    evict: (_state, view, out) => out.set(view.tokens.fill(1)),
+  }],
+  replay: ["Cannot replay the run: decision", forgetfulMemory],
+  isolation: ["Cannot run beside a second host: decision", forgetfulMemory],
 };
 
 /** For each check a policy that it finds at fault, and what it says. */
@@ -27,6 +68,9 @@ const culprits: Readonly<Record<string, readonly [string, Partial<SchedulerPlugi
   }],
   plan: ["(it decodes), got 0", {
     plan: (_state, step, out) => out.schedule(step.queue.id[0], Math.min(step.queue.pendingTokens[0], 1)),
+  }],
+  score: ["wanted a finite score for member member-", {
+    score: (_state, _request, { members }, out) => out.set(members.stepMs),
   }],
   observe: ["Error: who?", {
     observe(_state, events) {
@@ -51,6 +95,37 @@ for (const { name, says, check } of SCHEDULER_INVARIANTS) {
     await assertRejects(() => check({ plugin: { ...sound, ...hooks }, seed: 1, rounds: 50 }), Error, message);
   });
 }
+
+for (const { name, says, check } of MEMORY_INVARIANTS) {
+  Deno.test(`the check that a memory policy ${says} finds a culprit`, async () => {
+    const [message, hooks] = memoryCulprits[name];
+    await assertRejects(() => check({ plugin: { ...soundMemory, ...hooks }, seed: 1, rounds: 50 }), Error, message);
+  });
+}
+
+Deno.test("memoryConformance() registers a test for each check that is not skipped", async () => {
+  const tests: (readonly [string, () => Promise<void>])[] = [];
+  memoryConformance({ plugin: soundMemory, skip: ["move"], register: (name, run) => tests.push([name, run]) });
+  assertEquals(tests.length, MEMORY_INVARIANTS.length - 1);
+  for (const [, run] of tests) await run();
+  assertThrows(() => memoryConformance({ plugin: soundMemory, skip: ["plan"] }), RangeError, `"plan": wanted one of`);
+});
+
+Deno.test("checkPlugin() checks a memory policy by the rules of its kind", async () => {
+  const source = (place: string) =>
+    `data:application/javascript,${
+      encodeURIComponent(
+        `export default { api: 1, kind: "memory", name: "tight", version: "1.0.0", create() {}, place${place} };`,
+      )
+    }`;
+  const sound = await checkPlugin(source("() {}"));
+  assertEquals([sound.ok, sound.plugin?.kind, sound.checks.length], [true, "memory", MEMORY_INVARIANTS.length + 3]);
+  const greedy = reportLines(await checkPlugin(source("(state, request, cluster, out) { out.put(0, 1); }")));
+  assertEquals(greedy[0].endsWith("memory policy tight 1.0.0"), true);
+  assert(
+    greedy.some((line) => line.includes("FAILED  places all segments or none") && line.includes("wants to borrow")),
+  );
+});
 
 Deno.test("testSchedulerPolicy() registers a test for each check that is not skipped", async () => {
   const tests: (readonly [string, () => Promise<void>])[] = [];

@@ -1,5 +1,5 @@
 /**
- * The error of a plugin that cannot be used.
+ * Errors of plugins: one that cannot be used, and one that answers nonsense.
  *
  * @module
  */
@@ -22,6 +22,12 @@ export class PluginError extends Error {
     this.plugin = options.plugin;
     this.hook = options.hook;
   }
+}
+
+/** An answer of a policy that is not accepted; the message says why. */
+export class PolicyFault extends Error {
+  /** Error name. */
+  override readonly name = "PolicyFault";
 }
 
 /** What a thrown value says, as one line. Never throws. */

@@ -3,7 +3,16 @@
  *
  * @module
  */
-import type { EngineEvent, InstanceView, QueueView, RequestView, StepView } from "./types.ts";
+import type {
+  ClusterView,
+  EngineEvent,
+  EvictionView,
+  InstanceView,
+  PlacementView,
+  QueueView,
+  RequestView,
+  StepView,
+} from "./types.ts";
 
 /** A small seeded random source (SplitMix32). */
 export class SeededRandom {
@@ -147,5 +156,94 @@ export class ViewFuzzer {
         ? { kind, id, atMs: nowMs, reason: random.pick(["stop", "length", "cancelled", "error"]) }
         : { kind, id, atMs: nowMs };
     });
+  }
+
+  /** A cluster of 1 to 12 members, the first of which runs requests and is asked, with its sequences. */
+  cluster(): ClusterView {
+    const random = this.#random;
+    const length = random.pick([1, 2, 3, 5, 12]);
+    const count = random.pick([0, 1, 3, 20]);
+    const members = {
+      length,
+      name: Array.from({ length }, (_, i) => `member-${i}`),
+      full: Uint8Array.from({ length }, (_, i) => i === 0 || random.next() < 0.6 ? 1 : 0),
+      usable: Uint8Array.from({ length }, () => random.next() < 0.85 ? 1 : 0),
+      totalSegments: new Int32Array(length),
+      lendableSegments: new Int32Array(length),
+      lentSegments: new Int32Array(length),
+      ownSegments: new Int32Array(length),
+      borrowedSegments: new Int32Array(length),
+      running: new Int32Array(length),
+      waiting: new Int32Array(length),
+      maxBatch: new Int32Array(length),
+      stepMs: new Float64Array(length).fill(NaN),
+      sequenceMs: new Float64Array(length).fill(NaN),
+      attentionMs: new Float64Array(length).fill(NaN),
+    };
+    const homes = [...members.full.keys()].filter((i) => members.full[i] === 1);
+    const sequences = {
+      length: count,
+      home: Int32Array.from({ length: count }, () => random.pick(homes)),
+      tokens: new Int32Array(count),
+      localSegments: new Int32Array(count),
+      pinned: Uint8Array.from({ length: count }, () => random.next() < 0.1 ? 1 : 0),
+      segmentsOn: new Int32Array(count * length),
+    };
+    const segmentTokens = random.pick([16, 256]);
+    for (let s = 0; s < count; s++) {
+      const home = sequences.home[s];
+      members.running[home]++;
+      let segments = 0;
+      for (let m = 0; m < length; m++) {
+        const there = m === home ? random.pick([0, 1, 4, 60]) : random.pick([0, 0, 0, 1, 16]);
+        sequences.segmentsOn[s * length + m] = there;
+        segments += there;
+        if (m === home) {
+          sequences.localSegments[s] = there;
+          members.ownSegments[m] += there;
+        } else {
+          members.lentSegments[m] += there;
+          members.borrowedSegments[home] += there;
+        }
+      }
+      sequences.tokens[s] = Math.max(1, segments * segmentTokens - random.integer(0, segmentTokens - 1));
+    }
+    for (let m = 0; m < length; m++) {
+      const free = random.pick([0, 1, 7, 500]);
+      members.totalSegments[m] = members.ownSegments[m] + members.lentSegments[m] + free;
+      members.lendableSegments[m] = random.integer(0, free);
+      if (members.full[m] === 0) continue;
+      members.waiting[m] = random.pick([0, 0, 3, 500]);
+      members.maxBatch[m] = members.running[m] + random.pick([1, 8, 64]);
+      if (random.next() < 0.2) continue;
+      members.stepMs[m] = random.pick([0.5, 20]);
+      members.sequenceMs[m] = random.pick([0, 0.1, 15]);
+      members.attentionMs[m] = random.pick([0, 0.01, 3]);
+    }
+    return { members, sequences, self: 0, segmentTokens };
+  }
+
+  /** A sequence of the asked member that wants to borrow what the others lend, less or more. */
+  placement({ members, self, segmentTokens }: ClusterView): PlacementView {
+    const random = this.#random;
+    const offered = members.lendableSegments.reduce((sum, segments, i) => i === self ? sum : sum + segments, 0);
+    const segments = Math.max(1, random.pick([1, 3, random.integer(0, offered), offered, offered + 1]));
+    const localSegments = random.pick([0, 1, 20]);
+    const tokens = (segments + localSegments + random.pick([0, 0, 9])) * segmentTokens;
+    return { segments, tokens, maxTokens: tokens + random.pick([1, 1000]), localSegments };
+  }
+
+  /** Segments of which some are called back. */
+  eviction(): EvictionView {
+    const random = this.#random;
+    const length = random.pick(LENGTHS);
+    return {
+      segments: random.integer(1, length + 1),
+      length,
+      tokens: Int32Array.from({ length }, () => random.pick(TOKENS)),
+      segment: Int32Array.from({ length }, () => random.integer(0, 600)),
+      shared: Int32Array.from({ length }, () => random.pick([1, 1, 2, 9])),
+      ageMs: Float64Array.from({ length }, () => random.next() * 1e6),
+    };
   }
 }

@@ -5,27 +5,16 @@
  * @module
  */
 import { PluginError, reasonOf } from "./error.ts";
-import { type JsonSchema, PLUGIN_API, type SchedulerPlugin } from "./types.ts";
+import { type JsonSchema, type MemoryPlugin, PLUGIN_API, type SchedulerPlugin } from "./types.ts";
 
-/** Optional hooks of a scheduler policy. */
-export const SCHEDULER_HOOKS: readonly ["admit", "rank", "plan", "score", "observe", "dispose"] = [
-  "admit",
-  "rank",
-  "plan",
-  "score",
-  "observe",
-  "dispose",
-];
+/** Kind of a plugin. */
+export type PluginKind = "scheduler" | "memory";
 
-const KNOWN_KEYS: ReadonlySet<string> = new Set([
-  "api",
-  "kind",
-  "name",
-  "version",
-  "configSchema",
-  "create",
-  ...SCHEDULER_HOOKS,
-]);
+const HOOKS: Readonly<Record<PluginKind, readonly string[]>> = {
+  scheduler: ["admit", "rank", "plan", "score", "observe", "dispose"],
+  memory: ["place", "move", "evict", "dispose"],
+};
+const COMMON_KEYS: readonly string[] = ["api", "kind", "name", "version", "configSchema", "create"];
 const KEBAB_CASE = /^[a-z][a-z0-9]*(-[a-z0-9]+)*$/;
 const SEMANTIC_VERSION = /^\d+\.\d+\.\d+(-[0-9A-Za-z.-]+)?(\+[0-9A-Za-z.-]+)?$/;
 
@@ -36,6 +25,48 @@ const SEMANTIC_VERSION = /^\d+\.\d+\.\d+(-[0-9A-Za-z.-]+)?(\+[0-9A-Za-z.-]+)?$/;
  * @throws {PluginError} when it is no scheduler policy or was written for another interface version.
  */
 export function readSchedulerPlugin(value: unknown, specifier: string): SchedulerPlugin {
+  return Object.freeze({ ...readStatement(value, { specifier, kinds: ["scheduler"] }), kind: "scheduler" });
+}
+
+/**
+ * The memory policy that `value` is, as a plain frozen object whose hooks call the original.
+ *
+ * @param specifier Where it comes from, for messages.
+ * @throws {PluginError} when it is no memory policy or was written for another interface version.
+ */
+export function readMemoryPlugin(value: unknown, specifier: string): MemoryPlugin {
+  return Object.freeze({ ...readStatement(value, { specifier, kinds: ["memory"] }), kind: "memory" });
+}
+
+/**
+ * The policy of either kind that `value` is, as a plain frozen object whose hooks call the original.
+ *
+ * @param specifier Where it comes from, for messages.
+ * @throws {PluginError} when it is no policy or was written for another interface version.
+ */
+export function readPlugin(value: unknown, specifier: string): SchedulerPlugin | MemoryPlugin {
+  const stated = readStatement(value, { specifier, kinds: ["scheduler", "memory"] });
+  return stated.kind === "scheduler"
+    ? Object.freeze({ ...stated, kind: "scheduler" })
+    : Object.freeze({ ...stated, kind: "memory" });
+}
+
+/** Properties of a plugin object that this interface version does not know, for example misspelt hooks. */
+export function unknownKeys(value: unknown, kind: PluginKind): readonly string[] {
+  if (typeof value !== "object" || value === null) return [];
+  const known = new Set([...COMMON_KEYS, ...HOOKS[kind]]);
+  try {
+    return Object.keys(value).filter((key) => !known.has(key));
+  } catch {
+    return [];
+  }
+}
+
+/** Everything a plugin states, each property read once. */
+function readStatement(
+  value: unknown,
+  { specifier, kinds }: { readonly specifier: string; readonly kinds: readonly PluginKind[] },
+) {
   const refuse = (wanted: string, actual: string, cause?: unknown): PluginError =>
     new PluginError(`Cannot load plugin ${specifier}: wanted ${wanted}, got ${actual}`, { plugin: specifier, cause });
   if (typeof value !== "object" || value === null) {
@@ -57,8 +88,9 @@ export function readSchedulerPlugin(value: unknown, specifier: string): Schedule
       api === undefined ? "none" : `a plugin written for API ${kindOf(api) === "number" ? api : kindOf(api)}`,
     );
   }
-  const kind = read("kind");
-  if (kind !== "scheduler") throw refuse(`kind "scheduler"`, quoted(kind));
+  const stated = read("kind");
+  const kind = kinds.find((name) => name === stated);
+  if (kind === undefined) throw refuse(`kind ${kinds.map((name) => `"${name}"`).join(" or ")}`, quoted(stated));
   const name = read("name");
   if (typeof name !== "string" || name.length > 64 || !KEBAB_CASE.test(name)) {
     throw refuse("a name in kebab-case of at most 64 characters", quoted(name));
@@ -79,8 +111,8 @@ export function readSchedulerPlugin(value: unknown, specifier: string): Schedule
   };
   const create = hook("create");
   if (create === undefined) throw refuse("a function as create", "none");
-  const hooks = SCHEDULER_HOOKS.map((key) => [key, hook(key)] as const).filter(([, found]) => found !== undefined);
-  return Object.freeze({
+  const hooks = HOOKS[kind].map((key) => [key, hook(key)] as const).filter(([, found]) => found !== undefined);
+  return {
     api: PLUGIN_API,
     kind,
     name,
@@ -88,17 +120,7 @@ export function readSchedulerPlugin(value: unknown, specifier: string): Schedule
     ...(configSchema === undefined ? {} : { configSchema }),
     create,
     ...Object.fromEntries(hooks),
-  });
-}
-
-/** Properties of a plugin object that this interface version does not know, for example misspelt hooks. */
-export function unknownKeys(value: unknown): readonly string[] {
-  if (typeof value !== "object" || value === null) return [];
-  try {
-    return Object.keys(value).filter((key) => !KNOWN_KEYS.has(key));
-  } catch {
-    return [];
-  }
+  } as const;
 }
 
 type Hook = (...given: unknown[]) => ReturnType<typeof Reflect.apply>;

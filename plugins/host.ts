@@ -1,18 +1,15 @@
 /**
  * Runs a scheduler policy and never trusts it: every answer is checked, and an answer that is missing, late to load or
- * wrong costs one fallback to the built-in (accept, first come first served, the scheduler's own plan).
- *
- * The policy runs in the caller's thread: it can neither be interrupted nor kept from using the process's rights.
+ * wrong costs one fallback to the built-in (accept, first come first served, the scheduler's own plan, the member with
+ * room and the least load).
  *
  * @module
  */
-import { checkAdmission, type CheckedStepPlan, checkRanks, PlanRecorder, PolicyFault, rankOrder } from "./answers.ts";
-import { type BreakerOptions, CircuitBreaker } from "./breaker.ts";
-import { PluginError, reasonOf } from "./error.ts";
+import { checkAdmission, type CheckedStepPlan, checkRanks, PlanRecorder, rankOrder } from "./answers.ts";
 import { readSchedulerPlugin } from "./handshake.ts";
 import { type LoadOptions, loadSchedulerPlugin } from "./load.ts";
-import { LogLimiter } from "./log_limiter.ts";
 import { checkOptions } from "./options.ts";
+import { type CheckedHostOptions, PolicyGuard, type PolicyHostOptions, refusePromise } from "./policy_guard.ts";
 import { checkPlanFairness, checkRankFairness, ProgressTracker } from "./progress.ts";
 import { routeOrder, scoreOrder } from "./routing.ts";
 import type {
@@ -20,7 +17,6 @@ import type {
   ClusterView,
   EngineEvent,
   InstanceView,
-  PluginContext,
   QueueView,
   RequestView,
   SchedulerPlugin,
@@ -29,38 +25,20 @@ import type {
 import { copyCluster, copyFlat, copyQueue, copyStep } from "./views.ts";
 
 /** Services and limits of a host. */
-export interface SchedulerHostOptions {
-  /** Options of the policy. @default {an empty object} */
-  readonly config?: unknown;
-  /** Monotonic clock, ms; the policy's clock and the host's own. */
-  readonly now: () => number;
-  /** Uniform in [0, 1), for the policy alone. */
-  readonly random: () => number;
-  /** Takes one line. */
-  readonly log: (message: string) => void;
-  /** Time a call should take at most, ms; longer ones are counted and logged. @default {2} */
-  readonly budgetMs?: number;
+export interface SchedulerHostOptions extends PolicyHostOptions {
   /** Time without progress after which a sequence starves, ms. @default {120000} */
   readonly starvationMs?: number;
-  /** When a failing policy is taken out of service. */
-  readonly breaker?: BreakerOptions;
 }
 
 /** Hooks the host calls after `create`. */
 export type SchedulerHook = "admit" | "rank" | "plan" | "score" | "observe";
 
-/** A scheduler policy at work. Its methods throw nothing but ReferenceError after {@linkcode dispose}. */
+/** A scheduler policy at work. Its methods throw nothing but ReferenceError after it is disposed. */
 export class SchedulerHost implements Disposable {
   readonly #plugin: SchedulerPlugin;
-  readonly #options: SchedulerHostOptions;
-  readonly #context: PluginContext;
-  readonly #breaker: CircuitBreaker;
+  readonly #now: () => number;
+  readonly #guard: PolicyGuard<SchedulerHook>;
   readonly #progress: ProgressTracker;
-  readonly #log: LogLimiter;
-  readonly #fallbacks: Record<SchedulerHook, number> = { admit: 0, rank: 0, plan: 0, score: 0, observe: 0 };
-  readonly #overruns: Record<SchedulerHook, number> = { admit: 0, rank: 0, plan: 0, score: 0, observe: 0 };
-  #state: unknown;
-  #disposed = false;
 
   /**
    * Loads a policy (see {@linkcode loadSchedulerPlugin}) and starts it.
@@ -87,23 +65,11 @@ export class SchedulerHost implements Disposable {
    *
    * @throws {PluginError} when `create` fails.
    */
-  constructor(
-    plugin: SchedulerPlugin,
-    options: SchedulerHostOptions & { readonly config: Readonly<Record<string, unknown>> },
-  ) {
-    const { now, random } = options;
+  constructor(plugin: SchedulerPlugin, options: CheckedHostOptions<SchedulerHostOptions>) {
     this.#plugin = plugin;
-    this.#options = options;
-    this.#breaker = new CircuitBreaker(options.breaker);
+    this.#now = options.now;
     this.#progress = new ProgressTracker(options.starvationMs ?? 120_000);
-    this.#log = new LogLimiter(options.log, { now });
-    this.#context = Object.freeze({
-      config: options.config,
-      now: () => now(),
-      random: () => random(),
-      log: (message: string) => this.#log.write(`${plugin.name}: ${message}`, { topic: "policy", lines: 20 }),
-    });
-    this.#state = this.#create();
+    this.#guard = new PolicyGuard(plugin, { ...options, hooks: ["admit", "rank", "plan", "score", "observe"] });
   }
 
   /** Name of the policy. */
@@ -118,21 +84,21 @@ export class SchedulerHost implements Disposable {
 
   /** Calls of the policy's hooks that the built-in answered instead, by hook: faults and calls while out of service. */
   get fallbacks(): Readonly<Record<string, number>> {
-    return { ...this.#fallbacks };
+    return this.#guard.fallbacks;
   }
 
   /** Calls that took longer than their budget, by hook. */
   get overruns(): Readonly<Record<string, number>> {
-    return { ...this.#overruns };
+    return this.#guard.overruns;
   }
 
   /** Accepts or rejects a request. */
   admit(request: RequestView, instance: InstanceView): Admission {
     const { admit } = this.#plugin;
     const accept: Admission = { kind: "accept" };
-    if (admit === undefined) return this.#live(accept);
-    const answer = this.#ask("admit", () => {
-      const admission = admit(this.#state, copyFlat(request), copyFlat(instance));
+    if (admit === undefined) return this.#guard.live(accept);
+    const answer = this.#guard.ask("admit", (state) => {
+      const admission = admit(state, copyFlat(request), copyFlat(instance));
       refusePromise(admission);
       return checkAdmission(admission);
     });
@@ -142,12 +108,12 @@ export class SchedulerHost implements Disposable {
   /** Indices of the queue in rank order, ties by arrival and then id. */
   rank(queue: QueueView): Int32Array {
     const { rank } = this.#plugin;
-    const starving = this.#progress.observe(queue, this.#options.now());
-    if (queue.length === 0 || rank === undefined) return this.#live(rankOrder(queue));
-    const answer = this.#ask("rank", () => {
+    const starving = this.#progress.observe(queue, this.#now());
+    if (queue.length === 0 || rank === undefined) return this.#guard.live(rankOrder(queue));
+    const answer = this.#guard.ask("rank", (state) => {
       // What the policy leaves unwritten stays NaN and is noticed.
       const ranks = new Float64Array(queue.length).fill(NaN);
-      refusePromise(rank(this.#state, copyQueue(queue), ranks));
+      refusePromise(rank(state, copyQueue(queue), ranks));
       checkRanks(ranks, queue);
       const order = rankOrder(queue, ranks);
       if (starving !== undefined) checkRankFairness(order, queue, starving);
@@ -159,11 +125,11 @@ export class SchedulerHost implements Disposable {
   /** The policy's checked plan of the step; null when it has none, or its answer is refused: plan it yourself. */
   plan(step: StepView): CheckedStepPlan | null {
     const { plan } = this.#plugin;
-    if (step.queue.length === 0 || plan === undefined) return this.#live(null);
-    const starving = this.#progress.observe(step.queue, this.#options.now());
-    const answer = this.#ask("plan", () => {
+    if (step.queue.length === 0 || plan === undefined) return this.#guard.live(null);
+    const starving = this.#progress.observe(step.queue, this.#now());
+    const answer = this.#guard.ask("plan", (state) => {
       const recorder = new PlanRecorder(step);
-      refusePromise(plan(this.#state, copyStep(step), recorder.out));
+      refusePromise(plan(state, copyStep(step), recorder.out));
       const checked = recorder.finish();
       if (starving !== undefined) checkPlanFairness(checked, step.queue, starving);
       return checked;
@@ -178,11 +144,11 @@ export class SchedulerHost implements Disposable {
   route(request: RequestView, cluster: ClusterView, candidates: readonly number[]): readonly number[] {
     const { score } = this.#plugin;
     const order = routeOrder(request, cluster, candidates);
-    if (order.length === 0 || score === undefined) return this.#live(order);
-    const answer = this.#ask("score", () => {
+    if (order.length === 0 || score === undefined) return this.#guard.live(order);
+    const answer = this.#guard.ask("score", (state) => {
       // What the policy leaves unwritten stays NaN and is noticed.
       const scores = new Float64Array(cluster.members.length).fill(NaN);
-      refusePromise(score(this.#state, copyFlat(request), copyCluster(cluster), scores));
+      refusePromise(score(state, copyFlat(request), copyCluster(cluster), scores));
       return scoreOrder(scores, { cluster, order });
     });
     return answer ?? order;
@@ -192,112 +158,12 @@ export class SchedulerHost implements Disposable {
   observe(events: readonly EngineEvent[]): void {
     const { observe } = this.#plugin;
     for (const event of events) if (event.kind === "ended") this.#progress.forget(event.id);
-    if (events.length === 0 || observe === undefined) return this.#live(undefined);
-    this.#ask("observe", () => refusePromise(observe(this.#state, events.map(copyFlat))));
+    if (events.length === 0 || observe === undefined) return this.#guard.live(undefined);
+    this.#guard.ask("observe", (state) => refusePromise(observe(state, events.map(copyFlat))));
   }
 
   /** Disposes of the policy. */
   [Symbol.dispose](): void {
-    if (this.#disposed) return;
-    this.#disposed = true;
-    this.#disposeState();
+    this.#guard[Symbol.dispose]();
   }
-
-  #live<T>(value: T): T {
-    if (this.#disposed) throw new ReferenceError(`Cannot use the host of policy ${this.name}: it is disposed`);
-    return value;
-  }
-
-  /** Runs a call of the policy; undefined when the built-in has to answer. */
-  #ask<T>(hook: SchedulerHook, call: () => T): T | undefined {
-    this.#live(undefined);
-    const startMs = this.#options.now();
-    if (!this.#inService(startMs)) {
-      this.#fallbacks[hook]++;
-      return undefined;
-    }
-    try {
-      return call();
-    } catch (error) {
-      this.#fallbacks[hook]++;
-      this.#bookFault(hook, error);
-      return undefined;
-    } finally {
-      this.#bookTime(hook, this.#options.now() - startMs);
-    }
-  }
-
-  #inService(nowMs: number): boolean {
-    switch (this.#breaker.check(nowMs)) {
-      case "use":
-        return true;
-      case "skip":
-        return false;
-      case "restart":
-        this.#disposeState();
-        try {
-          this.#state = this.#create();
-        } catch (error) {
-          this.#bookFault("create", error);
-          return false;
-        }
-        this.#log.write(`policy ${this.name} is back in service`, { topic: "service" });
-        return true;
-    }
-  }
-
-  #create(): unknown {
-    const { name } = this.#plugin;
-    try {
-      const state = this.#plugin.create(this.#context);
-      refusePromise(state);
-      return state;
-    } catch (error) {
-      throw new PluginError(`Cannot create policy ${name}: ${reasonOf(error)}`, {
-        plugin: name,
-        hook: "create",
-        cause: error,
-      });
-    }
-  }
-
-  #disposeState(): void {
-    const { dispose } = this.#plugin;
-    if (dispose === undefined) return;
-    try {
-      refusePromise(dispose(this.#state));
-    } catch (error) {
-      this.#log.write(`policy ${this.name} failed in dispose: ${reasonOf(error)}`, { topic: "dispose" });
-    }
-  }
-
-  #bookFault(hook: string, error: unknown): void {
-    const reason = error instanceof PolicyFault ? error.message : reasonOf(error);
-    this.#log.write(`policy ${this.name} failed in ${hook}, the built-in stands in: ${reason}`, { topic: hook });
-    // A policy that starves somebody is sound otherwise, and the built-in's answer already helps.
-    if (error instanceof PolicyFault && error.cause === "starvation") return;
-    const backOffMs = this.#breaker.fault(this.#options.now());
-    if (backOffMs === undefined) return;
-    this.#log.write(`policy ${this.name} is out of service for ${backOffMs} ms`, { topic: "service", lines: 2 });
-  }
-
-  #bookTime(hook: SchedulerHook, elapsedMs: number): void {
-    const budgetMs = this.#options.budgetMs ?? 2;
-    if (elapsedMs <= budgetMs) return;
-    this.#overruns[hook]++;
-    this.#log.write(`policy ${this.name} took ${elapsedMs.toFixed(1)} ms in ${hook}, its budget is ${budgetMs} ms`, {
-      topic: `${hook} time`,
-    });
-  }
-}
-
-/**
- * Promises come too late. The rejection of a real one is taken care of.
- *
- * @throws {PolicyFault} when the value is one.
- */
-function refusePromise(value: unknown): void {
-  if (value instanceof Promise) value.catch(() => {});
-  else if (typeof value !== "object" || value === null || typeof Reflect.get(value, "then") !== "function") return;
-  throw new PolicyFault("Cannot use a promise: hooks answer at once");
 }

@@ -161,7 +161,7 @@ Deno.test("SchedulerHost.plan() closes a plan when its step is over", async () =
   });
   using _ = host;
   const plan = host.plan(step());
-  assertThrows(() => kept?.schedule(2, 1), Error, "its step is over");
+  assertThrows(() => kept?.schedule(2, 1), Error, "its call is over");
   assertEquals([...plan?.tokens ?? []], [[1, 1]]);
 });
 

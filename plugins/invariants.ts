@@ -4,64 +4,38 @@
  * @module
  */
 import { SeededRandom, ViewFuzzer } from "./fuzz.ts";
-import { readSchedulerPlugin, unknownKeys } from "./handshake.ts";
+import { readSchedulerPlugin } from "./handshake.ts";
 import { SchedulerHost } from "./host.ts";
+import {
+  handshakeInvariant,
+  InputWatch,
+  type InvariantSubject,
+  openStrict,
+  type PolicyInvariant,
+  requireEqual,
+  type StrictHost,
+} from "./invariant.ts";
 import { ToyEngine, type ToyRun } from "./toy_engine.ts";
 import type { SchedulerPlugin } from "./types.ts";
 
-/** A policy under test. */
-export interface InvariantSubject {
-  /** The plugin object. */
-  readonly plugin: SchedulerPlugin;
-  /** Options to test it with. */
-  readonly config?: unknown;
-  /** Seed of views, clock and random source. */
-  readonly seed: number;
-  /** Views per check. */
-  readonly rounds: number;
-}
+type Subject = InvariantSubject<SchedulerPlugin>;
 
-/** One check. */
-export interface SchedulerInvariant {
-  /** Short name, used to skip it. */
-  readonly name: string;
-  /** What it says. */
-  readonly says: string;
-  /** Runs it. @throws {Error} when the policy breaks it. */
-  check(subject: InvariantSubject): Promise<void>;
-}
-
-/** A host that reports faults instead of getting over them. */
-async function openStrict(
-  subject: InvariantSubject,
-  clock: { readonly ms: number },
-): Promise<{ readonly host: SchedulerHost; throwFault(): void }> {
-  const lines: string[] = [];
-  const random = new SeededRandom(subject.seed);
-  const host = await SchedulerHost.open(subject.plugin, {
-    config: subject.config,
-    now: () => clock.ms,
-    random: () => random.next(),
-    log: (line) => lines.push(line),
-    starvationMs: Infinity,
-    breaker: { faults: Infinity },
+function openHost(subject: Subject, clock: { readonly ms: number }): Promise<StrictHost<SchedulerHost>> {
+  return openStrict(subject, {
+    clock,
+    open: (plugin, options) => SchedulerHost.open(plugin, { ...options, starvationMs: Infinity }),
   });
-  const throwFault = () => {
-    if (Object.values(host.fallbacks).every((count) => count === 0)) return;
-    throw new Error(`Cannot use the answer: ${lines.find((line) => line.includes(" failed in ")) ?? "not logged"}`);
-  };
-  return { host, throwFault };
 }
 
 /** Calls a hook of the host with random views and stops at the first fault. */
 async function fuzz(
-  subject: InvariantSubject,
+  subject: Subject,
   call: (host: SchedulerHost, views: { readonly fuzzer: ViewFuzzer; readonly nowMs: number }) => void,
 ): Promise<void> {
   const clock = { ms: 1000 };
   const random = new SeededRandom(subject.seed);
   const fuzzer = new ViewFuzzer(random);
-  const { host, throwFault } = await openStrict(subject, clock);
+  const { host, throwFault } = await openHost(subject, clock);
   using _ = host;
   for (let round = 0; round < subject.rounds; round++) {
     clock.ms += random.pick([0, 0.25, 20, 100_000]);
@@ -71,45 +45,28 @@ async function fuzz(
 }
 
 async function openToy(
-  subject: InvariantSubject,
+  subject: Subject,
   seed: number,
 ): Promise<{ readonly engine: ToyEngine } & Disposable> {
   const clock = { ms: 0 };
-  const { host, throwFault } = await openStrict({ ...subject, seed }, clock);
+  const { host, throwFault } = await openHost({ ...subject, seed }, clock);
   const engine = new ToyEngine(host, { clock, random: new SeededRandom(seed), requests: 40, afterStep: throwFault });
   return { engine, [Symbol.dispose]: () => host[Symbol.dispose]() };
 }
 
-async function toyRun(subject: InvariantSubject, seed: number): Promise<ToyRun> {
+async function toyRun(subject: Subject, seed: number): Promise<ToyRun> {
   using toy = await openToy(subject, seed);
   return toy.engine.run();
 }
 
-function requireEqual(actual: readonly string[], expected: readonly string[], claim: string): void {
-  const at = actual.findIndex((decision, i) => decision !== expected[i]);
-  if (at < 0 && actual.length === expected.length) return;
-  throw new Error(`${claim}: decision ${at} was "${expected[at]}", then "${actual[at]}"`);
-}
-
 /** The checks, in the order they are run. */
-export const SCHEDULER_INVARIANTS: readonly SchedulerInvariant[] = [
-  {
-    name: "handshake",
-    says: "states API version, kind, name and version, and nothing the interface does not know",
-    check({ plugin }) {
-      readSchedulerPlugin(plugin, "under test");
-      const unknown = unknownKeys(plugin);
-      if (unknown.length > 0) {
-        throw new TypeError(`Cannot know every property: the interface has no ${unknown.join(", ")}`);
-      }
-      return Promise.resolve();
-    },
-  },
+export const SCHEDULER_INVARIANTS: readonly PolicyInvariant<SchedulerPlugin>[] = [
+  handshakeInvariant("scheduler", readSchedulerPlugin),
   {
     name: "create",
     says: "accepts its options and creates its state at once",
     async check(subject) {
-      (await openStrict(subject, { ms: 0 })).host[Symbol.dispose]();
+      (await openHost(subject, { ms: 0 })).host[Symbol.dispose]();
     },
   },
   {
@@ -126,6 +83,16 @@ export const SCHEDULER_INVARIANTS: readonly SchedulerInvariant[] = [
     name: "plan",
     says: "plans within budget, batch and pending tokens for any queue",
     check: (subject) => fuzz(subject, (host, { fuzzer, nowMs }) => void host.plan(fuzzer.step(nowMs))),
+  },
+  {
+    name: "score",
+    says: "writes a finite score for each member of any cluster that runs requests",
+    check: (subject) =>
+      fuzz(subject, (host, { fuzzer }) => {
+        const cluster = fuzzer.cluster();
+        const { name, full } = cluster.members;
+        host.route(fuzzer.request(), cluster, [...name.keys()].filter((i) => full[i] === 1));
+      }),
   },
   {
     name: "observe",
@@ -173,34 +140,33 @@ export const SCHEDULER_INVARIANTS: readonly SchedulerInvariant[] = [
   },
 ];
 
-async function checkInputs(subject: InvariantSubject): Promise<void> {
-  const { admit, rank, plan, observe, ...rest } = readSchedulerPlugin(subject.plugin, "under test");
-  const written = new Set<string>();
-  const watch = <T>(hook: string, { view, call }: { readonly view: object; readonly call: () => T }): T => {
-    const before = JSON.stringify(view);
-    const answer = call();
-    if (JSON.stringify(view) !== before) written.add(hook);
-    return answer;
-  };
+async function checkInputs(subject: Subject): Promise<void> {
+  const { admit, rank, plan, score, observe, ...rest } = readSchedulerPlugin(subject.plugin, "under test");
+  const watch = new InputWatch();
   const watched: SchedulerPlugin = {
     ...rest,
     ...(admit && {
       admit: (state, request, instance) =>
-        watch("admit", { view: [request, instance], call: () => admit(state, request, instance) }),
+        watch.run("admit", { view: [request, instance], call: () => admit(state, request, instance) }),
     }),
-    ...(rank && { rank: (state, queue, out) => watch("rank", { view: queue, call: () => rank(state, queue, out) }) }),
-    ...(plan && { plan: (state, step, out) => watch("plan", { view: step, call: () => plan(state, step, out) }) }),
+    ...(rank && {
+      rank: (state, queue, out) => watch.run("rank", { view: queue, call: () => rank(state, queue, out) }),
+    }),
+    ...(plan && { plan: (state, step, out) => watch.run("plan", { view: step, call: () => plan(state, step, out) }) }),
+    ...(score && {
+      score: (state, request, cluster, out) =>
+        watch.run("score", { view: [request, cluster], call: () => score(state, request, cluster, out) }),
+    }),
     ...(observe && {
-      observe: (state, events) => watch("observe", { view: events, call: () => observe(state, events) }),
+      observe: (state, events) => watch.run("observe", { view: events, call: () => observe(state, events) }),
     }),
   };
   await fuzz({ ...subject, plugin: watched, rounds: Math.min(subject.rounds, 40) }, (host, { fuzzer, nowMs }) => {
     host.admit(fuzzer.request(), fuzzer.instance());
     host.rank(fuzzer.queue(nowMs));
     host.plan(fuzzer.step(nowMs));
+    host.route(fuzzer.request(), fuzzer.cluster(), [0]);
     host.observe(fuzzer.events(nowMs));
   });
-  if (written.size > 0) {
-    throw new Error(`Cannot share views with the policy: it writes into what it reads in ${[...written].join(", ")}`);
-  }
+  watch.throwWritten();
 }

@@ -1,19 +1,27 @@
 /**
- * Finds a scheduler policy by name, path or URL.
+ * Finds a policy by name, path or URL.
  *
  * @module
  */
 import { resolve } from "node:path";
 import { pathToFileURL } from "node:url";
 import { fcfs } from "./builtin/fcfs.ts";
+import { infiniteLlm } from "./builtin/infinite_llm.ts";
+import { localOnly } from "./builtin/local_only.ts";
 import { priority } from "./builtin/priority.ts";
+import { spread } from "./builtin/spread.ts";
 import { PluginError, reasonOf } from "./error.ts";
-import { readSchedulerPlugin } from "./handshake.ts";
-import type { SchedulerPlugin } from "./types.ts";
+import { readMemoryPlugin, readSchedulerPlugin } from "./handshake.ts";
+import type { MemoryPlugin, SchedulerPlugin } from "./types.ts";
 
-/** Policies that come with the project, addressed as `builtin:NAME`. */
-export const BUILTIN_SCHEDULERS: ReadonlyMap<string, SchedulerPlugin> = new Map(
+/** Scheduler policies that come with the project, addressed as `builtin:NAME`. */
+export const BUILTIN_SCHEDULERS: ReadonlyMap<string, SchedulerPlugin> = new Map<string, SchedulerPlugin>(
   [fcfs, priority].map((plugin) => [plugin.name, plugin]),
+);
+
+/** Memory policies that come with the project, addressed as `builtin:NAME`. */
+export const BUILTIN_MEMORY_POLICIES: ReadonlyMap<string, MemoryPlugin> = new Map<string, MemoryPlugin>(
+  [infiniteLlm, localOnly, spread].map((plugin) => [plugin.name, plugin]),
 );
 
 /** How a module is loaded. */
@@ -31,8 +39,18 @@ export interface LoadOptions {
  * @throws {PluginError} when there is no such module, it fails to load, or it is no scheduler policy.
  */
 export async function loadSchedulerPlugin(specifier: string, options: LoadOptions = {}): Promise<SchedulerPlugin> {
-  const { value } = await importDefault(specifier, options);
+  const { value } = await importDefault(specifier, { ...options, builtins: BUILTIN_SCHEDULERS });
   return readSchedulerPlugin(value, specifier);
+}
+
+/**
+ * Loads a memory policy from where {@linkcode loadSchedulerPlugin} loads a scheduler policy.
+ *
+ * @throws {PluginError} when there is no such module, it fails to load, or it is no memory policy.
+ */
+export async function loadMemoryPlugin(specifier: string, options: LoadOptions = {}): Promise<MemoryPlugin> {
+  const { value } = await importDefault(specifier, { ...options, builtins: BUILTIN_MEMORY_POLICIES });
+  return readMemoryPlugin(value, specifier);
 }
 
 /**
@@ -42,14 +60,18 @@ export async function loadSchedulerPlugin(specifier: string, options: LoadOption
  */
 export async function importDefault(
   specifier: string,
-  options: LoadOptions = {},
+  options: LoadOptions & {
+    /** Policies that `builtin:NAME` may name. @default {all of them} */
+    readonly builtins?: ReadonlyMap<string, unknown>;
+  } = {},
 ): Promise<{ readonly value: unknown }> {
   const refuse = (message: string, cause?: unknown): PluginError =>
     new PluginError(`Cannot load plugin ${specifier}: ${message}`, { plugin: specifier, cause });
   if (specifier.startsWith("builtin:")) {
-    const builtin = BUILTIN_SCHEDULERS.get(specifier.slice("builtin:".length));
+    const { builtins = new Map<string, unknown>([...BUILTIN_SCHEDULERS, ...BUILTIN_MEMORY_POLICIES]) } = options;
+    const builtin = builtins.get(specifier.slice("builtin:".length));
     if (builtin !== undefined) return { value: builtin };
-    const names = [...BUILTIN_SCHEDULERS.keys()].map((name) => `builtin:${name}`);
+    const names = [...builtins.keys()].map((name) => `builtin:${name}`);
     throw refuse(`wanted ${names.join(" or ")}, got no such built-in policy`);
   }
   const url = isUrl(specifier) ? specifier : await fileUrl(specifier, { ...options, refuse });

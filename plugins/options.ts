@@ -4,7 +4,7 @@
  * @module
  */
 import { PluginError, reasonOf } from "./error.ts";
-import type { SchedulerPlugin } from "./types.ts";
+import type { PluginBase } from "./types.ts";
 
 /**
  * A frozen copy of the options with the schema's defaults filled in. Absent options are an empty object.
@@ -12,7 +12,7 @@ import type { SchedulerPlugin } from "./types.ts";
  * @throws {PluginError} when the options do not fit the schema, there is no schema for them, or it is not valid.
  */
 export async function checkOptions(
-  plugin: Pick<SchedulerPlugin, "name" | "configSchema">,
+  plugin: Pick<PluginBase, "name" | "configSchema">,
   config: unknown = {},
 ): Promise<Readonly<Record<string, unknown>>> {
   const refuse = (message: string, cause?: unknown): PluginError =>

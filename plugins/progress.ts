@@ -3,7 +3,8 @@
  *
  * @module
  */
-import { type CheckedStepPlan, PolicyFault } from "./answers.ts";
+import type { CheckedStepPlan } from "./answers.ts";
+import { PolicyFault } from "./error.ts";
 import type { QueueView } from "./types.ts";
 
 interface Progress {

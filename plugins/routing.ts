@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { PolicyFault } from "./answers.ts";
+import { PolicyFault } from "./error.ts";
 import type { ClusterView, RequestView } from "./types.ts";
 
 /**

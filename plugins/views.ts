@@ -3,7 +3,16 @@
  *
  * @module
  */
-import type { ClusterView, EngineEvent, InstanceView, QueueView, RequestView, StepView } from "./types.ts";
+import type {
+  ClusterView,
+  EngineEvent,
+  EvictionView,
+  InstanceView,
+  PlacementView,
+  QueueView,
+  RequestView,
+  StepView,
+} from "./types.ts";
 
 /** A copy of the queue whose arrays have exactly `length` elements. */
 export function copyQueue(queue: QueueView): QueueView {
@@ -29,7 +38,7 @@ export function copyStep(step: StepView): StepView {
 }
 
 /** A copy of a flat view or event. */
-export function copyFlat<T extends RequestView | InstanceView | EngineEvent>(view: T): T {
+export function copyFlat<T extends RequestView | InstanceView | PlacementView | EngineEvent>(view: T): T {
   return { ...view };
 }
 
@@ -64,5 +73,17 @@ export function copyCluster({ members, sequences, self, segmentTokens }: Cluster
     },
     self,
     segmentTokens,
+  };
+}
+
+/** A copy of the candidates whose arrays have exactly `length` elements. */
+export function copyEviction({ segments, length, tokens, segment, shared, ageMs }: EvictionView): EvictionView {
+  return {
+    segments,
+    length,
+    tokens: tokens.slice(0, length),
+    segment: segment.slice(0, length),
+    shared: shared.slice(0, length),
+    ageMs: ageMs.slice(0, length),
   };
 }
