@@ -50,9 +50,14 @@ const PROVEN: readonly HelloRefusal[] = ["refused", "duplicate"];
 
 /** The acceptor already has a link with this member. */
 export class DuplicateLinkError extends PeerError {
+  /** The acceptor's incarnation. */
+  readonly incarnation: string;
   /** Makes one. */
-  constructor(message: string) {
-    super(message, { code: "refused" });
+  constructor(incarnation: string) {
+    super("Cannot link: the peer already has a link with this member, which it has not seen closed", {
+      code: "refused",
+    });
+    this.incarnation = incarnation;
   }
 }
 
@@ -282,7 +287,8 @@ export class AcceptorHandshake {
   }
 
   /**
-   * The frame that refuses the dialler. `why` is sent only for refusals of a dialler that has proved itself.
+   * The frame that refuses the dialler. `why` is sent only for refusals of a dialler that has proved itself; for
+   * `duplicate` it is the own incarnation, so that the dialler knows which link is meant.
    *
    * @param got What `version` or `mode` came.
    */

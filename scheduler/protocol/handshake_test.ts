@@ -185,7 +185,13 @@ Deno.test("The hello takes its frames in order, once", () => {
 });
 
 Deno.test("A refusal by name reaches the dialler with its reason, and only with a proof", () => {
-  for (const [code, kind] of [["refused", PeerError], ["duplicate", DuplicateLinkError]] as const) {
+  for (
+    const [code, kind, wanted] of [["refused", PeerError, "got Y"], [
+      "duplicate",
+      DuplicateLinkError,
+      "already",
+    ]] as const
+  ) {
     const { dialler, acceptor, up, down } = begin({ key: KEY });
     const proof = sent(dialler.receive(down.frame(sent(acceptor.receive(up.frame(dialler.start()))))));
     acceptor.receive(up.frame(proof));
@@ -193,7 +199,8 @@ Deno.test("A refusal by name reaches the dialler with its reason, and only with 
     const forged = { ...refusal, payload: refusal.payload.slice() };
     forged.payload[forged.payload.length - 1] ^= 1;
     assertEquals(assertThrows(() => dialler.receive(forged), PeerError, "does not prove who").code, "auth");
-    const error = assertThrows(() => dialler.receive(refusal), kind, "wanted X, got Y");
+    const error = assertThrows(() => dialler.receive(refusal), kind, wanted);
     assertEquals(error.code, "refused");
+    if (error instanceof DuplicateLinkError) assertEquals(error.incarnation, "Cannot link a with b: wanted X, got Y");
   }
 });

@@ -1,0 +1,465 @@
+/**
+ * Links over HTTP/2. A link is two connections: one carries the control stream, on which the hello is spoken, and the
+ * attention stream; the other carries the kv stream, so that attention never waits behind KV.
+ *
+ * @module
+ */
+import {
+  createSecureServer,
+  createServer,
+  type Http2SecureServer,
+  type Http2Server,
+  type IncomingHttpHeaders,
+  type ServerHttp2Session,
+  type ServerHttp2Stream,
+} from "node:http2";
+import { randomBytes } from "node:crypto";
+import { checkPeer } from "../protocol/hello_checks.ts";
+import { DuplicateLinkError } from "../protocol/handshake.ts";
+import type { MemberCard } from "../protocol/member.ts";
+import type { Lane } from "../protocol/messages.ts";
+import { checkKey } from "../protocol/session_keys.ts";
+import type { HelloContext, LinkTls } from "./hello_context.ts";
+import { Http2Acceptor, type Verdict } from "./http2_acceptor.ts";
+import { Http2Dialler } from "./http2_dialler.ts";
+import { Http2Link } from "./http2_link.ts";
+import type { LaneStream } from "./lane_stream.ts";
+import { type Network, type NetworkListener, PeerError } from "./link.ts";
+import { DEFAULT_LINK_LIMITS, type LinkLimits, type SetTimer } from "./link_limits.ts";
+import { PeerTable } from "./peer_table.ts";
+import { SessionSet } from "./session_set.ts";
+
+/** Bytes that may be under way on a stream and on a connection. */
+const WINDOW_BYTES = 16 * 2 ** 20;
+
+/** Streams a connection may have: control and attention, and one to turn away. */
+const STREAMS = 4;
+
+/** How a member's network is opened. */
+export interface Http2NetworkOptions {
+  /** The member, as it is now. Its `clusterUrl` is replaced by the network's. */
+  readonly card: MemberCard | (() => MemberCard);
+  /** Address to listen on. Wider than loopback only with a key or certificates. */
+  readonly host: string;
+  /** Port to listen on; 0 takes a free one. */
+  readonly port: number;
+  /** Url under which others reach this member. @default what it listens on */
+  readonly advertise?: string;
+  /** The cluster's key, at least 32 bytes: whoever links must know it. */
+  readonly key?: Uint8Array;
+  /** Certificates: whoever links must have one of the same authority. */
+  readonly tls?: LinkTls;
+  /** Highest epoch of a gManager that the member has seen. @default () => 0 */
+  readonly epoch?: () => number;
+  /** Bounds. */
+  readonly limits?: Partial<LinkLimits>;
+  /** Timers. @default setTimeout */
+  readonly setTimer?: SetTimer;
+}
+
+/** What happened to links so far; the numbers only rise. */
+export interface LinkCounters {
+  /** Links that opened. */
+  opened: number;
+  /** Links that were closed by either side or broke. */
+  closed: number;
+  /** Hellos and links that ended because the peer broke the protocol. */
+  protocol: number;
+  /** Hellos and links that ended because a proof or tag did not fit. */
+  auth: number;
+  /** Hellos that were refused by name. */
+  refused: number;
+  /** Dials that reached nobody. */
+  unreachable: number;
+  /** Connections and hellos that were turned away because there were too many. */
+  turnedAway: number;
+}
+
+/** A network over HTTP/2. Disposing it closes its links and tells its listener nothing more. */
+export interface Http2Network extends Network {
+  /** What happened so far. */
+  readonly counters: Readonly<LinkCounters>;
+  /** Resolves once the network was disposed and every connection is gone. */
+  readonly finished: Promise<void>;
+}
+
+/**
+ * Opens a member's network; it listens when this resolves.
+ *
+ * @throws {RangeError} when the address is wider than loopback and there is neither key nor certificates, when the key
+ * is shorter than 32 bytes, or when an address that cannot be dialled would be advertised.
+ * @throws {Error} when it cannot listen there.
+ */
+export async function openHttp2Network(options: Http2NetworkOptions): Promise<Http2Network> {
+  const { host, port, key, tls } = options;
+  if (key !== undefined) checkKey(key);
+  if (key === undefined && tls === undefined && !isLoopback(host)) {
+    throw new RangeError(
+      `Cannot listen on ${host}:${port}: wanted a cluster key or certificates beyond loopback, got neither`,
+    );
+  }
+  if (/^(0\.0\.0\.0|::|\[::\])$/.test(host) && options.advertise === undefined) {
+    throw new RangeError(`Cannot listen on ${host}:${port}: wanted a url to advertise, got none`);
+  }
+  const settings = { initialWindowSize: WINDOW_BYTES, maxConcurrentStreams: STREAMS };
+  const server = tls === undefined
+    ? createServer({ settings })
+    : createSecureServer({ settings, ...tls, requestCert: true, rejectUnauthorized: true });
+  const network = new Network2(server, options, { settings });
+  await network.start(host, port);
+  return network;
+}
+
+function isLoopback(host: string): boolean {
+  return host === "localhost" || host === "::1" || host === "[::1]" || /^127\.\d+\.\d+\.\d+$/.test(host);
+}
+
+const systemTimer: SetTimer = (task, ms) => {
+  const id = setTimeout(task, ms);
+  return () => clearTimeout(id);
+};
+
+class Network2 implements Http2Network {
+  readonly finished: Promise<void>;
+  readonly counters: LinkCounters = {
+    opened: 0,
+    closed: 0,
+    protocol: 0,
+    auth: 0,
+    refused: 0,
+    unreachable: 0,
+    turnedAway: 0,
+  };
+  readonly #server: Http2Server | Http2SecureServer;
+  readonly #context: HelloContext;
+  readonly #advertise: string | undefined;
+  readonly #links = new PeerTable<Http2Link>();
+  /** Dials under way by url. */
+  readonly #dials = new Map<string, Http2Dialler>();
+  /** Dials whose streams are being attached, by the peer's incarnation. */
+  readonly #attaching = new Map<string, Http2Dialler>();
+  /** Proven diallers that have not attached their streams yet, by incarnation, with own dials that gave way to them. */
+  readonly #proven = new Map<string, { readonly accepted: Http2Acceptor; readonly urls: string[] }>();
+  /** Accepted links whose streams may come, by name. */
+  readonly #named = new Map<string, Http2Acceptor>();
+  readonly #hellos = new Set<Http2Acceptor>();
+  readonly #sessions: SessionSet;
+  #dialled = 0;
+  #serving = true;
+  #cancelLinger: (() => void) | undefined;
+  /** Connections that belong to a hello or a link. */
+  readonly #bound = new WeakSet<ServerHttp2Session>();
+  readonly #ended: { readonly link: Http2Link; readonly reason: string }[] = [];
+  #url = "";
+  #listener: NetworkListener | undefined;
+  #disposed = false;
+  #finish: () => void;
+
+  constructor(
+    server: Http2Server | Http2SecureServer,
+    options: Http2NetworkOptions,
+    http2: HelloContext["http2"],
+  ) {
+    const { card, key, tls, epoch = () => 0, limits, setTimer = systemTimer, advertise } = options;
+    const current = typeof card === "function" ? card : () => card;
+    const { promise, resolve } = Promise.withResolvers<void>();
+    this.finished = promise;
+    this.#finish = resolve;
+    this.#server = server;
+    this.#sessions = new SessionSet(setTimer);
+    this.#advertise = advertise;
+    this.#context = {
+      card: () => ({ ...current(), clusterUrl: this.#url }),
+      key,
+      tls,
+      epoch,
+      limits: { ...DEFAULT_LINK_LIMITS, ...limits },
+      setTimer,
+      randomBytes: (count) => new Uint8Array(randomBytes(count)),
+      http2,
+      windowBytes: WINDOW_BYTES,
+    };
+  }
+
+  get url(): string {
+    return this.#url;
+  }
+
+  async start(host: string, port: number): Promise<void> {
+    const { promise, resolve, reject } = Promise.withResolvers<void>();
+    this.#server.once("error", reject);
+    this.#server.on("session", (session: ServerHttp2Session) => this.#connected(session));
+    this.#server.on("close", () => {
+      this.#serving = false;
+      this.#checkFinished();
+    });
+    this.#server.listen(port, host.replace(/^\[|\]$/g, ""), resolve);
+    await promise;
+    this.#server.off("error", reject);
+    this.#server.on("error", () => {});
+    const address = this.#server.address();
+    const taken = typeof address === "object" && address !== null ? address.port : port;
+    const scheme = this.#context.tls === undefined ? "http" : "https";
+    const name = host.includes(":") && !host.startsWith("[") ? `[${host}]` : host;
+    this.#url = this.#advertise ?? `${scheme}://${name}:${taken}`;
+  }
+
+  listen(listener: NetworkListener): void {
+    if (this.#listener) throw new ReferenceError(`Cannot listen to ${this.url}: somebody does already`);
+    this.#listener = listener;
+  }
+
+  dial(url: string): void {
+    if (this.#disposed) throw new ReferenceError(`Cannot dial ${url}: the network is disposed`);
+    if (this.#dials.has(url)) return;
+    const scheme = this.#context.tls === undefined ? "http:" : "https:";
+    if (!URL.canParse(url) || new URL(url).protocol !== scheme) {
+      const error = new PeerError(`Cannot dial ${url}: wanted ${scheme}//HOST:PORT`, { code: "unreachable" });
+      queueMicrotask(() => this.#dialFailed(url, error));
+      return;
+    }
+    const dial = new Http2Dialler(url, this.#context, {
+      connected: (session) => {
+        this.#dialled++;
+        session.once("close", () => {
+          this.#dialled--;
+          this.#checkFinished();
+        });
+      },
+      proven: (dial, card) => this.#dialProven(dial, card),
+      attached: (dial, card, lanes) => {
+        this.#dials.delete(url);
+        this.#attaching.delete(card.incarnation);
+        this.#open(card, lanes, () => dial.destroy());
+      },
+      failed: (dial, error) => {
+        this.#dials.delete(url);
+        for (const [incarnation, other] of this.#attaching) {
+          if (other === dial) this.#attaching.delete(incarnation);
+        }
+        if (error instanceof DuplicateLinkError && this.#expects(error.incarnation, url)) return;
+        this.#dialFailed(url, error);
+      },
+    });
+    this.#dials.set(url, dial);
+  }
+
+  [Symbol.dispose](): void {
+    if (this.#disposed) return;
+    for (const link of this.#links.links()) link[Symbol.dispose]();
+    this.#disposed = true;
+    for (const dial of this.#dials.values()) dial.abandon();
+    for (const hello of this.#hellos) hello.abandon();
+    this.#server.close();
+    // Links linger for a moment so that what they said last arrives; everything else has gone by now.
+    this.#cancelLinger = this.#context.setTimer(() => this.#sessions.destroy(), this.#context.limits.lingerMs);
+    this.#checkFinished();
+  }
+
+  #checkFinished(): void {
+    if (!this.#disposed || this.#serving || this.#sessions.size > 0 || this.#dialled > 0) return;
+    this.#cancelLinger?.();
+    this.#finish();
+  }
+
+  // --- The accepting side ---------------------------------------------------------------------------------------
+
+  #connected(session: ServerHttp2Session): void {
+    session.on("error", () => this.#drop(session));
+    const { limits, setTimer, windowBytes } = this.#context;
+    if (this.#disposed || this.#sessions.size >= limits.connections) {
+      this.counters.turnedAway++;
+      this.#drop(session);
+      return;
+    }
+    session.setLocalWindowSize(windowBytes);
+    session.on("stream", (stream: ServerHttp2Stream, headers: IncomingHttpHeaders) => {
+      stream.on("error", () => stream.destroy());
+      this.#streamed(session, stream, headers);
+    });
+    this.#sessions.add(session);
+    const cancel = setTimer(() => this.#bound.has(session) || session.destroy(), limits.helloMs);
+    session.once("close", () => {
+      cancel();
+      this.#checkFinished();
+    });
+  }
+
+  #streamed(session: ServerHttp2Session, stream: ServerHttp2Stream, headers: IncomingHttpHeaders): void {
+    const match = /^\/cluster\/(?:control|(attention|kv)\/([0-9a-f]{32}))$/.exec(String(headers[":path"]));
+    if (match === null || headers[":method"] !== "POST") {
+      this.#turnAway(stream);
+    } else if (match[1] === undefined) {
+      if (this.#bound.has(session)) this.#turnAway(stream);
+      else this.#hello(session, stream);
+    } else {
+      stream.respond({ ":status": 200 });
+      this.#bound.add(session);
+      const lane = match[1] === "kv" ? "kv" : "attention";
+      if (this.#named.get(match[2])?.attach(lane, session, stream)) return;
+      this.#drop(session);
+    }
+  }
+
+  /** Destroys a session that belongs to nothing; later, see {@linkcode SessionSet.destroy}. */
+  #drop(session: ServerHttp2Session): void {
+    this.#context.setTimer(() => session.destroy(), 0);
+  }
+
+  #turnAway(stream: ServerHttp2Stream): void {
+    this.counters.turnedAway++;
+    stream.respond({ ":status": 404 }, { endStream: true });
+    stream.close();
+  }
+
+  #hello(session: ServerHttp2Session, stream: ServerHttp2Stream): void {
+    stream.respond({ ":status": 200 });
+    this.#bound.add(session);
+    const accepted = new Http2Acceptor(session, stream, this.#context, {
+      proven: (accepted, card) => this.#acceptProven(accepted, card),
+      named: (accepted, name) => this.#named.set(name, accepted),
+      admits: (_, card) => this.#admits(card),
+      attached: (accepted, card, lanes) => {
+        this.#forget(accepted, card.incarnation);
+        this.#open(card, lanes, () => accepted.destroy());
+      },
+      failed: (accepted, error) => {
+        this.#count(error);
+        for (const url of this.#forget(accepted)) this.#dialFailed(url, error);
+      },
+    });
+    if (this.#hellos.size >= this.#context.limits.openHellos) {
+      this.counters.turnedAway++;
+      accepted.turnAway();
+      return;
+    }
+    this.#hellos.add(accepted);
+  }
+
+  #acceptProven(accepted: Http2Acceptor, card: MemberCard): Verdict {
+    try {
+      checkPeer(this.#context.card(), card);
+      const { kind } = this.#links.admit(card);
+      if (kind === "duplicate" || this.#attaching.has(card.incarnation)) {
+        return { kind: "refuse", code: "duplicate", why: this.#context.card().incarnation };
+      }
+    } catch (error) {
+      if (!(error instanceof PeerError)) throw error;
+      return { kind: "refuse", code: "refused", why: error.message };
+    }
+    const earlier = this.#proven.get(card.incarnation);
+    earlier?.accepted.abandon();
+    if (earlier !== undefined) this.#hellos.delete(earlier.accepted);
+    this.#proven.set(card.incarnation, { accepted, urls: earlier?.urls ?? [] });
+    return { kind: "accept" };
+  }
+
+  /** Takes a hello off the lists and returns the own dials that had given way to it and fail with it. */
+  #forget(accepted: Http2Acceptor, opened?: string): readonly string[] {
+    this.#hellos.delete(accepted);
+    for (const [name, other] of this.#named) {
+      if (other === accepted) this.#named.delete(name);
+    }
+    for (const [incarnation, proven] of this.#proven) {
+      if (proven.accepted !== accepted) continue;
+      this.#proven.delete(incarnation);
+      if (incarnation !== opened) return proven.urls;
+    }
+    return [];
+  }
+
+  // --- The dialling side ----------------------------------------------------------------------------------------
+
+  /** Decides what becomes of a dial whose peer is known now. */
+  #dialProven(dial: Http2Dialler, card: MemberCard): boolean {
+    const own = this.#context.card();
+    checkPeer(own, card);
+    if (this.#links.admit(card).kind === "duplicate" || this.#attaching.has(card.incarnation)) {
+      this.#giveWay(dial);
+      return false;
+    }
+    const proven = this.#proven.get(card.incarnation);
+    if (proven !== undefined) {
+      // Both dialled at once, and each side knows of both links: the smaller incarnation's stays.
+      if (card.incarnation < own.incarnation) {
+        proven.urls.push(dial.url);
+        this.#giveWay(dial);
+        return false;
+      }
+      proven.accepted.abandon();
+      this.#forget(proven.accepted);
+    }
+    this.#attaching.set(card.incarnation, dial);
+    return true;
+  }
+
+  #giveWay(dial: Http2Dialler): void {
+    this.#dials.delete(dial.url);
+    dial.abandon();
+  }
+
+  /** Whether there is or will be a link to this incarnation without the dial to `url`. */
+  #expects(incarnation: string, url: string): boolean {
+    const proven = this.#proven.get(incarnation);
+    proven?.urls.push(url);
+    return proven !== undefined || this.#attaching.has(incarnation) ||
+      this.#links.links().some(({ peer }) => peer.incarnation === incarnation);
+  }
+
+  #dialFailed(url: string, error: PeerError): void {
+    if (this.#disposed) return;
+    this.#count(error);
+    this.#listener?.failed(url, error);
+  }
+
+  // --- Links ----------------------------------------------------------------------------------------------------
+
+  #admits(card: MemberCard): boolean {
+    try {
+      return this.#links.admit(card).kind !== "duplicate";
+    } catch (error) {
+      if (!(error instanceof PeerError)) throw error;
+      return false;
+    }
+  }
+
+  #open(card: MemberCard, lanes: Readonly<Record<Lane, LaneStream>>, destroy: () => void): void {
+    const admission = this.#links.admit(card);
+    if (admission.kind === "replace") admission.link[Symbol.dispose]();
+    const { epoch, limits, setTimer } = this.#context;
+    const link = new Http2Link({
+      peer: card,
+      card: this.#context.card,
+      epoch,
+      limits,
+      setTimer,
+      lanes,
+      destroy,
+      received: (link, envelope) => {
+        if (!this.#disposed) this.#listener?.received(link, envelope);
+      },
+      ended: (link, error) => {
+        this.#links.remove(link);
+        this.counters.closed++;
+        this.#count(error);
+        this.#ended.push({ link, reason: error.message });
+        queueMicrotask(() => this.#tellEnded());
+      },
+    });
+    this.#links.add(link);
+    this.counters.opened++;
+    this.#tellEnded();
+    if (!this.#disposed) this.#listener?.opened(link);
+  }
+
+  /** Tells of links that closed, which may have happened inside a call to the network. */
+  #tellEnded(): void {
+    for (const { link, reason } of this.#ended.splice(0)) {
+      if (!this.#disposed) this.#listener?.closed(link, reason);
+    }
+  }
+
+  #count(error: PeerError): void {
+    if (error.code !== "closed") this.counters[error.code]++;
+  }
+}
