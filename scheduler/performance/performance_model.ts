@@ -17,8 +17,10 @@ export interface TimedStep {
   readonly contextTokens: number;
   /** Time from its start to its end, ms. */
   readonly ms: number;
-  /** Part of that time in which it did nothing but wait for other members, ms. @default {0} */
-  readonly remoteMs?: number;
+  /** Whether parts of its context were attended by other members. */
+  readonly remote: boolean;
+  /** Part of its time in which it did nothing but wait for them, ms; a remote step that does not say teaches nothing. */
+  readonly waitMs?: number;
 }
 
 /** Samples kept. */
@@ -45,9 +47,9 @@ export class PerformanceModel {
     return this.#times !== undefined;
   }
 
-  /** Takes a step in. Steps with prefill and times that are none are left out. */
-  observe({ batch, tokens, contextTokens, ms, remoteMs = 0 }: TimedStep): void {
-    const ownMs = ms - remoteMs;
+  /** Takes a step in. Steps with prefill, waits of unknown length and times that are none are left out. */
+  observe({ batch, tokens, contextTokens, ms, remote, waitMs = remote ? NaN : 0 }: TimedStep): void {
+    const ownMs = ms - waitMs;
     if (!Number.isInteger(batch) || batch < 1 || tokens !== batch) return;
     if (!(contextTokens >= 0 && contextTokens < Infinity && ownMs > 0 && ownMs < Infinity)) return;
     if (this.#times !== undefined) {

@@ -98,11 +98,11 @@ Deno.test("PerformanceModel goes on in a line beyond the largest batch and never
 
 Deno.test("PerformanceModel is ready once contexts differ, and says so", () => {
   const model = new PerformanceModel();
-  for (let i = 0; i < 40; i++) model.observe({ batch: 1, tokens: 1, contextTokens: 500, ms: 10 });
+  for (let i = 0; i < 40; i++) model.observe({ batch: 1, tokens: 1, contextTokens: 500, ms: 10, remote: false });
   assert(!model.isReady);
   assertEquals(model.report(), undefined);
   assertThrows(() => model.predict(1, 500), RangeError, "wanted steps of several contexts first, got 40 steps");
-  for (let i = 0; i < 8; i++) model.observe({ batch: 1, tokens: 1, contextTokens: 1500, ms: 13 });
+  for (let i = 0; i < 8; i++) model.observe({ batch: 1, tokens: 1, contextTokens: 1500, ms: 13, remote: false });
   assert(model.isReady);
   assertAlmostEquals(model.predict(1, 1000), 11.5, 1e-9);
   assertEquals(model.report()?.steps, 48);
@@ -111,12 +111,17 @@ Deno.test("PerformanceModel is ready once contexts differ, and says so", () => {
 Deno.test("PerformanceModel leaves out prefill, waits for others and times that are none", () => {
   const model = taught(timedSteps(500, instance));
   const before = model.report();
-  for (const ms of [NaN, Infinity, 0, -1]) model.observe({ batch: 1, tokens: 1, contextTokens: 10, ms });
-  for (const batch of [0, -1, 1.5, NaN]) model.observe({ batch, tokens: batch, contextTokens: 10, ms: 1 });
-  for (const contextTokens of [NaN, -1, Infinity]) model.observe({ batch: 1, tokens: 1, contextTokens, ms: 1 });
-  model.observe({ batch: 1, tokens: 1, contextTokens: 10, ms: 5, remoteMs: 5 });
-  for (let i = 0; i < 500; i++) model.observe({ batch: 1, tokens: 256, contextTokens: 256, ms: 900 });
+  for (const ms of [NaN, Infinity, 0, -1]) model.observe({ batch: 1, tokens: 1, contextTokens: 10, ms, remote: false });
+  for (const batch of [0, -1, 1.5, NaN]) {
+    model.observe({ batch, tokens: batch, contextTokens: 10, ms: 1, remote: false });
+  }
+  for (const contextTokens of [NaN, -1, Infinity]) {
+    model.observe({ batch: 1, tokens: 1, contextTokens, ms: 1, remote: false });
+  }
+  model.observe({ batch: 1, tokens: 1, contextTokens: 10, ms: 5, remote: true, waitMs: 5 });
+  model.observe({ batch: 1, tokens: 1, contextTokens: 10, ms: 500, remote: true });
+  for (let i = 0; i < 500; i++) model.observe({ batch: 1, tokens: 256, contextTokens: 256, ms: 900, remote: false });
   assertEquals(model.report(), before);
-  for (const step of timedSteps(500, instance)) model.observe({ ...step, ms: step.ms + 70, remoteMs: 70 });
+  for (const step of timedSteps(500, instance)) model.observe({ ...step, ms: step.ms + 70, remote: true, waitMs: 70 });
   assertKnows(model, instance, 1e-6);
 });

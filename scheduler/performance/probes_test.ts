@@ -33,7 +33,7 @@ Deno.test("probes() make a model ready that knows an instance with a cold start"
     const key = JSON.stringify(step);
     const ms = (12 + step.batch + 2 * step.contextTokens / 1000) * (seen.has(key) ? 1 : 5);
     seen.add(key);
-    model.observe({ ...step, tokens: step.batch, ms });
+    model.observe({ ...step, tokens: step.batch, ms, remote: false });
   }
   assert(model.isReady);
   for (const [batch, context] of [[1, 1000], [8, 4000], [16, 20_000]]) {

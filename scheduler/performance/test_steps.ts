@@ -28,6 +28,6 @@ export function* timedSteps(
     const batch = batches[Math.floor(random() * batches.length)];
     const contextTokens = Math.floor(batch * (10 + random() * 2000));
     const ms = (restMs(batch) + attentionMs * contextTokens / 1000) * (1 + noise * (2 * random() - 1));
-    yield { batch, tokens: batch, contextTokens, ms };
+    yield { batch, tokens: batch, contextTokens, ms, remote: false };
   }
 }
