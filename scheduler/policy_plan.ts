@@ -89,7 +89,7 @@ export function checkPolicyPlan(plan: PolicyPlan, bounds: PlanBounds): PlanCheck
 /** Blocks that become available when `sequences` give theirs up. Shared ones are not counted: a lower bound. */
 function freedBlocks(sequences: Iterable<Sequence>, pool: BlockPool): number {
   let freed = 0;
-  for (const { blocks } of sequences) for (const block of blocks) if (pool.references(block) === 1) freed++;
+  for (const { localBlocks } of sequences) for (const block of localBlocks) if (pool.references(block) === 1) freed++;
   return freed;
 }
 

@@ -31,7 +31,7 @@ export function queueView(sequences: readonly Sequence[]): QueueView {
     view.maxTokens[i] = sequence.maxTokens;
     view.priority[i] = sequence.priority;
     view.arrivedMs[i] = sequence.arrivedMs;
-    view.blocks[i] = sequence.blocks.length;
+    view.blocks[i] = sequence.localCount;
     view.preemptions[i] = sequence.preemptions;
     view.running[i] = sequence.status === "running" ? 1 : 0;
   }

@@ -19,6 +19,12 @@ function start(one: Sequence, cachedTokens = 0): void {
   one.advance({ kind: "start", blocks: [0 as BlockId, 1 as BlockId], cachedTokens, atMs: 1 });
 }
 
+/** What {@linkcode Sequence.nextChunk} says of tokens and rows. */
+function nextChunk(one: Sequence, limits: { readonly tokens: number; readonly rows: number }) {
+  const { tokens, logits } = one.nextChunk(limits);
+  return { tokens, logits };
+}
+
 const AMPLE = { tokens: 100, rows: 100 };
 
 Deno.test("Sequence.advance() goes through prefill, decode, preemption and recomputation", () => {
@@ -50,25 +56,25 @@ Deno.test("Sequence.cachedTokens is what the first start found", () => {
 Deno.test("Sequence.nextChunk() asks for the last row only when no token stays pending", () => {
   const one = sequence();
   start(one);
-  assertEquals(one.nextChunk({ tokens: 4, rows: 9 }), { tokens: 4, logits: "none" });
-  assertEquals(one.nextChunk(AMPLE), { tokens: 5, logits: "last" });
-  assertEquals(one.nextChunk({ tokens: 9, rows: 0 }), { tokens: 4, logits: "none" });
+  assertEquals(nextChunk(one, { tokens: 4, rows: 9 }), { tokens: 4, logits: "none" });
+  assertEquals(nextChunk(one, AMPLE), { tokens: 5, logits: "last" });
+  assertEquals(nextChunk(one, { tokens: 9, rows: 0 }), { tokens: 4, logits: "none" });
 });
 
 Deno.test("Sequence.nextChunk() delivers each wanted row of the prompt once", () => {
   const one = sequence({ promptRows: true });
   assertEquals(one.sharable, 0);
   start(one);
-  assertEquals(one.nextChunk({ tokens: 9, rows: 2 }), { tokens: 2, logits: "all" });
+  assertEquals(nextChunk(one, { tokens: 9, rows: 2 }), { tokens: 2, logits: "all" });
   one.advance({ kind: "computed", tokens: 2, atMs: 1 });
   one.advance({ kind: "preempt", atMs: 2 });
   assertEquals(one.sharable, 2);
   start(one);
-  assertEquals(one.nextChunk(AMPLE), { tokens: 2, logits: "none" });
+  assertEquals(nextChunk(one, AMPLE), { tokens: 2, logits: "none" });
   one.advance({ kind: "computed", tokens: 2, atMs: 3 });
-  assertEquals(one.nextChunk(AMPLE), { tokens: 3, logits: "all" });
+  assertEquals(nextChunk(one, AMPLE), { tokens: 3, logits: "all" });
   one.advance({ kind: "computed", tokens: 2, atMs: 4 });
-  assertEquals(one.nextChunk(AMPLE), { tokens: 1, logits: "last" }, "the last token's row is no prompt row");
+  assertEquals(nextChunk(one, AMPLE), { tokens: 1, logits: "last" }, "the last token's row is no prompt row");
   assertEquals(one.sharable, 4);
 });
 

@@ -3,16 +3,12 @@
  *
  * @module
  */
-import type { Sequence } from "./sequence.ts";
+import type { Chunk, Sequence } from "./sequence.ts";
 
 /** The part of one sequence that a step computes. */
-export interface PlannedSequence {
-  /** The sequence; it runs and its blocks cover the tokens. */
+export interface PlannedSequence extends Chunk {
+  /** The sequence; it runs and its blocks cover the tokens, of which there is at least one. */
   readonly sequence: Sequence;
-  /** Tokens to compute, at least one. */
-  readonly tokens: number;
-  /** Rows of logits wanted. */
-  readonly logits: "none" | "last" | "all";
 }
 
 /** A step that keeps every limit. */

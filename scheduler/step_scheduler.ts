@@ -4,8 +4,11 @@
  * @module
  */
 import type { EngineEvent, InstanceView } from "../plugins/types.ts";
-import type { BlockId, BlockPool } from "./block_pool.ts";
-import { BlockTables } from "./block_tables.ts";
+import type { BlockPool } from "./block_pool.ts";
+import type { BorrowedSlot } from "./lending/borrowed.ts";
+import type { ClusterMemory } from "./lending/cluster_memory.ts";
+import { GROWTH_TOKENS } from "./lending/room.ts";
+import { SchedulerMemory } from "./lending/scheduler_memory.ts";
 import type { PolicyHost } from "./policy.ts";
 import { checkPolicyPlan, type ResolvedPlan } from "./policy_plan.ts";
 import { queueView } from "./queue_view.ts";
@@ -36,10 +39,21 @@ export interface StepSchedulerOptions {
   readonly starvationMs?: number;
   /** Preemptions after which a sequence goes first, whatever the policy says. @default {3} */
   readonly maxPreemptions?: number;
+  /** Tokens of one segment, the unit in which memory is borrowed; a multiple of `blockTokens`. @default {256} */
+  readonly segmentTokens?: number;
+  /** Segments that could be borrowed from other members now. @default {none} */
+  readonly reach?: () => number;
+  /** Takes slots back that no sequence uses any more. @default {drops them} */
+  readonly onRelease?: (slots: readonly BorrowedSlot[]) => void;
+  /** Tokens for which a sequence that borrows reserves room beyond those it has. @default {1024} */
+  readonly growthTokens?: number;
 }
 
 /** One start in this many goes to a starving sequence, so that a policy's order still holds under overload. */
 const STARTS_PER_RESCUE = 4;
+
+/** Tokens of one segment where nobody says otherwise. */
+const SEGMENT_TOKENS = 256;
 
 /** Counters; they only rise. */
 export interface SchedulerCounters {
@@ -53,6 +67,10 @@ export interface SchedulerCounters {
   readonly promptTokens: number;
   /** Plans of the policy that this scheduler refused. */
   readonly refusedPlans: number;
+  /** Lost segments whose KV is whole again. */
+  readonly repairs: number;
+  /** Tokens computed again for that. */
+  readonly repairedTokens: number;
 }
 
 /**
@@ -62,27 +80,30 @@ export interface SchedulerCounters {
  * lowest rank is preempted. The sequence of highest rank is never preempted for another one. Whatever the policy says,
  * the highest rank goes to sequences that were preempted too often or starve while they run, and for one start in four
  * to the oldest sequence that starves in the queue. So every sequence that fits the pool alone ends.
+ *
+ * One that does not fit lives on room at other members, see {@linkcode Room}. While it waits for an answer or for its own
+ * moves it is not scheduled, and later ones overtake it.
  */
 export class StepScheduler {
   readonly #options: Required<StepSchedulerOptions>;
   readonly #pool: BlockPool;
-  readonly #tables: BlockTables;
+  readonly #memory: SchedulerMemory;
   readonly #waiting = new Set<Sequence>();
   readonly #running = new Set<Sequence>();
-  /** Sequences that the step under way computes. */
-  readonly #flying = new Set<Sequence>();
-  /** Block tables of sequences that ended during the step that computes them. */
-  readonly #grounded: (readonly BlockId[])[] = [];
+  #hopeless: readonly Sequence[] = [];
   #events: EngineEvent[] = [];
   #startsSinceRescue = 0;
   #preemptions = 0;
   #promptTokens = 0;
   #refusedPlans = 0;
+  #repairs = 0;
+  #repairedTokens = 0;
 
   /**
    * Makes an empty scheduler.
    *
-   * @throws {RangeError} when `maxBatch` sequences could not all decode in one step.
+   * @throws {RangeError} when `maxBatch` sequences could not all decode in one step, or a segment is not made of whole
+   * blocks.
    */
   constructor(options: StepSchedulerOptions) {
     const { maxBatch, maxStepTokens, maxLogitRows } = options;
@@ -94,18 +115,30 @@ export class StepScheduler {
           `tokens and ${maxLogitRows} rows of logits), got ${maxBatch}`,
       );
     }
+    const segmentTokens = options.segmentTokens ?? SEGMENT_TOKENS;
+    if (segmentTokens % options.blockTokens !== 0) {
+      throw new RangeError(
+        `Cannot make a scheduler: wanted segments of whole blocks of ${options.blockTokens} tokens, got ${segmentTokens}`,
+      );
+    }
     this.#options = {
       ...options,
+      segmentTokens,
+      reach: options.reach ?? (() => 0),
+      onRelease: options.onRelease ?? (() => {}),
+      growthTokens: options.growthTokens ?? GROWTH_TOKENS,
       mixedStepTokens,
       prefixCache: options.prefixCache ?? true,
       starvationMs: options.starvationMs ?? 30_000,
       maxPreemptions: options.maxPreemptions ?? 3,
     };
     this.#pool = options.pool;
-    this.#tables = new BlockTables(options.pool, {
-      blockTokens: options.blockTokens,
-      prefixCache: this.#options.prefixCache,
-    });
+    this.#memory = new SchedulerMemory({ ...this.#options, running: this.#running, waiting: this.#waiting });
+  }
+
+  /** The memory as other members see it. */
+  get memory(): ClusterMemory {
+    return this.#memory;
   }
 
   /** What a policy sees of this instance. */
@@ -119,26 +152,47 @@ export class StepScheduler {
     };
   }
 
-  /** Whether live sequences that cannot run may be able to once others act: blocks are lent. */
+  /** Whether live sequences that cannot run may be able to once others act: lend, finish moves, give blocks back. */
   get waitsForMemory(): boolean {
-    const { lent, quarantined } = this.#pool.counts;
-    return lent + quarantined > 0;
+    return this.#memory.active;
+  }
+
+  /** Blocks that nothing but moves under way holds. */
+  get movingBlocks(): number {
+    return this.#memory.movingBlocks;
+  }
+
+  /** Tokens of the longest sequence that could run now, here and at other members. */
+  get reachableTokens(): number {
+    return this.#memory.reachableTokens;
+  }
+
+  /** Blocks that the waiting sequences take with all they know. */
+  get waitingBlocks(): number {
+    let blocks = 0;
+    for (const { length } of this.#waiting) blocks += this.#memory.tables.blocksFor(length);
+    return blocks;
   }
 
   /** Current counters. */
   get counters(): SchedulerCounters {
     return {
       preemptions: this.#preemptions,
-      prefixQueries: this.#tables.prefixQueries,
-      prefixHits: this.#tables.prefixHits,
+      prefixQueries: this.#memory.tables.prefixQueries,
+      prefixHits: this.#memory.tables.prefixHits,
       promptTokens: this.#promptTokens,
       refusedPlans: this.#refusedPlans,
+      repairs: this.#repairs,
+      repairedTokens: this.#repairedTokens,
     };
   }
 
-  /** Whether a sequence of that prompt and output could ever run: the KV of its last token is never needed. */
+  /**
+   * Whether a sequence of that prompt and output could run with all that is within reach now: the KV of its last token is
+   * never needed.
+   */
   canEverFit(promptTokens: number, maxTokens: number): boolean {
-    return this.#tables.blocksFor(promptTokens + Math.max(0, maxTokens - 1)) <= this.#pool.total;
+    return promptTokens + Math.max(0, maxTokens - 1) <= this.#memory.reachableTokens;
   }
 
   /** Puts a new sequence into the queue. It must be able to {@linkcode canEverFit}. */
@@ -154,8 +208,8 @@ export class StepScheduler {
   end(sequence: Sequence, reason: string): void {
     this.#running.delete(sequence);
     this.#waiting.delete(sequence);
-    if (this.#flying.has(sequence)) this.#grounded.push(sequence.blocks);
-    else this.#tables.release(sequence.blocks);
+    this.#memory.release(sequence);
+    this.#memory.forget(sequence);
     sequence.advance({ kind: "end" });
     this.#events.push({ kind: "ended", id: sequence.id, atMs: this.#options.now(), reason });
   }
@@ -164,35 +218,52 @@ export class StepScheduler {
   schedule(): CheckedPlan {
     const ranked = this.#ranked();
     const { maxStepTokens, mixedStepTokens, maxLogitRows } = this.#options;
-    const mixed = ranked.some((sequence) => sequence.decoding && sequence.status === "running");
+    const { blocked, hopeless } = this.#memory.settle(ranked, { preempt: (victim) => this.#preempt(victim) });
+    this.#hopeless = hopeless;
+    const mixed = ranked.some((sequence) =>
+      sequence.decoding && sequence.status === "running" && !blocked.has(sequence)
+    );
     const tokens = mixed ? mixedStepTokens : maxStepTokens;
     const draft = new PlanDraft({ tokens, rows: maxLogitRows });
-    const plan = this.#policyPlan(ranked, tokens);
-    if (plan === undefined) this.#fill(ranked, draft);
-    else this.#carryOut(plan, draft);
+    const plan = this.#policyPlan(ranked, { tokenBudget: tokens, blocked });
+    if (plan !== undefined) this.#carryOut(plan, draft);
+    // A policy's plan may come to nothing where the room for it went to others.
+    if (draft.entries.length === 0) this.#fill(ranked, { draft, blocked });
     return draft;
   }
 
-  /** A step with this plan is under way: until {@linkcode endStep} the blocks of its sequences stay theirs. */
+  /** Waiting sequences that the last {@linkcode schedule} found to be larger than everything within reach, for too long. */
+  get hopeless(): readonly Sequence[] {
+    return this.#hopeless;
+  }
+
+  /** A step with this plan is under way: until {@linkcode endStep} everything it touches stays as it is. */
   beginStep(plan: CheckedPlan): void {
-    for (const { sequence } of plan.entries) this.#flying.add(sequence);
+    this.#memory.beginStep(plan.entries.map(({ sequence }) => sequence));
   }
 
   /** The step under way is over, whatever came of it: nothing touches its blocks any more. */
   endStep(): void {
-    this.#flying.clear();
-    for (const blocks of this.#grounded.splice(0)) this.#tables.release(blocks);
+    this.#memory.endStep();
   }
 
   /** Books what an entry of the last plan computed, and the token sampled after it. */
   commit(entry: PlannedSequence, next?: number): void {
-    const { sequence, tokens } = entry;
-    const { computed, peak, generated } = sequence;
-    sequence.advance({ kind: "computed", tokens, next, atMs: this.#options.now() });
-    const promptEnd = Math.min(sequence.computed, sequence.prompt.length);
-    this.#promptTokens += Math.max(0, promptEnd - Math.max(computed, peak));
-    this.#tables.publish(sequence, computed);
-    if (next !== undefined && generated === 0) this.#record("first-token", sequence);
+    const { sequence, position, tokens } = entry;
+    const atMs = this.#options.now();
+    if (entry.repair) {
+      const broken = sequence.places.brokenCount;
+      sequence.advance({ kind: "repaired", position, tokens, atMs });
+      this.#repairs += broken - sequence.places.brokenCount;
+      this.#repairedTokens += tokens;
+    } else {
+      const { computed, peak, generated } = sequence;
+      sequence.advance({ kind: "computed", tokens, next, atMs });
+      const promptEnd = Math.min(sequence.computed, sequence.prompt.length);
+      this.#promptTokens += Math.max(0, promptEnd - Math.max(computed, peak));
+      if (next !== undefined && generated === 0) this.#record("first-token", sequence);
+    }
+    this.#memory.tables.publish(sequence, { from: position, to: position + tokens });
   }
 
   /** Tells the policy what happened since the last call. */
@@ -203,7 +274,7 @@ export class StepScheduler {
     this.#options.policy.observe(events);
   }
 
-  /** Checks the pool against the block tables. @throws {Error} with the arithmetic that does not hold. */
+  /** Checks the pool, the block tables and what is borrowed against each other. @throws {Error} with the arithmetic that does not hold. */
   checkIntegrity(): void {
     for (const sequence of this.#waiting) {
       if (sequence.status !== "waiting" || sequence.blocks.length > 0) {
@@ -213,15 +284,14 @@ export class StepScheduler {
       }
     }
     for (const sequence of this.#running) {
-      const capacity = sequence.blocks.length * this.#options.blockTokens;
-      if (sequence.status !== "running" || sequence.computed > capacity) {
+      if (sequence.status !== "running" || sequence.computed > sequence.capacity) {
         throw new Error(
           `Queue is broken: running sequence ${sequence.id} is ${sequence.status}, ` +
-            `${sequence.computed} tokens in blocks for ${capacity}`,
+            `${sequence.computed} tokens in blocks for ${sequence.capacity}`,
         );
       }
     }
-    this.#pool.checkIntegrity([...[...this.#running].map((sequence) => sequence.blocks), ...this.#grounded]);
+    this.#memory.checkIntegrity();
   }
 
   /** Live sequences that may run, running ones first, each part in rank order with the urgent in front. */
@@ -256,9 +326,17 @@ export class StepScheduler {
   }
 
   /** The policy's plan for this step, unless it has none or it is refused. */
-  #policyPlan(ranked: readonly Sequence[], tokenBudget: number): ResolvedPlan | undefined {
+  #policyPlan(
+    all: readonly Sequence[],
+    options: { readonly tokenBudget: number; readonly blocked: ReadonlySet<Sequence> },
+  ): ResolvedPlan | undefined {
+    const { tokenBudget, blocked } = options;
+    const ranked = blocked.size === 0 ? all : all.filter((sequence) => !blocked.has(sequence));
     if (ranked.length === 0) return undefined;
-    const { maxBatch: maxSequences, maxPreemptions } = this.#options;
+    const { maxBatch, maxPreemptions } = this.#options;
+    const blockedRunning = [...blocked].filter(({ status }) => status === "running").length;
+    const maxSequences = Math.max(1, maxBatch - blockedRunning);
+    const rescue = this.#rescue();
     const answer = this.#options.policy.plan({
       queue: queueView(ranked),
       instance: this.instance,
@@ -272,9 +350,9 @@ export class StepScheduler {
       maxSequences,
       maxPreemptions,
       starving: ranked.filter((sequence) => sequence.status === "running" && this.#starves(sequence)),
-      rescue: this.#rescue(),
+      rescue: rescue !== undefined && !blocked.has(rescue) ? rescue : undefined,
       pool: this.#pool,
-      blockCost: (sequence) => this.#tables.cost(sequence),
+      blockCost: (sequence) => this.#memory.cost(sequence),
     });
     if (check.kind === "valid") return check.plan;
     this.#refusedPlans++;
@@ -284,18 +362,23 @@ export class StepScheduler {
   #carryOut(plan: ResolvedPlan, draft: PlanDraft): void {
     for (const sequence of plan.preempt) this.#preempt(sequence);
     for (const [sequence, tokens] of plan.tokens) {
-      const ready = sequence.status === "running" ? this.#tables.tryGrow(sequence) : this.#tryStart(sequence, 0);
+      const ready = sequence.status === "running" ? this.#memory.tables.tryGrow(sequence) : this.#tryStart(sequence, 0);
       if (ready) draft.take(sequence, tokens);
     }
   }
 
   /** The scheduler's own plan: every decode, then prefill in rank order, then new sequences while they fit. */
-  #fill(ranked: readonly Sequence[], draft: PlanDraft): void {
+  #fill(
+    ranked: readonly Sequence[],
+    { draft, blocked }: { readonly draft: PlanDraft; readonly blocked: ReadonlySet<Sequence> },
+  ): void {
     const running = ranked.filter((sequence) => sequence.status === "running");
-    this.#decode(running, draft);
-    for (const sequence of running) if (!sequence.decoding) draft.take(sequence, sequence.pending);
+    this.#decode(running, { draft, blocked });
+    for (const sequence of running) {
+      if (sequence.status === "running" && !sequence.decoding) draft.take(sequence, sequence.pending);
+    }
     for (const sequence of ranked) {
-      if (sequence.status !== "waiting") continue;
+      if (sequence.status !== "waiting" || blocked.has(sequence)) continue;
       if (this.#running.size >= this.#options.maxBatch || draft.tokensLeft === 0) return;
       // Room for one more block each keeps a newcomer from being preempted at once. No later sequence overtakes one
       // that does not fit: it would wait forever.
@@ -304,12 +387,15 @@ export class StepScheduler {
     }
   }
 
-  /** Schedules every decode of `running`, taking victims off its end. */
-  #decode(running: Sequence[], draft: PlanDraft): void {
+  /** Schedules every decode of `running` that is not blocked, taking victims off its end. */
+  #decode(
+    running: Sequence[],
+    { draft, blocked }: { readonly draft: PlanDraft; readonly blocked: ReadonlySet<Sequence> },
+  ): void {
     for (let i = 0; i < running.length; i++) {
       const sequence = running[i];
-      if (!sequence.decoding) continue;
-      while (sequence.status === "running" && !this.#tables.tryGrow(sequence)) {
+      if (!sequence.decoding || blocked.has(sequence)) continue;
+      while (sequence.status === "running" && !this.#memory.tables.tryGrow(sequence)) {
         const victim = running.pop();
         if (victim !== undefined) this.#preempt(victim);
       }
@@ -320,7 +406,7 @@ export class StepScheduler {
   #tryStart(sequence: Sequence, spare: number): boolean {
     const first = sequence.preemptions === 0;
     const rescued = this.#starves(sequence);
-    if (!this.#tables.tryStart(sequence, { spare, atMs: this.#options.now() })) return false;
+    if (!this.#memory.tryStart(sequence, spare)) return false;
     this.#waiting.delete(sequence);
     this.#running.add(sequence);
     this.#startsSinceRescue = rescued ? 0 : this.#startsSinceRescue + 1;
@@ -329,7 +415,7 @@ export class StepScheduler {
   }
 
   #preempt(sequence: Sequence): void {
-    this.#tables.release(sequence.blocks);
+    this.#memory.release(sequence);
     this.#running.delete(sequence);
     this.#waiting.add(sequence);
     sequence.advance({ kind: "preempt", atMs: this.#options.now() });

@@ -4,15 +4,18 @@
  * @module
  */
 import { BlockPool } from "../../scheduler/block_pool.ts";
+import type { BorrowedSlot } from "../../scheduler/lending/borrowed.ts";
+import type { ClusterMemory } from "../../scheduler/lending/cluster_memory.ts";
+import { GROWTH_TOKENS } from "../../scheduler/lending/room.ts";
 import type { PolicyHost } from "../../scheduler/policy.ts";
 import type { Sequence } from "../../scheduler/sequence.ts";
 import { type CheckedPlan, logitRows, type PlannedSequence } from "../../scheduler/step_plan.ts";
 import { StepScheduler } from "../../scheduler/step_scheduler.ts";
-import type { Device, StepOutput } from "../device/device.ts";
+import { type Device, SEGMENT_TOKENS, type StepOutput } from "../device/device.ts";
 import type { LogitRow } from "../sampling/row.ts";
 import type { TokenTable } from "../text/codec.ts";
 import type { Choice, ChoiceEnd, TakenToken } from "./choice.ts";
-import type { LiveRequest } from "./live_request.ts";
+import type { LiveRequest, RequestFailure } from "./live_request.ts";
 import { CapacityError, type EngineInfo, type EngineRequest, type EngineStats, type RequestEvent } from "./request.ts";
 import { checkRequest } from "./request_check.ts";
 import { RequestFactory } from "./request_factory.ts";
@@ -48,6 +51,14 @@ export interface EngineOptions {
   readonly prefixCache?: boolean;
   /** Runs the steps. @default {the device alone} */
   readonly runner?: StepRunner;
+  /** Tokens of one segment, the unit in which memory is borrowed. @default {the device's} */
+  readonly segmentTokens?: number;
+  /** Segments that could be borrowed from other members now. @default {none} */
+  readonly reach?: () => number;
+  /** Takes slots back that no sequence uses any more. @default {drops them} */
+  readonly onRelease?: (slots: readonly BorrowedSlot[]) => void;
+  /** Tokens for which a sequence that borrows reserves room beyond those it has. @default {1024} */
+  readonly growthTokens?: number;
 }
 
 /** A choice that its resumed tokens complete. */
@@ -94,8 +105,8 @@ export class Engine {
   /**
    * Takes a device's KV pool into use.
    *
-   * @throws {RangeError} when `maxBatch` sequences could not decode in one step of the device, or `maxModelLen` is no
-   * positive integer.
+   * @throws {RangeError} when `maxBatch` sequences could not decode in one step of the device, `maxModelLen` is no positive
+   * integer, or a segment is not made of whole blocks.
    */
   constructor(options: EngineOptions) {
     this.#options = {
@@ -106,8 +117,13 @@ export class Engine {
       maxQueue: options.maxQueue ?? 512,
       prefixCache: options.prefixCache ?? true,
       runner: options.runner ?? new DeviceRunner(options.device),
+      segmentTokens: options.segmentTokens ?? SEGMENT_TOKENS,
+      reach: options.reach ?? (() => 0),
+      onRelease: options.onRelease ?? (() => {}),
+      growthTokens: options.growthTokens ?? GROWTH_TOKENS,
     };
     const { device, policy, maxModelLen, maxBatch, mixedStepTokens, now, prefixCache } = this.#options;
+    const { segmentTokens, reach, onRelease, growthTokens } = this.#options;
     if (!Number.isInteger(maxModelLen) || maxModelLen < 1) {
       throw new RangeError(`Cannot make an engine: wanted maxModelLen of 1 or more, got ${maxModelLen}`);
     }
@@ -125,6 +141,10 @@ export class Engine {
       maxBatch,
       now,
       prefixCache,
+      segmentTokens,
+      reach,
+      onRelease,
+      growthTokens,
     });
     this.info = {
       model: options.modelName,
@@ -142,6 +162,24 @@ export class Engine {
   /** Whether a request is live. */
   get busy(): boolean {
     return this.#requests.size > 0;
+  }
+
+  /**
+   * The memory as other members see it. While a step is under way its methods may be called too; what they change of a
+   * table counts from the next step on.
+   */
+  get memory(): ClusterMemory {
+    return this.#scheduler.memory;
+  }
+
+  /** Longest prompt plus output that could run now, tokens: what this instance and those that lend to it can hold. */
+  get reachableModelLen(): number {
+    return Math.min(this.info.maxModelLen, this.#scheduler.reachableTokens);
+  }
+
+  /** Blocks that the waiting requests take with all they know: what would let them start. */
+  get waitingBlocks(): number {
+    return this.#scheduler.waitingBlocks;
   }
 
   /**
@@ -167,6 +205,7 @@ export class Engine {
       vocab: this.info.vocab,
       maxModelLen: this.info.maxModelLen,
       kvTokens: this.info.kvTokens,
+      reachableTokens: this.#scheduler.reachableTokens,
       canEverFit: (promptTokens, maxTokens) => this.#scheduler.canEverFit(promptTokens, maxTokens),
     });
     this.#checkQueue(request);
@@ -199,18 +238,21 @@ export class Engine {
 
   /**
    * Runs one step for everything that can run, and calls `done` once it is committed, maybe before this returns. `worked`
-   * says whether there was anything.
+   * says whether there was anything. A listener may not run another step.
    *
-   * @throws {Error} when a step is under way, or the engine has broken one of its invariants: it can be used no more.
+   * @throws {Error} when a step is under way, or the engine has broken one of its invariants: it can be used no more. What
+   * breaks it in a step that ends later is thrown by the next call.
    */
   run(done: (worked: boolean) => void): void {
-    if (this.#broken !== undefined) throw this.#broken.error;
+    this.#checkSound();
     if (this.#underWay) throw new Error("Cannot run a step: another one is under way");
+    // Before the plan is made: a listener may cancel what is in it.
     const resumed = this.#tellResumedEnds();
+    for (const sequence of this.#scheduler.hopeless) this.#giveUp(sequence);
     const plan = this.#scheduler.schedule();
     if (plan.entries.length === 0) {
       this.#scheduler.settle();
-      done(resumed);
+      done(resumed || this.#scheduler.hopeless.length > 0);
       return;
     }
     const { runner, now } = this.#options;
@@ -224,13 +266,14 @@ export class Engine {
       try {
         this.#commit(plan, outcome);
       } catch (error) {
-        // A runner's own stack is no place for it; the next step throws it.
+        // A runner's own stack is no place for it.
         this.#broken = { error };
-        if (!returned) throw error;
+        if (!returned) return;
       }
       done(true);
     });
     returned = true;
+    this.#checkSound();
   }
 
   /**
@@ -255,7 +298,7 @@ export class Engine {
     return {
       waiting,
       running,
-      blocks: { ...this.pool.counts, borrowed: 0 },
+      blocks: { ...this.pool.counts, borrowed: this.memory.borrowedBlocks },
       blockTokens: device.info.blockTokens,
       steps: this.#steps,
       promptTokens: counters.promptTokens,
@@ -263,8 +306,8 @@ export class Engine {
       prefixQueries: counters.prefixQueries,
       prefixHits: counters.prefixHits,
       preemptions: counters.preemptions,
-      repairs: 0,
-      repairedTokens: 0,
+      repairs: counters.repairs,
+      repairedTokens: counters.repairedTokens,
       lostSteps: this.#lostSteps,
       policyFallbacks: { ...policy.fallbacks, plan: (policy.fallbacks.plan ?? 0) + counters.refusedPlans },
       lastTokenMs: this.#lastTokenMs,
@@ -283,9 +326,15 @@ export class Engine {
     if (waiting + running !== this.#owners.size) {
       throw new Error(`Engine is broken: waiting ${waiting} + running ${running} != live ${this.#owners.size}`);
     }
-    if (!this.busy && this.pool.counts.owned > 0) {
-      throw new Error(`Engine is broken: it is idle, owned ${this.pool.counts.owned} != 0`);
+    const { owned } = this.pool.counts;
+    const { movingBlocks } = this.#scheduler;
+    if (!this.busy && !this.#underWay && owned !== movingBlocks) {
+      throw new Error(`Engine is broken: it is idle, owned ${owned} != ${movingBlocks} of moves under way`);
     }
+  }
+
+  #checkSound(): void {
+    if (this.#broken !== undefined) throw this.#broken.error;
   }
 
   #tellResumedEnds(): boolean {
@@ -329,7 +378,7 @@ export class Engine {
     // It was cancelled while the step was under way, or by a listener earlier in this commit.
     if (owner === undefined) return;
     const { request, choice } = owner;
-    const last = entry.tokens === sequence.pending;
+    const { last } = entry;
     let taken: TakenToken | undefined;
     try {
       const count = logitRows(entry);
@@ -360,12 +409,23 @@ export class Engine {
   }
 
   #fail(sequence: Sequence, error: unknown): void {
+    const message = error instanceof Error ? error.message : String(error);
+    this.#abort(sequence, { message, code: "device_error", status: 500 });
+  }
+
+  /** Ends a request that grew, or whose creditors left, beyond what is within reach. */
+  #giveUp(sequence: Sequence): void {
+    const message = `Cannot go on with the request: its ${sequence.length} tokens exceed the ` +
+      `${this.reachableModelLen} that can be reached now (longest context ${this.info.maxModelLen})`;
+    this.#abort(sequence, { message, code: "cluster_capacity", status: 503 });
+  }
+
+  #abort(sequence: Sequence, failure: RequestFailure): void {
     const request = this.#owners.get(sequence)?.request;
     // Another choice of the request failed before.
     if (request === undefined) return;
     this.#abandon(request, "error");
-    const message = error instanceof Error ? error.message : String(error);
-    request.abort("error", { message, code: "device_error", status: 500 });
+    request.abort("error", failure);
   }
 
   #abandon(request: LiveRequest, reason: string): void {
@@ -405,12 +465,12 @@ export class Engine {
 }
 
 function runBatch(plan: CheckedPlan): RunSequence[] {
-  return plan.entries.map(({ sequence, tokens, logits }) => ({
-    tokens: sequence.pendingTokens(tokens),
-    position: sequence.computed,
+  return plan.entries.map(({ sequence, position, tokens, logits }) => ({
+    tokens: sequence.tokensFrom(position, tokens),
+    position,
     blocks: sequence.blocks,
     logits,
-    slots: [],
+    ...sequence.remoteBelow(position),
   }));
 }
 

@@ -16,6 +16,8 @@ export interface RequestBounds {
   readonly maxModelLen: number;
   /** KV tokens of the pool. */
   readonly kvTokens: number;
+  /** KV tokens of the pool and of what can be borrowed now. */
+  readonly reachableTokens: number;
   /** Whether a prompt and output of these lengths can ever run. */
   readonly canEverFit: (promptTokens: number, maxTokens: number) => boolean;
 }
@@ -38,9 +40,15 @@ export function checkRequest(request: EngineRequest, bounds: RequestBounds): voi
   }
   checkResumed(request, bounds.vocab);
   const length = prompt.length + maxTokens;
-  if (length > bounds.maxModelLen) throw tooLong(request, `the longest context is ${bounds.maxModelLen} tokens`);
+  const { maxModelLen, kvTokens, reachableTokens } = bounds;
+  if (length > maxModelLen) {
+    throw tooLong(request, `the longest context is ${maxModelLen} tokens, ${reachableTokens} can be reached now`);
+  }
   if (!bounds.canEverFit(prompt.length, maxTokens)) {
-    throw tooLong(request, `the KV pool holds ${bounds.kvTokens} tokens`);
+    throw tooLong(
+      request,
+      `the KV pool holds ${kvTokens} tokens, ${reachableTokens} can be reached now (longest context ${maxModelLen})`,
+    );
   }
 }
 

@@ -21,6 +21,8 @@ export interface RequestFactoryOptions {
   readonly eos: readonly number[];
   /** Digest of the model. */
   readonly modelDigest: string;
+  /** Tokens of one segment. */
+  readonly segmentTokens: number;
   /** Monotonic clock, ms. */
   readonly now: () => number;
   /** Uniform in [0, 1), for requests without a seed. */
@@ -71,6 +73,7 @@ export class RequestFactory {
         tenantSalt: request.cacheSalt ?? "",
       }),
       blockTokens,
+      segmentTokens: this.#options.segmentTokens,
     };
     const { n = 1, resumed } = request;
     const leader = new Sequence({ ...common, id: this.#nextSequence++, promptRows, generated: resumed?.[0] });
