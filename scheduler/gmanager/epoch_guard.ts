@@ -21,7 +21,7 @@ export interface RefusedEpoch {
 /** The highest epoch that one member has seen; one guard for everything in the member that looks at epochs. */
 export class EpochGuard {
   #highest: number;
-  #owner?: MemberIdentity;
+  #leader?: MemberIdentity;
 
   /**
    * Makes a guard that has seen `seed`: what was stored, or 0.
@@ -40,11 +40,16 @@ export class EpochGuard {
     return this.#highest;
   }
 
+  /** The gManager that leads the highest epoch; undefined while it has given no order here. */
+  get leader(): MemberIdentity | undefined {
+    return this.#leader;
+  }
+
   /** Takes note of an epoch that a message carried. @returns whether it is higher than every one before. */
   see(epoch: number): boolean {
     if (!isEpoch(epoch) || epoch <= this.#highest) return false;
     this.#highest = epoch;
-    this.#owner = undefined;
+    this.#leader = undefined;
     return true;
   }
 
@@ -65,15 +70,16 @@ export class EpochGuard {
   order(epoch: number, from: MemberIdentity): RefusedEpoch | undefined {
     const refused = this.check(epoch);
     if (refused !== undefined) return refused;
-    const owner = this.#owner;
-    if (owner !== undefined && owner.incarnation > from.incarnation) {
+    const leader = this.#leader;
+    if (leader !== undefined && leader.incarnation > from.incarnation) {
       return {
         kind: "refused",
         code: "stale_epoch",
-        detail: `wanted an order of ${owner.name}/${owner.incarnation}, which leads epoch ${epoch}, got one of ${from.name}/${from.incarnation}`,
+        detail:
+          `wanted an order of ${leader.name}/${leader.incarnation}, which leads epoch ${epoch}, got one of ${from.name}/${from.incarnation}`,
       };
     }
-    this.#owner = { name: from.name, incarnation: from.incarnation };
+    this.#leader = { name: from.name, incarnation: from.incarnation };
     return undefined;
   }
 }

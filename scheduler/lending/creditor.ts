@@ -5,6 +5,9 @@
  * given back slot by slot, and over when its last slot is, or it runs out, or it is revoked. Blocks that come back wait
  * in quarantine until nothing in flight can touch them.
  *
+ * The file is long because every verb and every check of it stands on this one page; what they work on has files of its
+ * own (`creditor_book.ts`, `creditor_lease.ts`, `creditor_quarantine.ts`, `creditor_recall.ts`).
+ *
  * @module
  */
 import type { BlockId, BlockPool } from "../block_pool.ts";
