@@ -156,10 +156,10 @@ export interface SuiteMember extends Disposable {
 }
 
 /** Opens a member and listens. */
-export async function openMember(
-  harness: LinkHarness,
+export async function openMember<O>(
+  harness: { open(card: MemberCard, options?: O): Promise<Network> },
   card: MemberCard,
-  options?: { readonly epoch?: () => number },
+  options?: O,
 ): Promise<SuiteMember> {
   const network = await harness.open(card, options);
   const recorder = new Recorder();
