@@ -164,12 +164,11 @@ export class Http2Dialler {
   }
 }
 
-/** An error of a dial that names the url. */
-function unreachable(url: string, cause: Error): PeerError {
-  const kept = cause instanceof PeerError && cause.code !== "closed";
-  if (kept) return cause;
-  const code = "code" in cause && /CERT|TLS|SSL|SELF_SIGNED|ISSUER|VERIFY/.test(String(cause.code))
-    ? "auth"
-    : "unreachable";
-  return new PeerError(`Cannot reach ${url}: ${cause.message}`, { code, cause });
+/** An error of a dial that names the url and the first cause. */
+function unreachable(url: string, error: Error): PeerError {
+  if (error instanceof PeerError && error.code !== "closed") return error;
+  let root = error;
+  while (root.cause instanceof Error) root = root.cause;
+  const auth = "code" in root && /CERT|SELF_SIGNED|ISSUER|VERIFY|ALTNAME/.test(String(root.code));
+  return new PeerError(`Cannot reach ${url}: ${root.message}`, { code: auth ? "auth" : "unreachable", cause: error });
 }
