@@ -134,4 +134,6 @@ export interface ClusterControl {
   operate(command: ClusterCommand): Promise<CommandResult>;
   /** Gives back what is borrowed, hands over what is held and running, and resolves when nothing is left. */
   leave(timeoutMs: number): Promise<void>;
+  /** Resolves once an operator has asked this member to leave: whoever holds the process ends it as a signal would. */
+  readonly leaveAsked?: Promise<void>;
 }

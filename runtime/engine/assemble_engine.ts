@@ -9,7 +9,8 @@ import type { Device } from "../device/device.ts";
 import { kvBlocks } from "../device/kv_size.ts";
 import { openDevice } from "../device/open_device.ts";
 import { openModel } from "../model/open_model.ts";
-import { Engine } from "./engine.ts";
+import { Engine, type EngineOptions } from "./engine.ts";
+import type { EngineServerLink, ServedEngine } from "./engine_server.ts";
 import type { EngineText, OpenEngineOptions } from "./engine_protocol.ts";
 
 /** Most running sequences when nothing is asked for. */
@@ -34,6 +35,8 @@ export interface AssembledEngine extends Disposable {
   readonly engine: Engine;
   /** Its device, released on dispose. */
   readonly device: Device;
+  /** Serves the engine where it is more than that: a member of a cluster. */
+  readonly serve?: (link: EngineServerLink) => ServedEngine;
 }
 
 /**
@@ -63,11 +66,14 @@ export async function assembleEngine(options: OpenEngineOptions, context: Assemb
   );
   const { maxStepTokens, maxLogitRows } = device.info;
   const maxBatch = options.maxBatch ?? Math.min(DEFAULT_MAX_BATCH, maxStepTokens, maxLogitRows);
-  const engine = new Engine({
+  const { contextLength } = model.config;
+  // A member can serve what its own memory cannot hold.
+  const ownLength = options.cluster === undefined ? Math.min(contextLength, blocks * blockTokens) : contextLength;
+  const engineOptions: EngineOptions = {
     device,
     policy,
     ...await context.text,
-    maxModelLen: options.maxModelLen ?? Math.min(model.config.contextLength, blocks * blockTokens),
+    maxModelLen: options.maxModelLen ?? ownLength,
     maxBatch,
     mixedStepTokens: options.mixedStepTokens ?? Math.max(DEFAULT_MIXED_STEP_TOKENS, maxBatch),
     modelName: options.modelName ?? model.name,
@@ -75,7 +81,18 @@ export async function assembleEngine(options: OpenEngineOptions, context: Assemb
     now,
     maxQueue: options.maxQueue,
     prefixCache: options.prefixCache,
+  };
+  if (options.cluster === undefined) {
+    const kept = opened.move();
+    return { engine: new Engine(engineOptions), device, [Symbol.dispose]: () => kept.dispose() };
+  }
+  const { openClusterEngine } = await import("../cluster/open_cluster_engine.ts");
+  const { engine, serve, member } = await openClusterEngine({
+    cluster: options.cluster,
+    engineOptions,
+    log: context.log,
   });
+  opened.use(member);
   const kept = opened.move();
-  return { engine, device, [Symbol.dispose]: () => kept.dispose() };
+  return { engine, device, serve, [Symbol.dispose]: () => kept.dispose() };
 }

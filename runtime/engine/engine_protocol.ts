@@ -3,6 +3,8 @@
  *
  * @module
  */
+import type { ClusterOptions } from "../cluster/options.ts";
+import type { ClusterCommand, ClusterReport, CommandResult } from "../cluster/report.ts";
 import type { OpenDeviceOptions } from "../device/open_device.ts";
 import type { TokenTable } from "../text/codec.ts";
 import { CapacityError, type EngineInfo, type EngineRequest, type EngineStats, type RequestEvent } from "./request.ts";
@@ -33,6 +35,8 @@ export interface OpenEngineOptions {
   readonly scheduler?: string;
   /** Options of the policy. */
   readonly schedulerOptions?: unknown;
+  /** Place in a cluster. @default {in none} */
+  readonly cluster?: ClusterOptions;
 }
 
 /** What an engine needs of the tokenizer. */
@@ -64,6 +68,9 @@ export type EngineCommand =
   | { readonly kind: "add"; readonly key: number; readonly request: EngineRequest }
   | { readonly kind: "cancel"; readonly key: number }
   | { readonly kind: "stats"; readonly call: number }
+  | { readonly kind: "report"; readonly call: number }
+  | { readonly kind: "operate"; readonly call: number; readonly command: ClusterCommand }
+  | { readonly kind: "leave"; readonly call: number; readonly timeoutMs: number }
   | { readonly kind: "close" };
 
 /** What the Worker answers. */
@@ -73,6 +80,10 @@ export type EngineReply =
   | { readonly kind: "rejected"; readonly key: number; readonly error: ErrorParts }
   | { readonly kind: "events"; readonly events: readonly KeyedEvent[] }
   | { readonly kind: "stats"; readonly call: number; readonly stats: EngineStats }
+  | { readonly kind: "report"; readonly call: number; readonly report: ClusterReport }
+  | { readonly kind: "operated"; readonly call: number; readonly result: CommandResult }
+  | { readonly kind: "left"; readonly call: number }
+  | { readonly kind: "leave-asked" }
   | { readonly kind: "log"; readonly message: string }
   | { readonly kind: "closed" };
 

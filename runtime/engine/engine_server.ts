@@ -30,6 +30,14 @@ export interface EngineServerLink {
   readonly taken: number;
 }
 
+/** What takes the commands of an engine's owner. */
+export interface ServedEngine {
+  /** Takes a command in. */
+  take(command: ServedCommand): void;
+  /** Serves until `close`. @throws {Error} when the engine is broken. */
+  run(): Promise<void>;
+}
+
 /** Opens what a Worker serves. */
 export type EngineAssembler = (options: OpenEngineOptions, context: AssemblyContext) => Promise<AssembledEngine>;
 
@@ -41,7 +49,7 @@ export async function serveEngine(start: EngineWorkerStart, assemble: EngineAsse
   const { options, port } = start;
   const send = (reply: EngineReply) => port.postMessage(reply);
   const text = Promise.withResolvers<EngineText>();
-  let server: EngineServer | undefined;
+  let server: ServedEngine | undefined;
   port.onmessage = ({ data: command }: MessageEvent<EngineCommand>) => {
     if (command.kind === "text") text.resolve(command.text);
     else server?.take(command);
@@ -53,7 +61,8 @@ export async function serveEngine(start: EngineWorkerStart, assemble: EngineAsse
       startThread: remoteThreads(start.threads),
     });
     // The one command before that is the text.
-    server = new EngineServer(assembled.engine, { send, posted: new Int32Array(start.posted), taken: 1 });
+    const link: EngineServerLink = { send, posted: new Int32Array(start.posted), taken: 1 };
+    server = assembled.serve?.(link) ?? new EngineServer(assembled.engine, link);
     send({ kind: "opened", info: assembled.engine.info });
     await server.run();
   } catch (error) {
@@ -158,6 +167,10 @@ export class EngineServer {
       case "stats":
         this.#link.send({ kind: "stats", call: command.call, stats: this.#engine.stats() });
         break;
+      case "report":
+      case "operate":
+      case "leave":
+        throw new TypeError(`Cannot ${command.kind}: this engine is in no cluster`);
       case "close":
         this.#closed = true;
         for (const id of [...this.#ids.values()]) this.#engine.cancel(id);

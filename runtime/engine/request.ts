@@ -4,6 +4,8 @@
  * @module
  */
 
+import type { ClusterControl } from "../cluster/report.ts";
+
 /** How the next token is chosen. Every field is already range-checked. */
 export interface SamplingParams {
   /** 0 is greedy. @default {1} */
@@ -191,6 +193,8 @@ export interface EngineStats {
 export interface EngineHandle extends AsyncDisposable {
   /** Facts fixed at start. */
   readonly info: EngineInfo;
+  /** The cluster it is in; undefined for an engine on its own. */
+  readonly cluster?: ClusterControl;
   /**
    * Runs a request. Ending the iteration early, or aborting, cancels it: its blocks are free within one step.
    *

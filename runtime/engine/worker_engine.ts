@@ -12,6 +12,7 @@ import {
   errorFromParts,
   type OpenEngineOptions,
 } from "./engine_protocol.ts";
+import type { ClusterControl } from "../cluster/report.ts";
 import type { EngineHandle, EngineInfo, EngineRequest, EngineStats, RequestEvent } from "./request.ts";
 import { RequestStream } from "./request_stream.ts";
 
@@ -72,7 +73,7 @@ export async function connectEngine(
       post(link, { kind: "text", text: { vocabulary, eos } })
     );
     const [info] = await Promise.race([Promise.all([opened, sent]), failed.promise]);
-    return new WorkerEngine(info, link);
+    return new WorkerEngine(info, { ...link, clustered: options.cluster !== undefined });
   } catch (error) {
     port.close();
     worker.terminate();
@@ -97,20 +98,43 @@ function post({ port, posted }: WorkerLink, command: EngineCommand): void {
   Atomics.add(posted, 0, 1);
 }
 
+/** Somebody who waits for a reply. */
+interface PendingCall {
+  readonly answer: (reply: EngineReply) => void;
+  readonly reject: (error: Error) => void;
+}
+
 class WorkerEngine implements EngineHandle {
   readonly info: EngineInfo;
+  readonly cluster: ClusterControl | undefined;
   readonly #link: WorkerLink;
   readonly #streams = new Map<number, RequestStream>();
-  readonly #calls = new Map<number, PromiseWithResolvers<EngineStats>>();
+  readonly #calls = new Map<number, PendingCall>();
+  readonly #leaveAsked = Promise.withResolvers<void>();
   readonly #closed = Promise.withResolvers<void>();
   #lastKey = 0;
   #closing: Promise<void> | undefined;
   /** Why no more is asked of the Worker. */
   #ended: Error | undefined;
 
-  constructor(info: EngineInfo, link: WorkerLink) {
+  constructor(info: EngineInfo, { clustered, ...link }: WorkerLink & { readonly clustered: boolean }) {
     this.info = info;
     this.#link = link;
+    if (clustered) {
+      this.cluster = {
+        report: () =>
+          this.#call((call) => ({ kind: "report", call }), (reply) => reply.kind === "report" && reply.report),
+        operate: (command) =>
+          this.#call(
+            (call) => ({ kind: "operate", call, command }),
+            (reply) => reply.kind === "operated" && reply.result,
+          ),
+        leave: async (timeoutMs) => {
+          await this.#call((call) => ({ kind: "leave", call, timeoutMs }), (reply) => reply.kind === "left");
+        },
+        leaveAsked: this.#leaveAsked.promise,
+      };
+    }
     link.port.onmessage = ({ data }: MessageEvent<EngineReply>) => this.#take(data);
     link.worker.onerror = (event) => {
       event.preventDefault();
@@ -136,12 +160,22 @@ class WorkerEngine implements EngineHandle {
   }
 
   stats(): Promise<EngineStats> {
-    return Promise.try(() => {
+    return this.#call((call) => ({ kind: "stats", call }), (reply) => reply.kind === "stats" && reply.stats);
+  }
+
+  /** Asks the Worker; `read` takes the answer out of its reply, or gives false for a reply of another kind. */
+  #call<T>(ask: (call: number) => EngineCommand, read: (reply: EngineReply) => T | false): Promise<T> {
+    return new Promise((resolve, reject) => {
       const call = ++this.#lastKey;
-      const answer = Promise.withResolvers<EngineStats>();
-      this.#post({ kind: "stats", call });
-      this.#calls.set(call, answer);
-      return answer.promise;
+      this.#post(ask(call));
+      this.#calls.set(call, {
+        answer: (reply) => {
+          const value = read(reply);
+          if (value === false) reject(new TypeError(`Cannot read a reply of kind ${reply.kind}`));
+          else resolve(value);
+        },
+        reject,
+      });
     });
   }
 
@@ -178,8 +212,14 @@ class WorkerEngine implements EngineHandle {
         this.#streams.get(reply.key)?.fail(errorFromParts(reply.error));
         break;
       case "stats":
-        this.#calls.get(reply.call)?.resolve(reply.stats);
+      case "report":
+      case "operated":
+      case "left":
+        this.#calls.get(reply.call)?.answer(reply);
         this.#calls.delete(reply.call);
+        break;
+      case "leave-asked":
+        this.#leaveAsked.resolve();
         break;
       case "log":
         this.#link.log(reply.message);

@@ -34,5 +34,6 @@ export const cardSchema: Schema<MemberCard> = record({
   protocol: integer(0, 2 ** 32),
   pluginApi: integer(0, 2 ** 32),
   format: optional(formatSchema),
+  managerUrl: optional(text(512)),
   kernelDigest: text(256),
 });

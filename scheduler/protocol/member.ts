@@ -55,6 +55,8 @@ export interface MemberCard extends MemberIdentity {
   readonly pluginApi: number;
   /** Format of its KV; a holder has none before its first lease. */
   readonly format?: KvFormat;
+  /** Cluster port of the gManager that it reports to, once there is one. */
+  readonly managerUrl?: string;
   /** Hash of a known-answer run of its attention kernel: where it differs, bits may. */
   readonly kernelDigest: string;
 }

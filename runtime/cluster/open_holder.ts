@@ -1,0 +1,80 @@
+/**
+ * Opens a holder: a member that lends memory and has no model.
+ *
+ * @module
+ */
+import { BlockPool } from "../../scheduler/block_pool.ts";
+import { kvStoreBlocks } from "../device/kv_size.ts";
+import type { KvStore } from "../device/device.ts";
+import { kernelDigest } from "../device/kernel_digest.ts";
+import { openKvStore } from "../device/wasm_kv_store.ts";
+import type { KvFormat } from "../../scheduler/protocol/member.ts";
+import { startMember } from "./open_member.ts";
+import type { ClusterOptions } from "./options.ts";
+import type { ClusterControl } from "./report.ts";
+
+/** A member without a model; disposing of it ends it. */
+export interface OpenedMember extends AsyncDisposable {
+  /** The cluster as it sees it. */
+  readonly cluster: ClusterControl;
+}
+
+/** Layout that the kernel is probed with before there is another. */
+const PROBE = { layers: 1, heads: 2, kvHeads: 1, headDim: 16, blockTokens: 16, kvType: "f32" } as const;
+
+/**
+ * Opens a holder: memory and the attention kernel, bound to the format of the first cluster it meets.
+ *
+ * @throws {Error} when the cluster port cannot be opened.
+ */
+export async function openHolder(
+  options: {
+    /** Its place in the cluster. */
+    readonly cluster: ClusterOptions;
+    /** Memory to lend, bytes. */
+    readonly kvBytes: number;
+    /** Compute threads. */
+    readonly threads: number;
+    /** Takes a line of its log. */
+    readonly log: (message: string) => void;
+  },
+): Promise<OpenedMember> {
+  const { cluster, kvBytes, threads, log } = options;
+  let store: KvStore | undefined;
+  const bind = async (format: KvFormat): Promise<{ store: KvStore; pool: BlockPool }> => {
+    store?.[Symbol.dispose]();
+    store = undefined;
+    const { layers, heads, kvHeads, headDim, blockTokens, kvType } = format;
+    const layout = { layers, heads, kvHeads, headDim, blockTokens, kvType };
+    const blocks = kvStoreBlocks(layout, kvBytes);
+    store = await openKvStore({ layout, blocks, threads });
+    return { store, pool: new BlockPool(blocks) };
+  };
+  const digest = await probeDigest();
+  const opened = await startMember({
+    cluster,
+    role: "holder",
+    kernelDigest: digest,
+    log,
+    parts: {
+      kind: "holder",
+      emptyPool: new BlockPool(1),
+      bind: (format, done) => {
+        bind(format).then(done, (error) => done(error instanceof Error ? error : new Error(String(error))));
+      },
+    },
+  });
+  return {
+    cluster: opened.control,
+    [Symbol.asyncDispose]() {
+      opened[Symbol.dispose]();
+      store?.[Symbol.dispose]();
+      return Promise.resolve();
+    },
+  };
+}
+
+async function probeDigest(): Promise<string> {
+  using probe = await openKvStore({ layout: PROBE, blocks: 32, threads: 1 });
+  return kernelDigest(probe);
+}
