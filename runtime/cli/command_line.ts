@@ -25,6 +25,7 @@ export type CommandLine =
 
 /** Flags that would show a secret to everybody who lists the processes, and what to use instead. */
 const SECRETS: ReadonlyMap<string, string> = new Map([
+  ["cluster-key", "put it in a file and name that with --cluster-key-file"],
   ["api-key", "put it in a file and name that with --api-key-file"],
   ["hf-token", "set HF_TOKEN"],
   ["token", "set HF_TOKEN"],
@@ -46,15 +47,15 @@ export function readCommandLine(args: readonly string[]): CommandLine {
 }
 
 function readCommand(first: string, second: string | undefined): CommandName {
-  for (const name of COMMAND_SPECS.keys()) {
-    const [word, sub] = name.split(" ");
-    if (word !== first) continue;
-    if (sub === undefined || sub === second) return name;
+  const names = [...COMMAND_SPECS.keys()];
+  const found = names.find((name) => name === `${first} ${second}`) ?? names.find((name) => name === first);
+  if (found !== undefined) return found;
+  const longer = names.find((name) => name.startsWith(`${first} `));
+  if (longer !== undefined) {
     throw new UsageError(
-      `Cannot run ${first}: wanted "${name}", got ${second === undefined ? "no more" : `"${second}"`}`,
+      `Cannot run ${first}: wanted "${longer}", got ${second === undefined ? "no more" : `"${second}"`}`,
     );
   }
-  const names = [...COMMAND_SPECS.keys()];
   throw new UsageError(
     first.startsWith("-")
       ? `Cannot read the command line: wanted a command (${names.join(", ")}) before ${withoutValue(first)}`
@@ -94,9 +95,11 @@ function readRest(command: Exclude<CommandName, "bench">, rest: readonly string[
   const [min, max] = COMMAND_SPECS.get(command)?.words ?? [0, 0];
   if (words.length < min || words.length > max) {
     const wanted = max === 0 ? "nothing" : `${min === max ? "" : "at most "}one word`;
+    const longer = [...COMMAND_SPECS.keys()].filter((name) => name.startsWith(`${command} `));
     throw new UsageError(
       `Cannot run ${command}: wanted ${wanted} besides flags, got ` +
-        (words.length === 0 ? "none" : words.map((word) => JSON.stringify(word)).join(", ")),
+        (words.length === 0 ? "none" : words.map((word) => JSON.stringify(word)).join(", ")) +
+        suggestion(`${command} ${words[0]}`, longer),
     );
   }
   return { kind: "run", command, words, given };

@@ -2,6 +2,9 @@ import { assert, assertEquals, assertThrows } from "@std/assert";
 import { type CommandLine, readCommandLine } from "./command_line.ts";
 import { UsageError } from "./usage_error.ts";
 
+const COMMANDS = "serve, run, cluster, cluster status, gmanager, ps, move, evacuate, pin, leave, pull, list, remove, " +
+  "plugin check, bench";
+
 function given(...args: string[]): Record<string, unknown> {
   const line: CommandLine = readCommandLine(args);
   assert(line.kind === "run");
@@ -40,12 +43,43 @@ Deno.test("readCommandLine() joins flags that may be given several times and ref
 
 Deno.test("readCommandLine() names what is near to an unknown command or flag", () => {
   refused(["srve"], "Cannot run srve: there is no such command, did you mean serve?");
-  refused(["frobnicate"], "wanted one of serve, run, pull, list, remove, plugin check, bench");
+  refused(["frobnicate"], `wanted one of ${COMMANDS}`);
   refused(["serve", "--prot", "1"], "Cannot run serve: there is no flag --prot, did you mean --port?");
   refused(["pull", "--port", "1"], "Cannot run pull: there is no flag --port");
   refused(["serve", "-port", "1"], "there is no flag -port, did you mean --port?");
-  refused(["--port", "1"], "wanted a command (serve, run, pull, list, remove, plugin check, bench) before --port");
+  refused(["--port", "1"], `wanted a command (${COMMANDS}) before --port`);
   refused(["plugin", "chek"], 'Cannot run plugin: wanted "plugin check", got "chek"');
+});
+
+Deno.test("readCommandLine() tells a command from one that has a second word", () => {
+  const read = (...args: string[]) => {
+    const line = readCommandLine(args);
+    assert(line.kind === "run");
+    return line.command;
+  };
+  assertEquals(read("cluster", "--instances", "2"), "cluster");
+  assertEquals(read("cluster", "status", "--json"), "cluster status");
+  assertEquals(readCommandLine(["cluster", "status", "--help"]), { kind: "help", command: "cluster status" });
+  refused(["cluster", "stats"], 'wanted nothing besides flags, got "stats", did you mean cluster status?');
+  refused(["status"], "Cannot run status: there is no such command");
+});
+
+Deno.test("readCommandLine() reads the flags of clusters", () => {
+  assertEquals(given("serve", "--join", "http://a:1", "--join=http://b:2", "--role", "holder", "--lend-share", "0.5"), {
+    join: ["http://a:1", "http://b:2"],
+    role: "holder",
+    lendShare: 0.5,
+  });
+  assertEquals(given("serve", "--memory-policy", "./mine.ts", "--memory-policy-opt", "depth=2"), {
+    memoryPolicy: "./mine.ts",
+    memoryPolicyOpt: { depth: 2 },
+  });
+  assertEquals(given("move", "a/1", "--segments", "2", "--to", "b"), { segments: 2, to: "b" });
+  refused(["serve", "--lend-share", "1.5"], 'Cannot use --lend-share: wanted a number from 0 to 1, got "1.5"');
+  refused(["serve", "--role", "manager"], 'wanted one of full, holder, got "manager"');
+  refused(["cluster", "--instances", "0"], 'Cannot use --instances: wanted a whole number from 1 to 64, got "0"');
+  refused(["cluster", "--instances", "2", "--join", "http://a:1"], "Cannot run cluster: there is no flag --join");
+  refused(["move", "--segments", "1"], "Cannot run move: wanted one word besides flags, got none");
 });
 
 Deno.test("readCommandLine() names the flag, what it takes and what came", () => {
@@ -56,7 +90,11 @@ Deno.test("readCommandLine() names the flag, what it takes and what came", () =>
 });
 
 Deno.test("readCommandLine() refuses secrets and never shows them", () => {
-  for (const args of [["--api-key", "canary"], ["--api-key=canary"], ["--hf-token=canary"], ["--api-kye=canary"]]) {
+  for (
+    const args of [["--api-key", "canary"], ["--cluster-key", "canary"], ["--api-key=canary"], ["--hf-token=canary"], [
+      "--api-kye=canary",
+    ]]
+  ) {
     const { message } = refused(["serve", ...args], "Cannot ");
     assert(!message.includes("canary"), message);
   }

@@ -29,6 +29,41 @@ export const COMMANDS = {
     words: [0, 1],
     notes: "Lines from standard input are messages. /help lists the commands of the chat, Ctrl-C stops an answer.",
   },
+  cluster: {
+    usage: "--instances N [--holders M] [flags]",
+    summary: "Serve a model with a whole cluster on this machine",
+    words: [0, 0],
+    notes: "The first instance has the public address; the others listen on free ports of this machine. An instance " +
+      "that ends is shown and not started again.",
+  },
+  "cluster status": {
+    usage: "[flags]",
+    summary: "Show a running cluster: members, leases, moves and sequences",
+    words: [0, 0],
+  },
+  gmanager: {
+    usage: "--listen HOST:PORT [flags]",
+    summary: "Run the manager of a cluster by itself",
+    words: [0, 0],
+    notes: "Not needed where the first member carries it.",
+  },
+  ps: { usage: "[flags]", summary: "List members and sequences of a running cluster", words: [0, 0] },
+  move: {
+    usage: "SEQUENCE --segments N --to MEMBER [flags]",
+    summary: "Move a part of a sequence's KV to another member",
+    words: [1, 1],
+  },
+  evacuate: {
+    usage: "MEMBER [flags]",
+    summary: "Take what others have there off a member, and lend nothing to it or from it",
+    words: [1, 1],
+  },
+  pin: { usage: "SEQUENCE [flags]", summary: "Keep a sequence's KV where it is", words: [1, 1] },
+  leave: {
+    usage: "MEMBER [flags]",
+    summary: "Let a member give back, hand over and end",
+    words: [1, 1],
+  },
   pull: {
     usage: "[MODEL] [flags]",
     summary: "Fetch a model into the cache, or check one that is there",

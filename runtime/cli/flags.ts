@@ -6,7 +6,8 @@
  */
 import { CACHE_VARIABLE } from "../hub/cache_directory.ts";
 import { DEFAULT_MODEL } from "../hub/known_models.ts";
-import type { CommandName } from "./commands.ts";
+import { CLUSTER_FLAGS, OPERATOR_COMMANDS } from "./cluster_flags.ts";
+import { COMMAND_SPECS, type CommandName } from "./commands.ts";
 
 /** What every flag has. */
 export interface FlagBase {
@@ -37,16 +38,10 @@ export type FlagSpec =
   | FlagBase & { readonly kind: "list"; readonly default: readonly string[] }
   | FlagBase & { readonly kind: "pairs"; readonly default: Readonly<Record<string, unknown>> };
 
-const MODEL_COMMANDS = ["serve", "run"] as const satisfies readonly CommandName[];
-const CACHE_COMMANDS = ["serve", "run", "pull", "list", "remove"] as const satisfies readonly CommandName[];
-const EVERY_COMMAND = [
-  "serve",
-  "run",
-  "pull",
-  "list",
-  "remove",
-  "plugin check",
-] as const satisfies readonly CommandName[];
+const SERVE_COMMANDS = ["serve", "cluster"] as const satisfies readonly CommandName[];
+const MODEL_COMMANDS = ["serve", "run", "cluster"] as const satisfies readonly CommandName[];
+const CACHE_COMMANDS = ["serve", "run", "cluster", "pull", "list", "remove"] as const satisfies readonly CommandName[];
+const EVERY_COMMAND: readonly CommandName[] = [...COMMAND_SPECS.keys()].filter((name) => name !== "bench");
 
 /** The table. */
 export const FLAGS = {
@@ -62,7 +57,7 @@ export const FLAGS = {
     value: "ADDRESS",
     default: "127.0.0.1",
     help: "Address to listen on; one that other machines reach needs --api-key-file",
-    commands: ["serve"],
+    commands: SERVE_COMMANDS,
   },
   port: {
     kind: "integer",
@@ -71,7 +66,7 @@ export const FLAGS = {
     max: 65535,
     default: 8080,
     help: "Port to listen on; 0 takes any free one",
-    commands: ["serve"],
+    commands: SERVE_COMMANDS,
   },
   device: {
     kind: "choice",
@@ -99,7 +94,7 @@ export const FLAGS = {
     value: "N",
     min: 1,
     max: 256,
-    otherwise: "one for each processor, at most 16",
+    otherwise: "one for each processor, at most 16; cluster shares them out",
     help: "Compute threads",
     commands: MODEL_COMMANDS,
   },
@@ -140,21 +135,21 @@ export const FLAGS = {
     max: 4096,
     otherwise: "32, or less where the device allows less",
     help: "Most sequences that run at the same time",
-    commands: ["serve"],
+    commands: SERVE_COMMANDS,
   },
   scheduler: {
     kind: "text",
     value: "POLICY",
     default: "builtin:fcfs",
     help: "Scheduler policy: builtin:fcfs, builtin:priority, a file or a URL",
-    commands: ["serve"],
+    commands: SERVE_COMMANDS,
   },
   schedulerOpt: {
     kind: "pairs",
     value: "KEY=VALUE",
     default: {},
     help: "Option of the scheduler policy; values are JSON or else text",
-    commands: ["serve", "plugin check"],
+    commands: ["serve", "cluster", "plugin check"],
   },
   servedModelName: {
     kind: "list",
@@ -162,7 +157,7 @@ export const FLAGS = {
     default: [],
     otherwise: "the model's own name",
     help: "Name under which the model is served",
-    commands: ["serve"],
+    commands: SERVE_COMMANDS,
   },
   chatTemplate: {
     kind: "path",
@@ -175,25 +170,25 @@ export const FLAGS = {
     kind: "path",
     value: "FILE",
     help: "File with the keys that may ask, one a line, as they are or as sha256: and 64 hexadecimal digits",
-    commands: ["serve"],
+    commands: ["serve", ...OPERATOR_COMMANDS],
   },
   allowInsecureBind: {
     kind: "switch",
     default: false,
     help: "DANGEROUS: listen on an address that other machines reach without asking for a key",
-    commands: ["serve"],
+    commands: SERVE_COMMANDS,
   },
   tlsCert: {
     kind: "path",
     value: "FILE",
     help: "Certificate chain (PEM) for HTTPS, together with --tls-key",
-    commands: ["serve"],
+    commands: SERVE_COMMANDS,
   },
   tlsKey: {
     kind: "path",
     value: "FILE",
     help: "Private key (PEM) for HTTPS, together with --tls-cert",
-    commands: ["serve"],
+    commands: SERVE_COMMANDS,
   },
   corsOrigin: {
     kind: "list",
@@ -201,7 +196,7 @@ export const FLAGS = {
     default: [],
     otherwise: "none",
     help: "Browser origin that may read answers; * allows all",
-    commands: ["serve"],
+    commands: SERVE_COMMANDS,
   },
   shutdownTimeout: {
     kind: "number",
@@ -210,22 +205,23 @@ export const FLAGS = {
     max: 86_400,
     default: 30,
     help: "How long running requests may go on after the first SIGTERM or Ctrl-C; a second one ends at once",
-    commands: ["serve"],
+    commands: SERVE_COMMANDS,
   },
   logLevel: {
     kind: "choice",
     choices: ["debug", "info", "warn", "error", "silent"],
     default: "info",
     help: "Least level that is logged",
-    commands: ["serve"],
+    commands: ["serve", "cluster", "gmanager"],
   },
   logFormat: {
     kind: "choice",
     choices: ["pretty", "json"],
     default: "pretty",
     help: "How log lines look",
-    commands: ["serve"],
+    commands: ["serve", "cluster", "gmanager"],
   },
+  ...CLUSTER_FLAGS,
   system: {
     kind: "text",
     value: "TEXT",
@@ -271,7 +267,7 @@ export const FLAGS = {
     kind: "switch",
     default: false,
     help: "Fetch nothing; HF_HUB_OFFLINE=1 does the same",
-    commands: ["serve", "run", "pull"],
+    commands: ["serve", "run", "cluster", "pull"],
   },
   config: {
     kind: "path",

@@ -32,7 +32,7 @@ export function flagUsage(key: FlagKey): string {
 }
 
 function overview(): string[] {
-  const commands = [...COMMAND_SPECS].map(([name, { summary }]) => `  ${name.padEnd(14)}${summary}`);
+  const commands = [...COMMAND_SPECS].map(([name, { summary }]) => `  ${name.padEnd(16)}${summary}`);
   return [
     "Usage: infinite-llm COMMAND [flags]",
     "",

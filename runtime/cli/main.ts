@@ -60,7 +60,7 @@ export async function main(args: readonly string[], host: Host): Promise<number>
         const settings = await resolveSettings({ ...line, env: readVariable });
         const command = await loadCommand(line.command);
         // A server logs such promises and serves on.
-        if (line.command !== "serve") endOnRejection(report);
+        if (line.command !== "serve" && line.command !== "cluster") endOnRejection(report);
         return await command({ settings, words: line.words, env: readVariable });
       }
     }
@@ -76,6 +76,19 @@ async function loadCommand(name: Exclude<CommandName, "bench">): Promise<Command
       return (await import("./commands/serve.ts")).serve;
     case "run":
       return (await import("./commands/run.ts")).run;
+    case "cluster":
+      return (await import("./commands/cluster.ts")).cluster;
+    case "cluster status":
+      return (await import("./commands/cluster_status.ts")).clusterStatus;
+    case "gmanager":
+      return (await import("./commands/gmanager.ts")).gmanager;
+    case "ps":
+      return (await import("./commands/ps.ts")).ps;
+    case "move":
+    case "evacuate":
+    case "pin":
+    case "leave":
+      return (await import("./commands/steer.ts")).steer(name);
     case "pull":
       return (await import("./commands/pull.ts")).pull;
     case "list":

@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { checkClusterFlags } from "./cluster_settings.ts";
 import type { CommandName } from "./commands.ts";
 import { FLAG_SPECS, type FlagKey, flagName, flagsOf, flagVariable, type Settings } from "./flags.ts";
 import { readJson, readText } from "./flag_value.ts";
@@ -38,6 +39,7 @@ export async function resolveSettings({ command, given, env }: SettingsSources):
   }
   const settings = values as Settings;
   checkTogether(settings);
+  checkClusterFlags(command, settings);
   return settings;
 }
 

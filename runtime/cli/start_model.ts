@@ -3,6 +3,7 @@
  *
  * @module
  */
+import type { ClusterOptions } from "../cluster/options.ts";
 import type { OpenEngineOptions } from "../engine/engine_protocol.ts";
 import type { EngineHandle } from "../engine/request.ts";
 import { openEngine } from "../engine/worker_engine.ts";
@@ -20,7 +21,9 @@ export interface StartModelOptions {
   readonly model: FoundModel;
   /** Jinja source to use instead of the model's. */
   readonly chatTemplate?: string;
-  /** Takes a line of the scheduler policy's log. */
+  /** Place in a cluster. */
+  readonly cluster?: ClusterOptions;
+  /** Takes a line of the log of the scheduler policy and the cluster. */
   readonly log: (message: string) => void;
 }
 
@@ -47,14 +50,17 @@ export function checkDevice({ device }: Pick<Settings, "device">): void {
 export function startModel(settings: Settings, options: StartModelOptions): StartingModel {
   const { path: modelPath } = options.model;
   const text = openTextCodec({ modelPath, chatTemplate: options.chatTemplate });
-  const engine = openEngine(engineOptions(settings, options.model), { text, log: options.log });
+  const engine = openEngine(engineOptions(settings, options), { text, log: options.log });
   // Whoever waits for them may come later than a failure.
   engine.catch(() => {});
   text.catch(() => {});
   return { engine, text };
 }
 
-function engineOptions(settings: Settings, model: FoundModel): OpenEngineOptions {
+function engineOptions(
+  settings: Settings,
+  { model, cluster }: StartModelOptions,
+): OpenEngineOptions & { readonly cluster?: ClusterOptions } {
   const { activations, pin } = settings;
   return {
     modelPath: model.path,
@@ -70,6 +76,7 @@ function engineOptions(settings: Settings, model: FoundModel): OpenEngineOptions
     kvTokens: settings.kvTokens,
     maxModelLen: settings.maxModelLen,
     maxBatch: settings.maxBatch,
+    cluster,
     scheduler: settings.scheduler,
     schedulerOptions: Object.keys(settings.schedulerOpt).length === 0 ? undefined : settings.schedulerOpt,
   };

@@ -1,5 +1,5 @@
 /**
- * The signals by which people and service managers ask a program to stop.
+ * How people and programs ask a program to stop.
  *
  * @module
  */
@@ -17,4 +17,43 @@ export function listenForStop(onSignal: (status: number) => void): Disposable {
       for (const { signal, listener } of listeners) Deno.removeSignalListener(signal, listener);
     },
   };
+}
+
+/** Asked to stop once. */
+export interface StopRequest extends Disposable {
+  /** Resolves when the program is asked to stop. */
+  readonly asked: Promise<undefined>;
+}
+
+/**
+ * Waits to be asked to stop by a signal; a second one ends the process at once, or with `onSecond`. With `announced`, the
+ * program is somebody's child: Ctrl-C in their terminal is theirs to handle, and the end of standard input asks it.
+ */
+export function awaitStop(
+  options: { readonly announced?: boolean; readonly onSecond?: (status: number) => void } = {},
+): StopRequest {
+  const { announced = false, onSecond = Deno.exit } = options;
+  const stopped = Promise.withResolvers<undefined>();
+  let asked = false;
+  const ask = () => {
+    asked = true;
+    stopped.resolve(undefined);
+  };
+  const signals = listenForStop((status) => {
+    if (announced && status === STATUS.SIGINT) return;
+    // Whoever asks twice does not want to wait.
+    if (asked) onSecond(status);
+    ask();
+  });
+  if (announced) void inputEnded().then(ask);
+  return { asked: stopped.promise, [Symbol.dispose]: () => signals[Symbol.dispose]() };
+}
+
+async function inputEnded(): Promise<void> {
+  const buffer = new Uint8Array(256);
+  try {
+    while (await Deno.stdin.read(buffer) !== null);
+  } catch {
+    // An input that cannot be read has ended too.
+  }
 }

@@ -15,6 +15,8 @@ export interface CliOptions {
   readonly env?: Readonly<Record<string, string>>;
   /** Standard input; none by default. */
   readonly input?: string;
+  /** Program to run instead of `cli.ts`. */
+  readonly program?: string;
   /** Permission flags. @default {["-A"]} */
   readonly permissions?: readonly string[];
 }
@@ -30,9 +32,9 @@ export interface CliResult {
 }
 
 function command(args: readonly string[], options: CliOptions): Deno.Command {
-  const { env = {}, input, permissions = ["-A"] } = options;
+  const { env = {}, input, program = CLI, permissions = ["-A"] } = options;
   return new Deno.Command(Deno.execPath(), {
-    args: ["run", "--quiet", "--no-prompt", "--cached-only", `--config=${DENO_JSON}`, ...permissions, CLI, ...args],
+    args: ["run", "--quiet", "--no-prompt", "--cached-only", `--config=${DENO_JSON}`, ...permissions, program, ...args],
     env: { NO_COLOR: "1", ...env },
     stdin: input === undefined ? "null" : "piped",
     stdout: "piped",

@@ -4,6 +4,7 @@
  * @module
  */
 import { formatBytes } from "../../hub/format_bytes.ts";
+import { aligned } from "../aligned.ts";
 import type { CommandInput } from "../main.ts";
 import { openHub } from "../open_hub.ts";
 
@@ -23,9 +24,4 @@ export async function list(input: CommandInput): Promise<number> {
   ]);
   for (const line of aligned([["MODEL", "SIZE", "FETCHED", "SOURCE"], ...rows])) console.log(line);
   return 0;
-}
-
-function aligned(rows: readonly (readonly string[])[]): string[] {
-  const widths = rows[0].map((_, column) => Math.max(...rows.map((row) => row[column].length)));
-  return rows.map((row) => row.map((cell, column) => cell.padEnd(widths[column])).join("  ").trimEnd());
 }

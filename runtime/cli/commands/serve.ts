@@ -3,64 +3,82 @@
  *
  * @module
  */
-import type { EngineInfo } from "../../engine/request.ts";
+import type { ClusterControl } from "../../cluster/report.ts";
+import type { EngineHandle, EngineInfo } from "../../engine/request.ts";
 import { formatBytes } from "../../hub/format_bytes.ts";
-import { loadApiKeys } from "../../server/api_keys.ts";
 import { createLogger } from "../../server/logger.ts";
-import type { RunningServer } from "../../server/server.ts";
-import type { Settings } from "../flags.ts";
+import { announcementLine } from "../announcement.ts";
+import { clusterOptions, publicUrl } from "../cluster_settings.ts";
 import type { CommandInput } from "../main.ts";
+import { leaveCluster, ownEntry } from "../membership.ts";
 import { namedModel } from "../named_model.ts";
 import { openHub } from "../open_hub.ts";
 import { readFlagFile } from "../read_flag_file.ts";
-import { checkDevice, startModel } from "../start_model.ts";
-import { listenForStop } from "../stop_signals.ts";
+import { doorOptions, readServerFiles } from "../server_files.ts";
+import { checkDevice, type StartingModel, startModel } from "../start_model.ts";
+import { awaitStop } from "../stop_signals.ts";
 
-/** Serves a model until it is asked to stop. */
+/** An engine that may be in a cluster. */
+interface ClusteredEngine extends EngineHandle {
+  readonly cluster?: ClusterControl;
+}
+
+/** Serves a model, or lends memory, until it is asked to stop. */
 export async function serve(input: CommandInput): Promise<number> {
   const { settings } = input;
+  if (settings.role === "holder") return await (await import("./serve_holder.ts")).serveHolder(input);
   checkDevice(settings);
-  const files = await readFiles(settings);
+  const chatTemplate = settings.chatTemplate && await readFlagFile("--chat-template", settings.chatTemplate);
+  const files = await readServerFiles(settings);
+  const cluster = await clusterOptions(settings);
   const model = await openHub(input).hub.find(namedModel(input));
   const logger = createLogger({ level: settings.logLevel, format: settings.logFormat });
-  const log = (message: string) => logger.info("scheduler policy", { message });
-  const starting = startModel(settings, { model, chatTemplate: files.chatTemplate, log });
+  const started = Promise.withResolvers<StartingModel>();
+  const start = (member?: typeof cluster) => {
+    const log = (message: string) => logger.info(member === undefined ? "scheduler policy" : "engine", { message });
+    started.resolve(startModel(settings, { model, chatTemplate, log, cluster: member }));
+  };
+  if (cluster === undefined) start();
   // Loaded meanwhile: the model takes longer.
   const { startServer } = await import("../../server/server.ts");
   const server = await startServer({
-    engine: whenLoaded(starting.engine),
-    text: whenLoaded(starting.text),
-    hostname: settings.host.replace(/^\[(.*)\]$/, "$1"),
-    port: settings.port,
-    apiKeys: files.apiKeys,
-    tls: files.tls,
-    corsOrigins: settings.corsOrigin,
+    ...doorOptions(settings, files),
+    engine: whenLoaded(started.promise.then(({ engine }) => engine)),
+    text: whenLoaded(started.promise.then(({ text }) => text)),
     servedModelNames: settings.servedModelName,
-    allowInsecureBind: settings.allowInsecureBind,
     logger,
   });
-  console.log(`Listening on ${server.url}`);
-  const stopped = Promise.withResolvers<undefined>();
-  let asked = false;
-  using _signals = listenForStop((status) => {
-    // Whoever asks twice does not want to wait.
-    if (asked) Deno.exit(status);
-    asked = true;
-    stopped.resolve(undefined);
-  });
-  const loading = Promise.all([starting.engine, starting.text]);
-  const loaded = await Promise.race([loading, stopped.promise]);
+  // A member tells the others where its public API is, so it must be known first.
+  if (cluster !== undefined) start({ ...cluster, publicUrl: publicUrl(server.url, settings) });
+  const say = settings.announce ? () => {} : console.log;
+  say(`Listening on ${server.url}`);
+  using stop = awaitStop({ announced: settings.announce });
+  const { engine, text } = await started.promise;
+  const loaded: readonly [ClusteredEngine, AsyncDisposable] | undefined = await Promise.race([
+    Promise.all([engine, text]),
+    stop.asked,
+  ]);
+  const member = loaded?.[0].cluster;
   if (loaded !== undefined) {
-    const secured = files.apiKeys.length > 0;
-    for (const line of readyLines(loaded[0].info, { server, secured })) console.log(line);
-    await stopped.promise;
+    if (cluster !== undefined && member === undefined) {
+      throw new Error("Cannot join the cluster: this engine takes part in none");
+    }
+    for (const line of readyLines(loaded[0].info, { url: server.url, secured: files.apiKeys.length > 0 })) say(line);
+    const own = member && await ownEntry(member);
+    if (own !== undefined) say(`Cluster: ${own.id} is reached at ${own.clusterUrl}${own.manager ? ", gManager" : ""}`);
+    if (settings.announce) {
+      const { id: name = "", clusterUrl = "" } = own ?? {};
+      console.log(announcementLine({ url: server.url, name, role: "full", clusterUrl }));
+    }
+    await Promise.race([stop.asked, member?.leaveAsked ?? new Promise(() => {})]);
   }
   console.error(`Stopping: running requests may take ${settings.shutdownTimeout} s more, a second signal ends them`);
   await server.drain(settings.shutdownTimeout * 1000);
+  const left = member === undefined || await leaveCluster(member, settings.shutdownTimeout * 1000);
   // What is still loading ends with the process.
   await Promise.all((loaded ?? []).map((part) => part[Symbol.asyncDispose]()));
   await logger.flush();
-  return 0;
+  return left ? 0 : 1;
 }
 
 /** The same promise without its failure, which ends this command and is told once, by it. */
@@ -68,27 +86,13 @@ function whenLoaded<T>(loading: Promise<T>): Promise<T> {
   return new Promise((resolve) => void loading.then(resolve, () => {}));
 }
 
-/** Contents of the files that flags name. */
-async function readFiles({ chatTemplate, apiKeyFile, tlsCert, tlsKey }: Settings) {
-  // Reading it this way first gives the errors of all file flags the same form.
-  if (apiKeyFile !== undefined) await readFlagFile("--api-key-file", apiKeyFile);
-  return {
-    chatTemplate: chatTemplate && await readFlagFile("--chat-template", chatTemplate),
-    apiKeys: apiKeyFile === undefined ? [] : await loadApiKeys(apiKeyFile),
-    tls: tlsCert === undefined || tlsKey === undefined ? undefined : {
-      cert: await readFlagFile("--tls-cert", tlsCert),
-      key: await readFlagFile("--tls-key", tlsKey),
-    },
-  };
-}
-
 function readyLines(
   info: EngineInfo,
-  { server, secured }: { readonly server: RunningServer; readonly secured: boolean },
+  { url: listening, secured }: { readonly url: string; readonly secured: boolean },
 ): string[] {
   const seconds = (performance.now() / 1000).toFixed(1);
   // An address that stands for all of the machine's is none to connect to.
-  const url = server.url.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:");
+  const url = publicUrl(listening, { advertise: undefined });
   const messages = [{ role: "user", content: "Name the capital city of Italy." }];
   const body = JSON.stringify({ messages, max_tokens: 64, temperature: 0 });
   const key = secured ? ` -H "authorization: Bearer $API_KEY"` : "";

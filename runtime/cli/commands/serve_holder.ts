@@ -1,0 +1,59 @@
+/**
+ * `infinite-llm serve --role holder`: memory for others, without a model.
+ *
+ * @module
+ */
+import { DEFAULT_MODEL } from "../../hub/known_models.ts";
+import { formatBytes } from "../../hub/format_bytes.ts";
+import { createLogger } from "../../server/logger.ts";
+import { startHolderServer } from "../../server/server.ts";
+import { announcementLine } from "../announcement.ts";
+import { clusterOptions, publicUrl } from "../cluster_settings.ts";
+import { type OpenedMember, openHolder } from "../cluster_openers.ts";
+import type { CommandInput } from "../main.ts";
+import { leaveCluster, ownEntry } from "../membership.ts";
+import { doorOptions, readServerFiles } from "../server_files.ts";
+import { awaitStop } from "../stop_signals.ts";
+import { UsageError } from "../usage_error.ts";
+
+/** What a holder lends where nothing else is said. */
+const DEFAULT_BYTES = 512 * 2 ** 20;
+
+/** Lends memory until it is asked to stop. */
+export async function serveHolder({ settings, words: [word] }: CommandInput): Promise<number> {
+  if (word !== undefined) throw new UsageError(`Cannot start a holder with a model: wanted none, got ${word}`);
+  if (settings.model !== DEFAULT_MODEL) console.error(`A holder has no model: ${settings.model} is not used`);
+  const files = await readServerFiles(settings);
+  const cluster = await clusterOptions(settings);
+  if (cluster === undefined) throw new UsageError("Cannot start a holder: wanted --join or --cluster-listen");
+  const logger = createLogger({ level: settings.logLevel, format: settings.logFormat });
+  const opened = Promise.withResolvers<OpenedMember>();
+  opened.promise.catch(() => {});
+  const server = await startHolderServer({ ...doorOptions(settings, files), holder: opened.promise, logger });
+  const kvBytes = settings.kvMemory ?? DEFAULT_BYTES;
+  opened.resolve(openHolder({
+    cluster: { ...cluster, publicUrl: publicUrl(server.url, settings) },
+    kvBytes,
+    threads: settings.threads ?? 1,
+    log: (message) => logger.info("cluster", { message }),
+  }));
+  const say = settings.announce ? () => {} : console.log;
+  say(`Listening on ${server.url}`);
+  using stop = awaitStop({ announced: settings.announce });
+  const holder = await Promise.race([opened.promise, stop.asked]);
+  if (holder !== undefined) {
+    const { id: name, clusterUrl } = await ownEntry(holder.cluster);
+    const seconds = (performance.now() / 1000).toFixed(1);
+    say(`Ready in ${seconds} s: holder ${name} lends ${formatBytes(kvBytes)}, reached at ${clusterUrl}`);
+    if (settings.announce) console.log(announcementLine({ url: server.url, name, role: "holder", clusterUrl }));
+    await Promise.race([stop.asked, holder.cluster.leaveAsked ?? new Promise(() => {})]);
+  }
+  const seconds = settings.shutdownTimeout;
+  console.error(`Stopping: what others have here may take ${seconds} s to move, a second signal ends it`);
+  const left = holder === undefined || await leaveCluster(holder.cluster, seconds * 1000);
+  // Shown to the end: an operator wants to see how it leaves.
+  await server.drain(seconds * 1000);
+  await holder?.[Symbol.asyncDispose]();
+  await logger.flush();
+  return left ? 0 : 1;
+}

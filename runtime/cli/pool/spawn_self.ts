@@ -1,0 +1,67 @@
+/**
+ * Runs this program again as a child, with no more rights than it has itself.
+ *
+ * @module
+ */
+
+import { flagsOf, flagVariable } from "../flags.ts";
+
+/** Rights that are given where this program has them; whole kinds go first. */
+interface Right {
+  /** Permission flag without `--allow-`. */
+  readonly flag: "net" | "read" | "write" | "env" | "ffi" | "run" | "sys" | "import";
+  /** What a child needs of this kind, each with how to ask whether this program has it. */
+  readonly parts: readonly (readonly [value: string, ask: Deno.PermissionDescriptor])[];
+}
+
+const ENVIRONMENT = ["INFINITE_LLM_*", "HF_*", "HOME", "XDG_CACHE_HOME", "LOCALAPPDATA", "USERPROFILE", "SystemRoot"]
+  .concat("DENO_DIR", "TZ");
+const C_LIBRARIES = ["/lib/x86_64-linux-gnu/libc.so.6", "/lib/aarch64-linux-gnu/libc.so.6"];
+
+/** Permission flags of this program, as far as a server needs them; it writes to `cacheDirectory`. */
+export function ownPermissions(
+  cacheDirectory: string,
+  granted: (ask: Deno.PermissionDescriptor) => boolean = isGranted,
+): string[] {
+  const deno = Deno.execPath();
+  const rights: readonly Right[] = [
+    { flag: "net", parts: [["127.0.0.1", { name: "net", host: "127.0.0.1" }]] },
+    { flag: "read", parts: [] },
+    { flag: "write", parts: [[cacheDirectory, { name: "write", path: cacheDirectory }]] },
+    // A pattern is asked by a name that it covers.
+    {
+      flag: "env",
+      parts: ENVIRONMENT.map((name) => [name, { name: "env", variable: name.replace("*", "PORT") }]),
+    },
+    { flag: "ffi", parts: C_LIBRARIES.map((path) => [path, { name: "ffi", path }]) },
+    {
+      flag: "run",
+      parts: [["python3", { name: "run", command: "python3" }], [deno, { name: "run", command: deno }]],
+    },
+    { flag: "sys", parts: [] },
+    { flag: "import", parts: [] },
+  ];
+  return rights.flatMap(({ flag, parts }) => {
+    if (granted({ name: flag })) return [`--allow-${flag}`];
+    const values = parts.filter(([, ask]) => granted(ask)).map(([value]) => value);
+    return values.length === 0 ? [] : [`--allow-${flag}=${values.join(",")}`];
+  });
+}
+
+/**
+ * Starts this program with `args` and the given permission flags, its standard streams piped. Variables that stand for
+ * flags are unset: whatever they say has become part of `args`.
+ */
+export function spawnSelf(args: readonly string[], permissions: readonly string[]): Deno.ChildProcess {
+  return new Deno.Command(Deno.execPath(), {
+    args: ["run", "--quiet", "--no-prompt", ...permissions, Deno.mainModule, ...args],
+    env: Object.fromEntries(flagsOf("serve").map((key) => [flagVariable(key), ""])),
+    stdin: "piped",
+    stdout: "piped",
+    stderr: "piped",
+  }).spawn();
+}
+
+function isGranted(ask: Deno.PermissionDescriptor): boolean {
+  return Deno.permissions.querySync(ask).state === "granted";
+}
