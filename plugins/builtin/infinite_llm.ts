@@ -1,6 +1,6 @@
 /**
- * The greedy policy of the Infinite-LLM paper (section 5): members with a small batch and little memory left lend out parts
- * of their longest request, so that more requests run; the default policy, and what stands in for one that fails.
+ * The greedy policy of the Infinite-LLM paper (section 5): members with a small batch and little memory left put parts of
+ * their longest request on others, so that more requests run; the default policy, and what stands in for one that fails.
  *
  * @module
  */
