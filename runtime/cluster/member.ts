@@ -185,6 +185,8 @@ export class Member {
   /** The gManager that answered last. */
   #managerPeer: string | undefined;
   #managerUrl: string | undefined;
+  /** Addresses that did not answer lately. */
+  readonly #unreached = new Set<string>();
   #directory: { readonly members: readonly MemberStatus[]; readonly atMs: number } = { members: [], atMs: 0 };
   #stepping = false;
   #turnWanted = false;
@@ -657,6 +659,7 @@ export class Member {
   }
 
   #reached(peer: MemberCard): void {
+    this.#unreached.delete(peer.clusterUrl);
     this.#attention?.reached(peer.incarnation);
     if (this.#options.card.role === "holder" && peer.format !== undefined && this.#format === undefined) {
       this.#bind(peer.format);
@@ -689,7 +692,9 @@ export class Member {
   }
 
   #failed(url: string, error: Error): void {
-    this.#ports.log(`cannot reach ${url}: ${error.message}`);
+    // Once for each address until it is reached: it is tried again and again.
+    if (!this.#unreached.has(url)) this.#ports.log(error.message);
+    this.#unreached.add(url);
     this.#peers.failed(url, error);
   }
 
@@ -734,12 +739,16 @@ export class Member {
     this.#managerPeer = manager.incarnation;
     this.#managerUrl = manager.clusterUrl;
     this.#writer.acknowledge(ack, from);
+    const before = this.#directory.members;
     this.#directory = { members: ack.members, atMs: this.#ports.now() };
-    for (const { card } of ack.members) {
-      if (card.incarnation !== this.#options.card.incarnation && card.role !== "manager") {
-        this.#peers.want(card.clusterUrl);
-      }
+    const others = ack.members.filter(({ card }) =>
+      card.incarnation !== this.#options.card.incarnation && card.role !== "manager"
+    );
+    const urls = new Set(others.map(({ card }) => card.clusterUrl));
+    for (const { card } of before) {
+      if (!urls.has(card.clusterUrl) && !this.#managerUrls.has(card.clusterUrl)) this.#forget(card.clusterUrl);
     }
+    for (const url of urls) this.#peers.want(url);
   }
 
   #lend(): void {
