@@ -746,7 +746,9 @@ export class Member {
     );
     const urls = new Set(others.map(({ card }) => card.clusterUrl));
     for (const { card } of before) {
-      if (!urls.has(card.clusterUrl) && !this.#managerUrls.has(card.clusterUrl)) this.#forget(card.clusterUrl);
+      if (urls.has(card.clusterUrl) || this.#managerUrls.has(card.clusterUrl)) continue;
+      this.#peers.unwant(card.clusterUrl);
+      this.#unreached.delete(card.clusterUrl);
     }
     for (const url of urls) this.#peers.want(url);
   }
