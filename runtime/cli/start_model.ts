@@ -60,7 +60,7 @@ export function startModel(settings: Settings, options: StartModelOptions): Star
 function engineOptions(
   settings: Settings,
   { model, cluster }: StartModelOptions,
-): OpenEngineOptions & { readonly cluster?: ClusterOptions } {
+): OpenEngineOptions {
   const { activations, pin } = settings;
   return {
     modelPath: model.path,

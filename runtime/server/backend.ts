@@ -14,15 +14,10 @@ import { GenerationMetrics } from "./metrics.ts";
 import { ModelLength } from "./model_length.ts";
 import { TokenTexts } from "./token_texts.ts";
 
-/** An engine that may be in a cluster. */
-interface ClusteredEngine extends EngineHandle {
-  readonly cluster?: ClusterControl;
-}
-
 /** A loaded engine with its text codec. */
 export interface Backend {
   /** Engine. */
-  readonly engine: ClusteredEngine;
+  readonly engine: EngineHandle;
   /** Longest prompt plus output that it can run now. */
   readonly length: ModelLength;
   /** Tokenizer and chat template. */
@@ -66,7 +61,7 @@ export class BackendGate implements InstanceState {
   constructor(options: BackendGateOptions) {
     this.#stallMs = options.stallMs;
     void Promise.all([options.engine, options.text]).then(
-      ([engine, text]: [ClusteredEngine, TextCodec]) => {
+      ([engine, text]) => {
         const models = options.models.length > 0 ? options.models : [engine.info.model];
         const { registry, metricsPrefix: prefix } = options;
         const metrics = new GenerationMetrics({ registry, prefix, model: models[0], engine });

@@ -20,24 +20,33 @@ export const CLUSTER_COUNTERS: readonly (readonly [counter: string, metric: stri
   ["remote_layers", "remote_layers_total", "Layers that asked other members for partials."],
   ["remote_layer_waits", "remote_layer_waits_total", "Layers that had to wait for these partials."],
   ["remote_layer_wait_seconds", "remote_layer_wait_seconds_total", "Seconds that layers waited for them."],
+  ["attention_served", "attention_served_total", "Questions of other members answered with partials."],
+  ["segments_reserved", "segments_reserved_total", "Segments reserved at other members."],
+  ["reservations_refused", "reservations_refused_total", "Reservations that other members refused."],
+  ["segments_recalled", "segments_recalled_total", "Lent segments called back."],
+  ["segments_lost", "segments_lost_total", "Borrowed segments lost with their member or lease."],
+  ["leases_expired", "leases_expired_total", "Leases granted here that ran out."],
+  ["leases_recalled", "leases_recalled_total", "Leases granted here that were ended by a recall."],
+  ["leases_gone", "leases_gone_total", "Leases granted here whose borrower was lost."],
+  ["leases_revoked", "leases_revoked_total", "Leases granted here that were taken back."],
   ["moves_done", "moves_done_total", "Moves of KV that ended well."],
   ["moves_failed", "moves_failed_total", "Moves of KV that left everything where it was."],
-  ["leases_expired", "leases_expired_total", "Leases granted here that ran out."],
-  ["leases_revoked", "leases_revoked_total", "Leases granted here that were taken back."],
-  ["recalls", "recalls_total", "Calls to give lent memory back."],
-  ["retries", "retries_total", "Requests to members that were sent again."],
+  ["peers_lost", "peers_lost_total", "Members that no longer answered."],
+  ["retries", "retries_total", "Questions to members that were sent again."],
   ["repairs", "repairs_total", "Repairs of token ranges that were lost with a member."],
   ["repaired_tokens", "repaired_tokens_total", "Tokens computed again by repairs."],
   ["lost_steps", "lost_steps_total", "Steps that were given up because a member was lost."],
+  ["requests_forwarded", "requests_forwarded_total", "Requests asked for here that run on other members."],
   ["restarts", "restarts_total", "Requests that began again on another member."],
-  ["bytes_in", "bytes_in_total", "Bytes received from other members."],
-  ["bytes_out", "bytes_out_total", "Bytes sent to other members."],
+  ["requests_lost", "requests_lost_total", "Requests that ended in an error because no member could take them."],
+  ["bytes_in", "bytes_in_total", "Bytes of KV received from other members."],
+  ["bytes_out", "bytes_out_total", "Bytes of KV sent to other members."],
 ];
 
 /** Prefix of the counters of refusals; a {@linkcode RefusalCode} follows. */
 export const REFUSED_PREFIX = "refused_";
 
-const REFUSALS: readonly RefusalCode[] = Object.keys(
+const REFUSALS: readonly string[] = Object.keys(
   {
     unknown_lease: true,
     wrong_debtor: true,
@@ -53,8 +62,9 @@ const REFUSALS: readonly RefusalCode[] = Object.keys(
     leaving: true,
     bad_digest: true,
     unable: true,
-  } satisfies Record<RefusalCode, true>,
-) as RefusalCode[];
+    wrong_incarnation: true,
+  } satisfies Record<RefusalCode | "wrong_incarnation", true>,
+);
 
 type Reading = readonly [
   name: string,

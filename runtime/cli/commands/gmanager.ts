@@ -3,9 +3,9 @@
  *
  * @module
  */
+import { openManager } from "../../cluster/open_manager.ts";
 import { createLogger } from "../../server/logger.ts";
 import { announcementLine } from "../announcement.ts";
-import { openManager } from "../cluster_openers.ts";
 import { clusterOptions } from "../cluster_settings.ts";
 import type { CommandInput } from "../main.ts";
 import { leaveCluster, ownEntry } from "../membership.ts";

@@ -3,8 +3,7 @@
  *
  * @module
  */
-import type { ClusterControl } from "../../cluster/report.ts";
-import type { EngineHandle, EngineInfo } from "../../engine/request.ts";
+import type { EngineInfo } from "../../engine/request.ts";
 import { formatBytes } from "../../hub/format_bytes.ts";
 import { createLogger } from "../../server/logger.ts";
 import { announcementLine } from "../announcement.ts";
@@ -17,11 +16,6 @@ import { readFlagFile } from "../read_flag_file.ts";
 import { doorOptions, readServerFiles } from "../server_files.ts";
 import { checkDevice, type StartingModel, startModel } from "../start_model.ts";
 import { awaitStop } from "../stop_signals.ts";
-
-/** An engine that may be in a cluster. */
-interface ClusteredEngine extends EngineHandle {
-  readonly cluster?: ClusterControl;
-}
 
 /** Serves a model, or lends memory, until it is asked to stop. */
 export async function serve(input: CommandInput): Promise<number> {
@@ -54,15 +48,9 @@ export async function serve(input: CommandInput): Promise<number> {
   say(`Listening on ${server.url}`);
   using stop = awaitStop({ announced: settings.announce });
   const { engine, text } = await started.promise;
-  const loaded: readonly [ClusteredEngine, AsyncDisposable] | undefined = await Promise.race([
-    Promise.all([engine, text]),
-    stop.asked,
-  ]);
+  const loaded = await Promise.race([Promise.all([engine, text]), stop.asked]);
   const member = loaded?.[0].cluster;
   if (loaded !== undefined) {
-    if (cluster !== undefined && member === undefined) {
-      throw new Error("Cannot join the cluster: this engine takes part in none");
-    }
     for (const line of readyLines(loaded[0].info, { url: server.url, secured: files.apiKeys.length > 0 })) say(line);
     const own = member && await ownEntry(member);
     if (own !== undefined) say(`Cluster: ${own.id} is reached at ${own.clusterUrl}${own.manager ? ", gManager" : ""}`);

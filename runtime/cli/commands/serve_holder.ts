@@ -3,13 +3,13 @@
  *
  * @module
  */
+import { type OpenedMember, openHolder } from "../../cluster/open_holder.ts";
 import { DEFAULT_MODEL } from "../../hub/known_models.ts";
 import { formatBytes } from "../../hub/format_bytes.ts";
 import { createLogger } from "../../server/logger.ts";
 import { startHolderServer } from "../../server/server.ts";
 import { announcementLine } from "../announcement.ts";
 import { clusterOptions, publicUrl } from "../cluster_settings.ts";
-import { type OpenedMember, openHolder } from "../cluster_openers.ts";
 import type { CommandInput } from "../main.ts";
 import { leaveCluster, ownEntry } from "../membership.ts";
 import { doorOptions, readServerFiles } from "../server_files.ts";
