@@ -36,8 +36,6 @@ export interface RouterOptions {
   readonly leaving: () => boolean;
   /** Requests were added: the engine has work. */
   readonly onWork: () => void;
-  /** Time in which a home must say whether it takes a request, ms. */
-  readonly callMs: number;
 }
 
 /** Whoever sent a request. */
