@@ -124,7 +124,7 @@ export const FLAGS = {
     value: "N",
     min: 1,
     max: 1e9,
-    otherwise: "the model's context, or the KV cache where that is smaller",
+    otherwise: "the model's context; without a cluster the KV cache, where that is smaller",
     help: "Longest prompt plus output, tokens",
     commands: MODEL_COMMANDS,
   },

@@ -134,6 +134,11 @@ export class RunningCli implements AsyncDisposable {
     writer.releaseLock();
   }
 
+  /** Ends standard input, which must have been piped by giving `input`. */
+  async closeInput(): Promise<void> {
+    await this.#child.stdin.close();
+  }
+
   /** Sends a signal. */
   signal(signal: Deno.Signal): void {
     this.#child.kill(signal);

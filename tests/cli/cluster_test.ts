@@ -42,7 +42,7 @@ Deno.test("cli.ts cluster starts instances and holders, shows them, and stops th
 Deno.test("cli.ts cluster shows an instance that dies and goes on without it", async () => {
   await using cli = pool(["--instances", "2"]);
   Deno.kill((await instance(cli, "instance-2")).pid, "SIGKILL");
-  await cli.match(/\ninstance-2 has ended unasked: SIGKILL\n/);
+  await cli.match(/\ninstance-2 has ended by itself: SIGKILL\n/);
   assert(await answers((await instance(cli, "instance-1")).url));
   cli.signal("SIGTERM");
   const { status, output } = await cli.end();
@@ -61,7 +61,7 @@ Deno.test("cli.ts cluster ends with 1 when its first instance does not start, or
   assert(!failed.output.includes("[instance-2]"));
 
   await using dying = pool(["--instances", "2"], { STAND_IN_FAILS: "instance-2" });
-  await dying.match(/\ninstance-2 has ended unasked: status 1\n/);
+  await dying.match(/\ninstance-2 has ended by itself: status 1\n/);
   Deno.kill((await instance(dying, "instance-1")).pid, "SIGKILL");
   const { status, errors } = await dying.end();
   assertEquals([status, errors], [1, "infinite-llm: Cannot go on: every instance has ended\n"]);

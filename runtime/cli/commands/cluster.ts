@@ -60,7 +60,7 @@ export async function runPool({ settings }: Pick<CommandInput, "settings">, opti
           table.print(`${name} is ready: ${role}, process ${event.child.pid}, ${event.child.announcement?.url}`);
           break;
         case "ended":
-          table.print(`${name} has ended${event.child.asked ? "" : " unasked"}: ${event.child.ending}`);
+          table.print(`${name} has ended${event.child.asked ? "" : " by itself"}: ${event.child.ending}`);
           break;
       }
     },

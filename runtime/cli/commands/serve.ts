@@ -60,7 +60,9 @@ export async function serve(input: CommandInput): Promise<number> {
     }
     await Promise.race([stop.asked, member?.leaveAsked ?? new Promise(() => {})]);
   }
-  console.error(`Stopping: running requests may take ${settings.shutdownTimeout} s more, a second signal ends them`);
+  if (!settings.announce) {
+    console.error(`Stopping: running requests may take ${settings.shutdownTimeout} s more, a second signal ends them`);
+  }
   await server.drain(settings.shutdownTimeout * 1000);
   const left = member === undefined || await leaveCluster(member, settings.shutdownTimeout * 1000);
   // What is still loading ends with the process.

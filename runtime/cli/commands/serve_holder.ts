@@ -49,7 +49,9 @@ export async function serveHolder({ settings, words: [word] }: CommandInput): Pr
     await Promise.race([stop.asked, holder.cluster.leaveAsked ?? new Promise(() => {})]);
   }
   const seconds = settings.shutdownTimeout;
-  console.error(`Stopping: what others have here may take ${seconds} s to move, a second signal ends it`);
+  if (!settings.announce) {
+    console.error(`Stopping: what others have here may take ${seconds} s to move, a second signal ends it`);
+  }
   const left = holder === undefined || await leaveCluster(holder.cluster, seconds * 1000);
   // Shown to the end: an operator wants to see how it leaves.
   await server.drain(seconds * 1000);
