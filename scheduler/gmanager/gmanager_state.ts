@@ -239,7 +239,6 @@ export class GManagerState {
     }
     const { name, incarnation } = current.heartbeat.card;
     this.#past.back(card);
-    this.#past.succeeded(name);
     this.#past.gone({ name, incarnation });
     this.#pending.delete(name);
     this.#members.set(name, challenger);

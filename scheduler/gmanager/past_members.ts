@@ -9,7 +9,7 @@ import type { MemberIdentity } from "../protocol/member.ts";
 export class PastMembers {
   readonly #most: number;
   /** By incarnation, oldest first. */
-  readonly #past = new Map<string, { readonly name: string; readonly version: number | "gone" }>();
+  readonly #past = new Map<string, number | "gone">();
 
   /** Remembers at most `most` incarnations; the oldest is forgotten first. */
   constructor(most: number) {
@@ -18,17 +18,17 @@ export class PastMembers {
 
   /** `gone`, the last version heard, or undefined for one that nothing is known of. */
   get(incarnation: string): number | "gone" | undefined {
-    return this.#past.get(incarnation)?.version;
+    return this.#past.get(incarnation);
   }
 
   /** The member fell silent; it may come back with a later version. */
-  silent({ name, incarnation }: MemberIdentity, version: number): void {
-    this.#set(incarnation, { name, version });
+  silent({ incarnation }: MemberIdentity, version: number): void {
+    this.#set(incarnation, version);
   }
 
   /** The member is gone for good. */
-  gone({ name, incarnation }: MemberIdentity): void {
-    this.#set(incarnation, { name, version: "gone" });
+  gone({ incarnation }: MemberIdentity): void {
+    this.#set(incarnation, "gone");
   }
 
   /** The member is in the directory again. */
@@ -36,14 +36,7 @@ export class PastMembers {
     this.#past.delete(incarnation);
   }
 
-  /** Another run of the member lives: those that fell silent before are gone for good. */
-  succeeded(name: string): void {
-    for (const [incarnation, past] of this.#past) {
-      if (past.name === name) this.#past.set(incarnation, { name, version: "gone" });
-    }
-  }
-
-  #set(incarnation: string, past: { readonly name: string; readonly version: number | "gone" }): void {
+  #set(incarnation: string, past: number | "gone"): void {
     this.#past.delete(incarnation);
     this.#past.set(incarnation, past);
     const [oldest] = this.#past.keys();

@@ -94,7 +94,7 @@ export class Term {
   refused(epoch: number): TermState {
     // Nobody leads a higher epoch, so another one has claimed this very one and the member obeys that one. An order of
     // an earlier epoch says nothing: it was late.
-    if (epoch === this.#epoch && epoch === this.#guard.highest) return this.#follow();
+    if (epoch === this.#guard.highest) return this.#follow();
     return this.look();
   }
 

@@ -362,7 +362,12 @@ export class Creditor {
       return refused("wrong_format", differences ?? "wanted memory of a format, none is bound here");
     }
     const no = acceptFormat(format);
-    return no === undefined ? undefined : refused(no.code, no.detail);
+    if (no !== undefined) return refused(no.code, no.detail);
+    const now = boundFormat();
+    if (now === undefined || formatDifferences(format, now) !== "") {
+      throw new Error("Creditor is broken: the format that was accepted is not bound");
+    }
+    return undefined;
   }
 
   #checkSpace(segments: number): RefusedLease | undefined {

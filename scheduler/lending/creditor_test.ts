@@ -30,6 +30,8 @@ const BERT = member("bert", 3);
 /** A creditor of 8 segments of 2 blocks on a clock that the test moves. */
 class Bench {
   nowMs = 0;
+  /** Off where a thousand checks of a thousand leases would take too long. */
+  checks = true;
   readonly pool: BlockPool;
   readonly limit: LendLimit;
   readonly creditor: Creditor;
@@ -62,7 +64,7 @@ class Bench {
       epoch: 0,
       ...request,
     });
-    this.creditor.checkIntegrity();
+    if (this.checks) this.creditor.checkIntegrity();
     return answer;
   }
 
@@ -278,6 +280,7 @@ Deno.test("Creditor.expire() ends what ran out and keeps what was renewed", () =
 
 Deno.test("Creditor.expire() frees every lease of a dead debtor among renewed ones", () => {
   const bench = new Bench({ blocks: 2_000 });
+  bench.checks = false;
   const runs = Array.from({ length: 1_000 }, (_, i) => {
     bench.nowMs = i;
     return bench.borrow(i % 2 === 0 ? ANNA : BERT, 1);

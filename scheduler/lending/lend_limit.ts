@@ -43,8 +43,14 @@ export interface LendView {
   readonly quarantined: number;
 }
 
-/** Most peaks that are kept; where there would be more, the two oldest become one that reserves at least as much. */
-const MAX_PEAKS = 64;
+interface Peak {
+  /** Until when so many blocks were in use. */
+  readonly atMs: number;
+  readonly blocks: number;
+}
+
+/** A window is noted in so many parts; of each only the largest peak is kept. */
+const WINDOW_PARTS = 32;
 
 /** Cap on lent blocks from a setting or from own recent use, and the demand that calls blocks back. */
 export class LendLimit {
@@ -57,8 +63,8 @@ export class LendLimit {
   readonly #unitBlocks: number;
   readonly #windowMs: number;
   readonly #halfLifeMs: number;
-  /** Until when so many blocks were in use; oldest and largest first, since a later peak as large replaces a peak. */
-  readonly #peaks: { readonly atMs: number; readonly blocks: number }[] = [];
+  /** Oldest and largest first, since a later peak as large replaces a peak. */
+  #peaks: readonly Peak[] = [];
   #own = 0;
   #waitingBlocks = 0;
 
@@ -118,10 +124,10 @@ export class LendLimit {
     this.#own = load.own;
     this.#waitingBlocks = load.waitingBlocks;
     if (load.own >= before) return;
-    const peaks = this.#peaks;
-    while (peaks.length > 0 && peaks[peaks.length - 1].blocks <= before) peaks.pop();
-    peaks.push({ atMs: this.#now(), blocks: before });
-    if (peaks.length > MAX_PEAKS) peaks.splice(0, 2, { atMs: peaks[1].atMs, blocks: peaks[0].blocks });
+    const part = Math.max(1, this.#windowMs / WINDOW_PARTS);
+    const atMs = Math.ceil(this.#now() / part) * part;
+    const kept = this.#peaks.filter((peak) => peak.blocks > before && this.#weigh(peak) > 0);
+    this.#peaks = kept.at(-1)?.atMs === atMs ? kept : [...kept, { atMs, blocks: before }];
   }
 
   /** Blocks of a pool of `total` that are kept for own use now; 0 where a cap is set. */
@@ -158,12 +164,13 @@ export class LendLimit {
 
   /** The largest of what is used and waited for now and of the recent peaks, each weighed by its age. */
   #recentUse(): number {
-    const nowMs = this.#now();
-    return this.#peaks.reduce((most, { atMs, blocks }) => {
-      const olderMs = Math.max(0, nowMs - atMs - this.#windowMs);
-      // Rounded, so that an old peak is gone one day.
-      return Math.max(most, Math.round(blocks * 2 ** (-olderMs / this.#halfLifeMs)));
-    }, this.#own + this.#waitingBlocks);
+    return Math.max(this.#own + this.#waitingBlocks, ...this.#peaks.map((peak) => this.#weigh(peak)));
+  }
+
+  #weigh({ atMs, blocks }: Peak): number {
+    const olderMs = Math.max(0, this.#now() - atMs - this.#windowMs);
+    // Rounded, so that an old peak is gone one day.
+    return Math.round(blocks * 2 ** (-olderMs / this.#halfLifeMs));
   }
 }
 

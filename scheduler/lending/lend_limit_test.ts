@@ -52,7 +52,21 @@ Deno.test("LendLimit.most() keeps a later, smaller peak when an earlier one fade
   assertEquals(limit.reserve(320), 100);
 });
 
-Deno.test("LendLimit.reserve() bounds its memory without reserving too little", () => {
+Deno.test("LendLimit.reserve() follows a use that falls in many small steps", () => {
+  const clock = { ms: 0 };
+  const limit = limitAt(clock, { headroomShare: 0, idleShare: 0, halfLifeMs: 1 });
+  for (let own = 400; own >= 0; own--) {
+    clock.ms += 5;
+    limit.observe({ own, waitingBlocks: 0 });
+  }
+  const reserve = limit.reserve(400);
+  assert(reserve >= 200, `200 blocks were in use within the window, it reserves ${reserve}`);
+  assert(reserve <= 220, `what was in use long before is forgotten, it reserves ${reserve}`);
+  clock.ms += 10_000;
+  assertEquals(limit.reserve(400), 0);
+});
+
+Deno.test("LendLimit.reserve() is never below what was in use within the window, nor above what was ever in use", () => {
   fc.assert(
     fc.property(
       fc.array(fc.record({ ms: fc.nat(60), own: fc.nat(400) }), { minLength: 1, maxLength: 150, size: "max" }),
