@@ -14,7 +14,7 @@ import type { Device, DeviceStep, KvLayout, SegmentRange, StepStop } from "../de
 import { SEGMENT_TOKENS } from "../device/device.ts";
 import type { RunSequence, StepOutcome, StepRunner } from "../engine/step_runner.ts";
 import type { Counters } from "./counters.ts";
-import type { NoAnswer, Peers } from "./peers.ts";
+import type { Peers } from "./peers.ts";
 import type { MemberPorts } from "./ports.ts";
 
 /**

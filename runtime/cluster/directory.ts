@@ -138,8 +138,11 @@ export class Directory {
   /** A gManager has answered. */
   acknowledged(from: { readonly manager: MemberCard; readonly epoch: number }, ack: HeartbeatAck): void {
     const { peers, ports } = this.#options;
+    const first = this.#manager?.incarnation !== from.manager.incarnation;
     this.#manager = from.manager;
     this.#writer.acknowledge(ack, from);
+    // A member that was started anew takes the place of its earlier run with its second heartbeat.
+    if (first && from.manager.incarnation !== this.#options.snapshot().card.incarnation) this.#beatTo(from.manager);
     const before = this.#members;
     this.#atMs = ports.now();
     this.#members = ack.members;

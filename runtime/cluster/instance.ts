@@ -19,6 +19,7 @@ import { Mover } from "./mover.ts";
 import type { ClusterTimings } from "./options.ts";
 import type { Peers } from "./peers.ts";
 import type { MemberPorts } from "./ports.ts";
+import { Probing } from "./probing.ts";
 import { Relocation } from "./relocation.ts";
 import { Router } from "./router.ts";
 import type { Sender } from "./sender.ts";
@@ -112,6 +113,8 @@ export class Instance {
   #stepping = false;
   #turnWanted = false;
   #stopped = false;
+  /** Steps to time while there is nothing else to do. */
+  #probing: Probing | undefined;
   #rate = { atMs: 0, tokens: 0, perSecond: 0 };
 
   /** Makes the engine. */
@@ -137,7 +140,8 @@ export class Instance {
       reach: options.reach,
       onRelease: (slots) => this.borrower.release(slots),
     });
-    const { memory } = this.engine;
+    const { memory, pool } = this.engine;
+    this.#probing = new Probing({ device, pool, model: parts.model, maxBatch: parts.maxBatch, now: ports.now });
     this.borrower = new Borrower({
       ports,
       peers,
@@ -270,7 +274,11 @@ export class Instance {
     if (this.#stepping || this.#stopped) return;
     this.borrower.work();
     this.mover.work();
-    if (!engine.busy) return;
+    if (!engine.busy) {
+      if (this.#probing?.next() === true) this.wake();
+      else this.#probing = undefined;
+      return;
+    }
     this.#stepping = true;
     engine.run((worked) => {
       this.#stepping = false;

@@ -117,6 +117,11 @@ export class Manager {
     this.#planner.ended(order.id, { moved });
   }
 
+  /** An epoch was heard: it may be a rival's. */
+  heard(): void {
+    if (this.#term.epoch > 0) this.#term.look();
+  }
+
   /** A member refused an order as stale. */
   refused(epoch: number): void {
     this.#term.refused(epoch);

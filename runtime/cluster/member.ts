@@ -335,7 +335,7 @@ export class Member {
       this.counters.add("refused_wrong_incarnation");
       return;
     }
-    this.#epochs.see(epoch);
+    if (this.#epochs.see(epoch)) this.#manager?.heard();
     const instance = this.#instance;
     switch (message.kind) {
       case "attend":
@@ -395,6 +395,7 @@ export class Member {
       }
       case "heartbeat-ack":
         if (this.#epochs.order(epoch, peer) === undefined) {
+          this.#manager?.heard();
           this.#directory.acknowledged({ manager: peer, epoch }, message);
         }
         break;

@@ -109,18 +109,18 @@ export async function startMember(
   );
   const identity = newIdentity(cluster.name);
   const leaveAsked = Promise.withResolvers<void>();
-  let member: Member | undefined;
+  const late: { member?: Member } = {};
   const ports = await openPorts({
     cluster,
     card: () => {
-      if (member === undefined) throw new ReferenceError("Cannot show a card: the member is being opened");
-      return member.card;
+      if (late.member === undefined) throw new ReferenceError("Cannot show a card: the member is being opened");
+      return late.member.card;
     },
-    epoch: () => member?.epoch ?? 0,
+    epoch: () => late.member?.epoch ?? 0,
     log,
   });
   opened.use(ports.network);
-  member = new Member({
+  const member = new Member({
     card: {
       ...identity,
       role,
@@ -139,6 +139,7 @@ export async function startMember(
     segmentTokens: SEGMENT_TOKENS,
     onLeaveAsked: leaveAsked.resolve,
   }, ports);
+  late.member = member;
   opened.adopt(member, (started) => started.stop());
   member.start();
   const kept = opened.move();
