@@ -236,6 +236,7 @@ export class Lender {
   }
 }
 
-function sameRun(a: SlotRun, b: SlotRun): boolean {
+/** Whether two runs are the same slots. */
+export function sameRun(a: SlotRun, b: SlotRun): boolean {
   return a.lease === b.lease && a.stamp === b.stamp && a.from === b.from && a.count === b.count;
 }

@@ -349,7 +349,7 @@ export class Member {
         break;
       case "piece":
         // A segment that was asked for comes with the call that asked.
-        if (instance?.mover.takeBytes(message) !== true) this.#lent.takeBytes(peer, message);
+        if (instance?.mover.takeBytes(peer.incarnation, message) !== true) this.#lent.takeBytes(peer, message);
         break;
       case "commit":
       case "read":

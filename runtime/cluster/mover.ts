@@ -10,6 +10,7 @@ import type { KvMessage, MoveReport, SlotRun } from "../../scheduler/protocol/me
 import type { KvStore } from "../device/device.ts";
 import type { Counters } from "./counters.ts";
 import type { Answer, NoAnswer, Peers } from "./peers.ts";
+import { sameRun } from "./lender.ts";
 import { SegmentReader, type SegmentStore, SegmentWriter } from "./segment_bytes.ts";
 import type { Sender } from "./sender.ts";
 
@@ -43,7 +44,12 @@ const KEPT_REPORTS = 16;
 interface ActiveMove {
   readonly move: SegmentMove;
   /** Takes the bytes that come for the move's read. */
-  writer?: { readonly call: number; readonly writer: SegmentWriter };
+  reading?: {
+    readonly from: string;
+    readonly call: number;
+    readonly run: SlotRun;
+    readonly writer: SegmentWriter;
+  };
 }
 
 /** Moves segments. */
@@ -93,12 +99,15 @@ export class Mover {
     }
   }
 
-  /** Bytes on the kv lane. @returns whether they were asked for here. */
-  takeBytes({ call, offset, bytes }: Extract<KvMessage, { readonly kind: "piece" }>): boolean {
-    for (const { writer } of this.#active.values()) {
-      if (writer?.call !== call) continue;
+  /**
+   * Bytes on the kv lane. @returns whether they were asked for here: the sender's own calls have numbers of their own, so
+   * the slot must fit too.
+   */
+  takeBytes(from: string, { call, run, offset, bytes }: Extract<KvMessage, { readonly kind: "piece" }>): boolean {
+    for (const { reading } of this.#active.values()) {
+      if (reading?.call !== call || reading.from !== from || !sameRun(reading.run, run)) continue;
       this.#options.counters.add("bytes_in", bytes.length);
-      writer.writer.take(offset, bytes);
+      reading.writer.take(offset, bytes);
       return true;
     }
     return false;
@@ -142,17 +151,18 @@ export class Mover {
     const { peers, timeoutMs } = this.#options;
     const { incarnation } = slot.creditor;
     const call = peers.nextCall();
-    active.writer = { call, writer: target.writer };
+    const run = runOf(slot);
+    active.reading = { from: incarnation, call, run, writer: target.writer };
     peers.expect(incarnation, call, {
       timeoutMs,
       done: (answer: Answer | NoAnswer) => {
-        active.writer = undefined;
+        active.reading = undefined;
         if (!this.#active.has(active.move.id)) return;
         if (answer.kind === "sent" && target.writer.matches(answer.digest)) target.done();
         else this.#finish(active, false);
       },
     });
-    peers.tellKv(incarnation, { kind: "read", call, run: runOf(slot) });
+    peers.tellKv(incarnation, { kind: "read", call, run });
   }
 
   #finish(active: ActiveMove, verified: boolean): void {
@@ -182,7 +192,7 @@ export class Mover {
 }
 
 /** The run that is one slot. */
-export function runOf({ lease, stamp, slot }: BorrowedSlot): SlotRun {
+function runOf({ lease, stamp, slot }: BorrowedSlot): SlotRun {
   return { lease, stamp, from: slot, count: 1 };
 }
 
