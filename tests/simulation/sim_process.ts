@@ -6,7 +6,9 @@
 import { fcfs } from "../../plugins/builtin/fcfs.ts";
 import { SchedulerHost } from "../../plugins/host.ts";
 import { PLUGIN_API } from "../../plugins/types.ts";
-import { type FullParts, type HolderParts, Member } from "../../runtime/cluster/member.ts";
+import type { FullParts } from "../../runtime/cluster/instance.ts";
+import type { HolderParts } from "../../runtime/cluster/lent_memory.ts";
+import { Member } from "../../runtime/cluster/member.ts";
 import { Engine } from "../../runtime/engine/engine.ts";
 import { BlockPool } from "../../scheduler/block_pool.ts";
 import { PerformanceModel } from "../../scheduler/performance/performance_model.ts";
@@ -188,6 +190,8 @@ export class SimProcess {
           ...hooks,
         });
         poisonFreed(engine.pool, device);
+        // Without a request nothing but probes runs.
+        device.isProbe = () => !engine.busy;
         return engine;
       },
     };

@@ -36,6 +36,8 @@ export class ToyDevice extends ToyStore implements Device {
   readonly config: ModelConfig;
   /** Steps begun. */
   steps = 0;
+  /** Whether a step runs for its time alone, over blocks that nobody has filled. */
+  isProbe: () => boolean = () => false;
   /** Runs when a step begins; may throw. */
   beforeStep: () => void = () => {};
   readonly #segmentTokens: number;
@@ -76,7 +78,9 @@ export class ToyDevice extends ToyStore implements Device {
   step(batch: readonly StepSequence[]): StepOutput {
     const whole = batch.every(({ absent = [] }) => absent.length === 0);
     if (!whole) throw new RangeError("Cannot run the batch: wanted every segment in the pool, some are absent");
+    this.unchecked = this.isProbe();
     const stop = this.begin(batch).next();
+    this.unchecked = false;
     if (stop.kind !== "done") throw new Error(`Cannot run the batch: wanted it done, it stopped for ${stop.kind}`);
     return stop.output;
   }

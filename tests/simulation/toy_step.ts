@@ -221,7 +221,7 @@ export class ToyStep implements DeviceStep {
       for (const [head, sum] of this.#sums.entries()) sum.load(merged, token * TOY_HEADS + head);
       const wanted = row.sequence.position + token + 1;
       if (this.#sums[0].weight !== wanted) {
-        this.#options.store.onFault(
+        this.#options.store.fault(
           `I10: the query at position ${wanted - 1} attends to ${this.#sums[0].weight} tokens, wanted ${wanted}`,
         );
       }

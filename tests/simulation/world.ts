@@ -85,7 +85,8 @@ const TURNS_PER_CHECK = 16;
 /** Between looks at a healed world, ms. */
 const LOOK_MS = 50;
 
-class World implements FaultWorld {
+/** A world of one seed. */
+export class World implements FaultWorld {
   readonly time = new VirtualTime();
   readonly scenario: Scenario;
   readonly network: SimNetwork;
