@@ -102,6 +102,7 @@ export class Member {
       ports,
       reconnectMs: timings.partialMs,
       redialMs: timings.heartbeatMs,
+      suspectMs: timings.suspectMs,
       listener: {
         reached: (peer) => this.#reached(peer),
         lost: (peer, reason) => this.#lost(peer, reason),
@@ -221,6 +222,7 @@ export class Member {
     this.#every(timings.heartbeatMs, () => this.#directory.beat());
     this.#every(LEASE_TICK_MS, () => this.#lent.tick(this.engine?.waitingBlocks ?? 0));
     this.#every(timings.renewMs, () => this.#instance?.borrower.tick());
+    this.#every(timings.suspectMs / 4, () => this.#peers.checkSilence());
     this.#every(PARKED_TICK_MS, () => {
       this.#instance?.tick();
       this.#leaveWhenDone();
@@ -335,6 +337,7 @@ export class Member {
       this.counters.add("refused_wrong_incarnation");
       return;
     }
+    this.#peers.heard(peer.incarnation);
     if (this.#epochs.see(epoch)) this.#manager?.heard();
     const instance = this.#instance;
     switch (message.kind) {

@@ -35,10 +35,16 @@ export interface PeersOptions {
   readonly reconnectMs: number;
   /** Between attempts to reach an address that does not answer, ms. */
   readonly redialMs: number;
+  /** A peer that was silent for so long is asked whether it lives; after twice that it is lost, ms. */
+  readonly suspectMs: number;
 }
 
 interface Peer {
   readonly card: MemberCard;
+  /** When something last came from it. */
+  heardMs: number;
+  /** Whether it was asked since then. */
+  asked: boolean;
   link?: PeerLink;
   /** Runs while the link is closed and may come back. */
   reconnect?: Timer;
@@ -139,6 +145,25 @@ export class Peers {
     this.#calls.set(call, { incarnation, timer, done });
   }
 
+  /** Something came from a peer. */
+  heard(incarnation: string): void {
+    const peer = this.#peers.get(incarnation);
+    if (peer === undefined) return;
+    peer.heardMs = this.#options.ports.now();
+    peer.asked = false;
+  }
+
+  /** Asks peers that are silent, gives up those that stay so. Call it a few times in `suspectMs`. */
+  checkSilence(): void {
+    const { ports, suspectMs } = this.#options;
+    for (const { card, link, heardMs, asked } of [...this.#peers.values()]) {
+      const silentMs = ports.now() - heardMs;
+      if (link === undefined || silentMs < suspectMs) continue;
+      if (silentMs >= 2 * suspectMs) this.lose(card.incarnation, `nothing came from it for ${Math.round(silentMs)} ms`);
+      else if (!asked) this.#askForLife(card.incarnation);
+    }
+  }
+
   /** Hands an answer to whoever waits for it. @returns whether somebody did. */
   answer(from: MemberCard, answer: Answer): boolean {
     if (this.#calls.get(answer.call)?.incarnation !== from.incarnation) return false;
@@ -152,7 +177,7 @@ export class Peers {
     const { incarnation } = link.peer;
     const known = this.#peers.get(incarnation);
     known?.reconnect?.cancel();
-    this.#peers.set(incarnation, { card: link.peer, link });
+    this.#peers.set(incarnation, { card: link.peer, link, heardMs: this.#options.ports.now(), asked: false });
     this.#redials.get(link.peer.clusterUrl)?.cancel();
     this.#redials.delete(link.peer.clusterUrl);
     // Whoever answers under this name now is the only one of that name.
@@ -223,6 +248,12 @@ export class Peers {
     this.#redials.clear();
     this.#calls.clear();
     this.#peers.clear();
+  }
+
+  #askForLife(incarnation: string): void {
+    const peer = this.#peers.get(incarnation);
+    if (peer !== undefined) peer.asked = true;
+    this.tell(incarnation, { kind: "ping", call: this.nextCall() });
   }
 
   #reaches(url: string): boolean {
