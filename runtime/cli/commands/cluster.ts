@@ -17,6 +17,7 @@ import { ownPermissions, spawnSelf } from "../pool/spawn_self.ts";
 import { readOperatorKey } from "../read_operator_key.ts";
 import { awaitStop } from "../stop_signals.ts";
 
+const DEFAULT_COLUMNS = 80;
 const TERMINAL_MS = 1000;
 const LINES_MS = 10_000;
 /** For a child to end by itself after its requests and its place in the cluster had their time. */
@@ -46,7 +47,8 @@ export async function runPool({ settings }: Pick<CommandInput, "settings">, opti
   const terminal = Deno.stdout.isTerminal();
   const table = new LiveTable({
     write: (text) => writeAll(text),
-    width: () => terminal ? Deno.consoleSize().columns : undefined,
+    // Some terminals do not know their size.
+    width: () => terminal ? Deno.consoleSize().columns || DEFAULT_COLUMNS : undefined,
   });
   const pool: Pool = new Pool({
     spawn: options.spawn,
@@ -89,6 +91,8 @@ export async function runPool({ settings }: Pick<CommandInput, "settings">, opti
   const reason = await Promise.race([stop.asked, pool.ended().then(() => "none left" as const)]);
   watching.abort();
   await watched;
+  // What the members said of their memory is no longer so.
+  table.hide();
   if (reason === "none left") {
     console.error("infinite-llm: Cannot go on: every instance has ended");
     return 1;

@@ -32,6 +32,12 @@ export class LiveTable {
     write(`${UP_AND_CLEAR(this.#drawn.length)}${line}\n${block(this.#drawn)}`);
   }
 
+  /** Takes the table away. */
+  hide(): void {
+    this.#options.write(UP_AND_CLEAR(this.#drawn.length));
+    this.#drawn = [];
+  }
+
   /** Shows `lines` instead of those shown before; the first one is the head. */
   show(lines: readonly string[]): void {
     const { write, width } = this.#options;

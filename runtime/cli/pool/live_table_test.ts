@@ -31,6 +31,15 @@ Deno.test("LiveTable.print() keeps its line above the table", () => {
   assertEquals(take(), "\x1b[2A\x1b[Jnews\nHEAD\none\n");
 });
 
+Deno.test("LiveTable.hide() takes the table away", () => {
+  const { table, take } = make(80);
+  table.show(["HEAD", "one"]);
+  take();
+  table.hide();
+  table.print("news");
+  assertEquals(take(), "\x1b[2A\x1b[Jnews\n");
+});
+
 Deno.test("LiveTable.show() writes changed lines only where there is no terminal", () => {
   const { table, take } = make(undefined);
   table.show(["HEAD", "a 1", "b 1"]);
