@@ -131,6 +131,22 @@ export class WasmRuntime implements Disposable {
     return this.#allocated(bytes, bytes < MAX_BYTES ? this.exports.alloc_untouched(bytes) : 0);
   }
 
+  /**
+   * Address of `bytes` zeroed bytes in pages of their own, which are never freed. Takes no time and, until they are
+   * written, no memory; unlike an allocation it may be 2 GiB or more.
+   *
+   * @throws {RangeError} when the memory's maximum is reached.
+   */
+  grow(bytes: number): number {
+    this.#check();
+    try {
+      return this.#memory.grow(Math.ceil(bytes / PAGE_BYTES)) * PAGE_BYTES;
+    } catch (error) {
+      if (!(error instanceof RangeError)) throw error;
+      return this.#allocated(bytes, 0);
+    }
+  }
+
   #allocated(bytes: number, address: number): number {
     if (address === 0) {
       throw new RangeError(

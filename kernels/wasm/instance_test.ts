@@ -71,6 +71,20 @@ Deno.test("WasmRuntime.allocUntouched() reaches addresses above 2 GiB", async ()
   assertEquals(wasm.bytes[high + 2 ** 22 - 1], 7);
 });
 
+Deno.test("WasmRuntime.grow() gives more than 2 GiB of zeroed pages beside allocations", async () => {
+  using wasm = await openWasm({ threads: 1 });
+  const before = wasm.alloc(100);
+  const bytes = 2 ** 31 + 5;
+  const pages = wasm.grow(bytes);
+  assertEquals(pages % 65536, 0);
+  assertEquals(wasm.u8(pages + bytes - 8, 8), new Uint8Array(8));
+  const after = wasm.alloc(2 ** 20);
+  assert(before < pages && after >= pages + bytes);
+  assertThrows(() => wasm.grow(2 ** 31), RangeError, "Cannot allocate 2147483648 bytes");
+  assertThrows(() => wasm.alloc(2 ** 31), RangeError, "Cannot allocate 2147483648 bytes");
+  wasm.u8(after, 1)[0] = 1;
+});
+
 Deno.test("WasmRuntime[Symbol.dispose]() can be called twice and ends use", async () => {
   const wasm = await openWasm({ threads: 2 });
   wasm[Symbol.dispose]();

@@ -84,7 +84,7 @@ export class WasmKvStore implements KvStore {
     this.#work = new HostBuffer(runtime);
     this.#block = new HostBuffer(runtime);
     this.pool = runtime.exports.kv_pool_new(
-      runtime.allocUntouched(blocks * this.blockBytes),
+      runtime.grow(blocks * this.blockBytes),
       blocks,
       layers,
       kvHeads,

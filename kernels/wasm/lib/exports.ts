@@ -3,12 +3,12 @@
 /** Functions of the kernel module. Addresses and sizes are bytes in its memory, as unsigned numbers. */
 export interface KernelExports {
   /**
-   * Allocates `bytes` zeroed bytes aligned to 64; 0 when memory is exhausted.
+   * Allocates `bytes` zeroed bytes aligned to 64; 0 when memory is exhausted or `bytes` is 2 GiB or more.
    */
   alloc(bytes: number): number;
   /**
    * Allocates `bytes` bytes aligned to 64 without touching them, so that fresh pages stay untaken until they are used; 0
-   * when memory is exhausted.
+   * when memory is exhausted or `bytes` is 2 GiB or more.
    */
   alloc_untouched(bytes: number): number;
   /**

@@ -40,24 +40,27 @@ pub mod workspace;
 
 use wasm_bindgen::prelude::*;
 
-/// Allocates `bytes` zeroed bytes aligned to 64; 0 when memory is exhausted.
+fn layout_of(bytes: usize) -> Option<std::alloc::Layout> {
+    std::alloc::Layout::from_size_align(bytes.max(64), 64).ok()
+}
+
+/// Allocates `bytes` zeroed bytes aligned to 64; 0 when memory is exhausted or `bytes` is 2 GiB or more.
 #[wasm_bindgen]
 pub fn alloc(bytes: usize) -> usize {
-    let layout = std::alloc::Layout::from_size_align(bytes.max(64), 64).unwrap();
-    unsafe { std::alloc::alloc_zeroed(layout) as usize }
+    layout_of(bytes).map_or(0, |layout| unsafe { std::alloc::alloc_zeroed(layout) as usize })
 }
 
 /// Allocates `bytes` bytes aligned to 64 without touching them, so that fresh pages stay untaken until they are used; 0
-/// when memory is exhausted.
+/// when memory is exhausted or `bytes` is 2 GiB or more.
 #[wasm_bindgen]
 pub fn alloc_untouched(bytes: usize) -> usize {
-    let layout = std::alloc::Layout::from_size_align(bytes.max(64), 64).unwrap();
-    unsafe { std::alloc::alloc(layout) as usize }
+    layout_of(bytes).map_or(0, |layout| unsafe { std::alloc::alloc(layout) as usize })
 }
 
 /// Frees what [`alloc`] or [`alloc_untouched`] returned for the same size.
 #[wasm_bindgen]
 pub fn dealloc(address: usize, bytes: usize) {
-    let layout = std::alloc::Layout::from_size_align(bytes.max(64), 64).unwrap();
-    unsafe { std::alloc::dealloc(address as *mut u8, layout) }
+    if let Some(layout) = layout_of(bytes) {
+        unsafe { std::alloc::dealloc(address as *mut u8, layout) }
+    }
 }

@@ -127,8 +127,9 @@ impl AttentionPlan {
                 self.cut(index, sequence, m, 0..segments, o, false);
             }
         }
-        // Long tasks first, so that no thread is left with one at the end.
-        self.tasks.sort_by_key(|t| std::cmp::Reverse(t.queries * (t.segment_to - t.segment_from)));
+        // Long tasks first, so that no thread is left with one at the end; then head by head, as the pool lies in memory.
+        self.tasks
+            .sort_by_key(|t| (std::cmp::Reverse(t.queries * (t.segment_to - t.segment_from)), t.sequence, t.kv_head));
         self.cost = self.tasks.iter().map(|t| t.cost(m)).sum();
     }
 
