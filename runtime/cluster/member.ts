@@ -86,7 +86,7 @@ export class Member {
   readonly #directory: Directory;
   readonly #operator: Operator;
   readonly #timers = new Set<Timer>();
-  #leaving: { readonly done: () => void; readonly untilMs: number } | undefined;
+  #leaving: { readonly done: (() => void)[]; readonly untilMs: number } | undefined;
   #left = false;
   #stopped = false;
 
@@ -272,8 +272,9 @@ export class Member {
    * once nothing is left, or when `timeoutMs` have passed; {@linkcode stop} is the caller's.
    */
   leave(options: { readonly timeoutMs: number; readonly done: () => void }): void {
-    if (this.#leaving !== undefined) return;
-    this.#leaving = { done: options.done, untilMs: this.#ports.now() + options.timeoutMs };
+    if (this.#left) return this.#ports.defer(options.done);
+    if (this.#leaving !== undefined) return void this.#leaving.done.push(options.done);
+    this.#leaving = { done: [options.done], untilMs: this.#ports.now() + options.timeoutMs };
     this.#instance?.router.handOver();
     this.#lent.leave(options.timeoutMs);
     this.#directory.beat();
@@ -489,7 +490,7 @@ export class Member {
     this.#left = true;
     this.#lent.revokeAll();
     for (const { incarnation } of this.#peers.cards) this.#peers.tell(incarnation, { kind: "bye" });
-    leaving.done();
+    for (const done of leaving.done) done();
   }
 
   #ownReport(): ClusterReport {
