@@ -71,17 +71,26 @@ export type {
   Device,
   DeviceInfo,
   DeviceOptions,
+  DeviceStep,
+  KvLayout,
+  KvStore,
+  NodePartial,
+  NodeWork,
+  SegmentRange,
   StepOutput,
   StepSequence,
+  StepStop,
 } from "./runtime/device/device.ts";
 export { type DeviceChoice, openDevice, type OpenDeviceOptions } from "./runtime/device/open_device.ts";
 export type { WasmDeviceOptions } from "./runtime/device/wasm_device.ts";
 
 export { Engine, type EngineOptions } from "./runtime/engine/engine.ts";
 export type { EngineText, OpenEngineOptions } from "./runtime/engine/engine_protocol.ts";
+export type { RunSequence, RunSlot, StepOutcome, StepRunner } from "./runtime/engine/step_runner.ts";
 export { LocalEngine } from "./runtime/engine/local_engine.ts";
 export { openEngine, type OpenEngineContext } from "./runtime/engine/worker_engine.ts";
 export {
+  type BlockStats,
   CapacityError,
   type EngineHandle,
   type EngineInfo,
@@ -105,9 +114,39 @@ export {
 } from "./runtime/server/logger.ts";
 export { type RunningServer, type ServerOptions, startServer, type TlsFiles } from "./runtime/server/server.ts";
 
+export { type OpenedMember, openHolder } from "./runtime/cluster/open_holder.ts";
+export { openManager } from "./runtime/cluster/open_manager.ts";
+export type { ClusterOptions, ClusterTimings } from "./runtime/cluster/options.ts";
+export type {
+  ClusterCommand,
+  ClusterControl,
+  ClusterReport,
+  CommandResult,
+  ReportedLease,
+  ReportedMember,
+  ReportedRange,
+  ReportedSequence,
+} from "./runtime/cluster/report.ts";
+
 export { PluginError } from "./plugins/error.ts";
 export type { CheckedStepPlan } from "./plugins/answers.ts";
 export type { BreakerOptions } from "./plugins/breaker.ts";
 export { SchedulerHost, type SchedulerHostOptions } from "./plugins/host.ts";
-export type { SchedulerPlugin } from "./plugins/types.ts";
+export type { CheckedMove, CheckedPlacement } from "./plugins/memory_answers.ts";
+export { MemoryHost } from "./plugins/memory_host.ts";
+export type { PolicyHostOptions } from "./plugins/policy_guard.ts";
+export type { MemoryPlugin, SchedulerPlugin } from "./plugins/types.ts";
+export type { MemoryPolicyHost, Placement, PlannedMove } from "./scheduler/memory_policy.ts";
 export type { PolicyHost, PolicyPlan } from "./scheduler/policy.ts";
+export type { BlockCounts, BlockId, BlockPool, BlockState } from "./scheduler/block_pool.ts";
+export type { BorrowedSlot } from "./scheduler/lending/borrowed.ts";
+export type {
+  ClusterMemory,
+  HeldSegment,
+  MemoryDemand,
+  PlacedRange,
+  PlacedSequence,
+  SegmentMove,
+} from "./scheduler/lending/cluster_memory.ts";
+export type { MemberIdentity, MemberRole } from "./scheduler/protocol/member.ts";
+export type { BlockReport, LoadReport, MoveReport, PerformanceReport } from "./scheduler/protocol/messages.ts";
