@@ -117,6 +117,11 @@ export class RunningCli implements AsyncDisposable {
     return this.#output.text;
   }
 
+  /** Standard error so far. */
+  get errors(): string {
+    return this.#errors.text;
+  }
+
   /** Waits for a match in standard output. @throws {Error} when the program ends without one. */
   async match(pattern: RegExp): Promise<RegExpExecArray> {
     return await this.#output.match(pattern);

@@ -69,6 +69,11 @@ export class MemberProcess implements AsyncDisposable {
     return this.settings.name;
   }
 
+  /** Its log so far. */
+  get log(): string {
+    return this.#cli.errors;
+  }
+
   /** Whether it is gone or asked to go. */
   get ended(): boolean {
     return this.#ended;
@@ -107,6 +112,12 @@ export class MemberProcess implements AsyncDisposable {
   /** The cluster as it reports it. */
   async report(): Promise<ClusterReport> {
     return await this.#get("/cluster");
+  }
+
+  /** What it counts, as of its last heartbeat. */
+  async counters(): Promise<Readonly<Record<string, number>>> {
+    const { members } = await this.report();
+    return members.find(({ id }) => id === this.name)?.load.counters ?? {};
   }
 
   /** `max_model_len` of its only model. */
@@ -165,7 +176,11 @@ export class MemberProcess implements AsyncDisposable {
 
   /** Waits for a match in what it logs. */
   async logged(pattern: RegExp, ms: number = CALL_MS): Promise<RegExpExecArray> {
-    return await within(ms, `${pattern} in the log of ${this.name}`, this.#cli.matchErrors(pattern));
+    try {
+      return await within(ms, `${pattern} in the log of ${this.name}`, this.#cli.matchErrors(pattern));
+    } catch (error) {
+      throw new Error(`${this.name} did not say it: ${this.#cli.errors}`, { cause: error });
+    }
   }
 
   /** Kills it if it is alive, and waits for its end. @returns what it said. */
@@ -263,6 +278,18 @@ export class ClusterProcesses implements AsyncDisposable {
       );
       return all ? reports : undefined;
     }, { what: `${names.join(", ")} to see each other`, ms, seen: () => seen });
+  }
+
+  /** Waits until a prompt and output of `tokens` are accepted at `member`: what others lend is known there. */
+  async reaches(
+    member: MemberProcess,
+    { tokens, ms }: { readonly tokens: number; readonly ms: number },
+  ): Promise<void> {
+    let seen = 0;
+    await eventually(async () => {
+      seen = (await member.report()).reachableModelLen;
+      return seen >= tokens ? true : undefined;
+    }, { what: `${member.name} to reach ${tokens} tokens`, ms, seen: () => `: it reaches ${seen}` });
   }
 
   /**
