@@ -247,6 +247,11 @@ export class StepScheduler {
     this.#memory.endStep();
   }
 
+  /** What a step computed is booked: moves that ended meanwhile change the block tables now. */
+  closeStep(): void {
+    this.#memory.closeStep();
+  }
+
   /** Books what an entry of the last plan computed, and the token sampled after it. */
   commit(entry: PlannedSequence, next?: number): void {
     const { sequence, position, tokens } = entry;

@@ -369,6 +369,7 @@ export class Engine {
       default:
         outcome satisfies never;
     }
+    this.#scheduler.closeStep();
     this.#scheduler.settle();
   }
 

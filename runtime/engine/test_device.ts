@@ -136,7 +136,8 @@ export class TestDevice implements Device {
 
   begin(batch: readonly StepSequence[]): DeviceStep {
     if (this.#begun?.live) throw new Error("Cannot begin a step: another one is neither done nor abandoned");
-    checkBatch(batch, this.info, this.config);
+    // Segments of a test are smaller than those of a real device.
+    checkBatch(batch.map((sequence) => ({ ...sequence, absent: [] })), this.info, this.config);
     for (const { absent = [], position } of batch) {
       let end = 0;
       for (const { from, to } of absent) {

@@ -8,8 +8,9 @@
  * Why two such sequences never wait for each other for good: what is promised is reserved. A sequence starts only with
  * slots and local blocks that together hold all it was promised, and all it needs to use them is the end of its own moves.
  * A sequence that waits in the queue loses its slots with a refusal. One that outgrows its promise waits for nothing but
- * an answer: with a refusal it takes the blocks of the lowest rank, and if that is itself, gives back all it has. The
- * highest rank is never preempted for another one, so some sequence always goes on.
+ * an answer, and the slots of those that wait are its own before it asks: with a refusal it takes the blocks of the lowest
+ * rank, and if that is itself, gives back all it has. The highest rank is never preempted for another one, so some sequence
+ * always goes on.
  *
  * @module
  */
@@ -180,14 +181,27 @@ export class Room {
     return "waits";
   }
 
-  /** Asks for room for a running sequence that is short of it. @returns whether it may be had elsewhere. */
-  tryAsk(sequence: Sequence): boolean {
-    const { demands, reach, moves, reservations } = this.#options;
-    if (reach() === 0 || moves.movable(sequence) === undefined) return false;
+  /**
+   * Finds room elsewhere for a running sequence that is short of it: in slots of sequences that wait, which lose them all,
+   * or by asking for it. @returns false when nothing of it could move there, or nothing is within reach.
+   */
+  tryElsewhere(sequence: Sequence): boolean {
+    const { demands, reach, moves, reservations, borrowed } = this.#options;
+    if (moves.movable(sequence) === undefined) return false;
     const lost = sequence.places.lost.length;
     const grow = Math.ceil((this.#reserve(sequence) - reservations.backed(sequence)) / sequence.segmentTokens);
+    const wanted = lost > 0 ? lost : Math.max(1, grow);
+    // What waits must not keep from going on what runs: each would preempt itself for the other, for ever.
+    const idle = [...reservations].flatMap(([other]) => other.status === "waiting" ? reservations.take(other) : []);
+    if (idle.length > 0) {
+      const reservation = reservations.add(sequence, idle.splice(0, wanted));
+      if (lost === 0) reservation.promised = Math.min(this.#reserve(sequence), reservations.backed(sequence));
+      borrowed.drop(idle);
+      return true;
+    }
+    if (reach() === 0) return false;
     demands.ask(sequence, {
-      segments: lost > 0 ? lost : Math.max(1, Math.min(grow, reach())),
+      segments: lost > 0 ? lost : Math.min(wanted, reach()),
       localSegments: Math.ceil(sequence.localCount / this.#segmentBlocks),
       reason: lost > 0 ? "repair" : "grow",
     });

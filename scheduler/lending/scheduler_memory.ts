@@ -251,10 +251,12 @@ export class SchedulerMemory implements ClusterMemory {
       }
       blocked.add(sequence);
       if (this.#demands.isHopeless(sequence, this.#room.isTooLarge(sequence))) hopeless.push(sequence);
-      // One at a time: who is granted slots waits for local blocks with them.
-      if (asking || this.#demands.state(sequence) !== "none") continue;
+      // One at a time: who is granted slots waits for local blocks with them. One that has some, no longer enough, asks
+      // all the same: with a refusal it gives them back.
+      const holds = this.#reservations.get(sequence) !== undefined;
+      if (asking && !holds && this.#demands.state(sequence) === "none") continue;
       this.#demands.ask(sequence, { segments: need.slots, localSegments: need.localSegments, reason: "start" });
-      asking = true;
+      asking ||= this.#demands.state(sequence) === "asked";
     }
     return { blocked, hopeless };
   }
@@ -285,13 +287,17 @@ export class SchedulerMemory implements ClusterMemory {
     this.#moves.beginStep();
   }
 
-  /** The step under way is over, whatever came of it. */
+  /** The step under way is over, whatever came of it: what only it touched is free. */
   endStep(): void {
     this.#flying.clear();
     for (const { blocks, slots } of this.#grounded.splice(0)) {
       this.tables.releaseBlocks(blocks);
       this.#borrowed.drop(slots);
     }
+  }
+
+  /** What the step computed is booked: moves that ended meanwhile change the tables now. */
+  closeStep(): void {
     this.#moves.endStep();
   }
 
@@ -361,7 +367,7 @@ export class SchedulerMemory implements ClusterMemory {
       case "refused":
         return false;
       case "none":
-        return this.#room.tryAsk(sequence);
+        return this.#room.tryElsewhere(sequence);
     }
   }
 

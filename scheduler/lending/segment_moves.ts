@@ -169,7 +169,7 @@ export class SegmentMoves {
     const { tables, now } = this.#options;
     const place = sequence.places.at(segment);
     const there = from.kind === "local"
-      ? sequence.isLocal(segment) && this.#mayFlip(sequence) && sameBlocks(sequence.segmentBlocks(segment), from.blocks)
+      ? sequence.isLocal(segment) && sameBlocks(sequence.segmentBlocks(segment), from.blocks)
       : place?.kind === "borrowed" && slotKey(place.slot) === slotKey(from.slot);
     if (!there) return false;
     if (to.kind === "slot") tables.sendAway(sequence, { segment, slot: to.slot, atMs: now() });
@@ -199,19 +199,20 @@ export class SegmentMoves {
   /** Whether a local segment can move: it does not move already, and whoever shares it moves with it. */
   #mayLeave(sequence: Sequence, segment: number): boolean {
     const blocks = sequence.segmentBlocks(segment);
-    if (this.#sources.has(blocks[0]) || !this.#mayFlip(sequence)) return false;
+    if (this.#sources.has(blocks[0]) || !this.#letsGo(sequence)) return false;
     for (const other of this.#options.running) {
-      if (other !== sequence && !this.#mayFlip(other) && other.blocks[segment * blocks.length] === blocks[0]) {
+      if (other !== sequence && !this.#letsGo(other) && other.blocks[segment * blocks.length] === blocks[0]) {
         return false;
       }
     }
     return true;
   }
 
-  /** A pinned sequence lets segments go only when it could not compute another token otherwise. */
-  #mayFlip(sequence: Sequence): boolean {
-    return !this.#options.isPinned(sequence) || sequence.capacity <= sequence.computed ||
-      sequence.places.lost.length > 0;
+  /** A pinned sequence lets a segment go only when it could not compute another token otherwise. */
+  #letsGo(sequence: Sequence): boolean {
+    if (!this.#options.isPinned(sequence)) return true;
+    const isStuck = sequence.capacity <= sequence.computed || sequence.places.lost.length > 0;
+    return isStuck && (this.#options.reservations.get(sequence)?.moving ?? 0) === 0;
   }
 
   #userOf(slot: BorrowedSlot): [Sequence, number] | undefined {
