@@ -34,6 +34,6 @@ export interface HelloContext {
   readonly randomBytes: (count: number) => Uint8Array;
   /** Settings of every HTTP/2 session. */
   readonly http2: { readonly settings: { readonly initialWindowSize: number; readonly maxConcurrentStreams: number } };
-  /** Bytes that may be under way on a connection. */
+  /** Bytes that may be under way on the connection of attention and control. */
   readonly windowBytes: number;
 }

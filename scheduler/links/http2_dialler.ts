@@ -60,6 +60,7 @@ export class Http2Dialler {
     );
     this.#sessions = new SessionSet(context.setTimer);
     this.#first = this.#connect();
+    this.#first.on("connect", () => this.#first.setLocalWindowSize(context.windowBytes));
     const stream = this.#first.request({ ":method": "POST", ":path": "/cluster/control" });
     const control: LaneStream = new LaneStream(stream, {
       expect: { lane: "hello", maxPayloadBytes: context.limits.frame.hello },
@@ -89,7 +90,6 @@ export class Http2Dialler {
     this.#sessions.add(session);
     this.#handler.connected(session);
     session.on("error", (cause: Error) => this.#fail(unreachable(this.url, cause)));
-    session.on("connect", () => session.setLocalWindowSize(this.#context.windowBytes));
     return session;
   }
 

@@ -14,9 +14,6 @@ import { type AttentionLink, PeerError, type PeerLink } from "./link.ts";
 import type { LinkLimits, SetTimer } from "./link_limits.ts";
 import { PacedLane } from "./paced_lane.ts";
 
-/** Frames of KV given to the connection at once. */
-const KV_WIDTH = 2;
-
 /** Signs of life in the time after which silence closes a link. */
 const SIGNS = 4;
 
@@ -64,7 +61,7 @@ export class Http2Link implements PeerLink {
     this.peer = peer;
     this.#from = { name: peer.name, incarnation: peer.incarnation };
     this.#to = { name, incarnation };
-    this.#kv = new PacedLane(lanes.kv, KV_WIDTH);
+    this.#kv = new PacedLane(lanes.kv);
     this.attention = { send: (message) => this.#send({ lane: "attention", message }) };
     for (const lane of ["attention", "control", "kv"] satisfies Lane[]) {
       lanes[lane].handOver({

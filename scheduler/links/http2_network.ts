@@ -29,7 +29,10 @@ import { DEFAULT_LINK_LIMITS, type LinkLimits, type SetTimer } from "./link_limi
 import { PeerTable } from "./peer_table.ts";
 import { SessionSet } from "./session_set.ts";
 
-/** Bytes that may be under way on a stream and on a connection. */
+/**
+ * Bytes that may be under way on the connection of attention and control. That of kv keeps HTTP/2's 64 KB: a sender can
+ * then never be further ahead of a busy receiver than what takes a fraction of a millisecond to take in.
+ */
 const WINDOW_BYTES = 16 * 2 ** 20;
 
 /** Streams a connection may have: control and attention, and one to turn away. */
@@ -266,13 +269,12 @@ class Network2 implements Http2Network {
 
   #connected(session: ServerHttp2Session): void {
     session.on("error", () => this.#drop(session));
-    const { limits, setTimer, windowBytes } = this.#context;
+    const { limits, setTimer } = this.#context;
     if (this.#disposed || this.#sessions.size >= limits.connections) {
       this.counters.turnedAway++;
       this.#drop(session);
       return;
     }
-    session.setLocalWindowSize(windowBytes);
     session.on("stream", (stream: ServerHttp2Stream, headers: IncomingHttpHeaders) => {
       stream.on("error", () => stream.destroy());
       this.#streamed(session, stream, headers);
@@ -314,6 +316,7 @@ class Network2 implements Http2Network {
 
   #hello(session: ServerHttp2Session, stream: ServerHttp2Stream): void {
     stream.respond({ ":status": 200 });
+    session.setLocalWindowSize(this.#context.windowBytes);
     this.#bound.add(session);
     const accepted = new Http2Acceptor(session, stream, this.#context, {
       proven: (accepted, card) => this.#acceptProven(accepted, card),

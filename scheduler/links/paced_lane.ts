@@ -1,8 +1,10 @@
 /**
- * The kv lane's pace: few bytes at a time are given to the connection, so that nothing else waits long behind them.
+ * The kv lane's pace: one frame at a time is given to the connection, and the thread sees to its other streams in between,
+ * so that nothing waits long behind KV.
  *
  * @module
  */
+import { setImmediate } from "node:timers";
 import type { FrameTypeName } from "../protocol/frame.ts";
 import type { FrameWriter } from "../protocol/frame_writer.ts";
 import type { LaneStream } from "./lane_stream.ts";
@@ -14,19 +16,17 @@ interface Waiting {
   readonly epoch: number;
 }
 
-/** Sends frames in order, few at a time. */
+/** Sends frames in order, the next one when the one before has left. */
 export class PacedLane {
   readonly #lane: LaneStream;
-  readonly #width: number;
   #queue: Waiting[] = [];
   #head = 0;
   #waitingBytes = 0;
-  #inFlight = 0;
+  #busy = false;
 
-  /** @param width Frames given to the connection before the first of them has left. */
-  constructor(lane: LaneStream, width: number) {
+  /** Paces what is sent on `lane` from now on. */
+  constructor(lane: LaneStream) {
     this.#lane = lane;
-    this.#width = width;
   }
 
   /** Bytes that wait to be sent. */
@@ -34,11 +34,11 @@ export class PacedLane {
     return this.#waitingBytes + this.#lane.backlog;
   }
 
-  /** Sends the frame in `writer` in its turn. */
+  /** Sends the frame in `writer` in its turn; the writer is the lane's again. */
   send(writer: FrameWriter, frame: { readonly type: FrameTypeName; readonly epoch: number }): void {
     this.#queue.push({ writer, ...frame });
     this.#waitingBytes += writer.length;
-    this.#pump();
+    if (!this.#busy) this.#next();
   }
 
   /** Forgets what waits. */
@@ -48,22 +48,20 @@ export class PacedLane {
     this.#waitingBytes = 0;
   }
 
-  #pump(): void {
-    while (this.#inFlight < this.#width && this.#head < this.#queue.length) {
-      const { writer, type, epoch } = this.#queue[this.#head++];
-      if (this.#head === this.#queue.length) {
-        this.#queue = [];
-        this.#head = 0;
-      } else if (this.#head >= 1024) {
-        this.#queue = this.#queue.slice(this.#head);
-        this.#head = 0;
-      }
-      this.#waitingBytes -= writer.length;
-      this.#inFlight++;
-      this.#lane.send(writer, { type, epoch }, () => {
-        this.#inFlight--;
-        this.#pump();
-      });
+  #next(): void {
+    this.#busy = this.#head < this.#queue.length;
+    if (!this.#busy) {
+      this.clear();
+      return;
     }
+    const { writer, type, epoch } = this.#queue[this.#head++];
+    if (this.#head >= 1024) {
+      this.#queue = this.#queue.slice(this.#head);
+      this.#head = 0;
+    }
+    this.#waitingBytes -= writer.length;
+    // Callbacks of writes come before what was received: without the turn in between, KV that the connection takes at
+    // once would keep the thread from its other streams.
+    this.#lane.send(writer, { type, epoch }, () => setImmediate(() => this.#next()));
   }
 }
