@@ -162,6 +162,7 @@ Deno.test("Engine gives every request its undisturbed tokens under any grants, m
       holders: fc.array(fc.integer({ min: 0, max: 14 }), { minLength: 1, maxLength: 3 }),
       prefixCache: fc.boolean(),
       sync: fc.boolean(),
+      plans: fc.boolean(),
     }),
     (arrivals, noise, sizes) => {
       const cluster = new TestCluster(sizes);
@@ -173,6 +174,15 @@ Deno.test("Engine gives every request its undisturbed tokens under any grants, m
         const keys = Array.from({ length: queue.length }, () => driver.draw(0xffff));
         return Int32Array.from(queue.id.keys()).sort((a, b) => keys[a] - keys[b]);
       };
+      if (sizes.plans) {
+        test.policy.planner = ({ queue }) => {
+          const [pick, other] = [driver.draw(queue.length), driver.draw(queue.length)];
+          return driver.draw(3) === 0 ? null : {
+            tokens: new Map([[queue.id[pick], 1 + driver.draw(6)]]),
+            preempt: driver.draw(4) === 0 ? [queue.id[other]] : [],
+          };
+        };
+      }
       const live: { request: EngineRequest; transcript: Transcript; cancelAtMs: number }[] = [];
       const tick = () => {
         if (!cluster.stepping) cluster.step();
@@ -193,6 +203,7 @@ Deno.test("Engine gives every request its undisturbed tokens under any grants, m
       }
       for (let ticks = 0; engine.busy && ticks < 300; ticks++) tick();
       driver.giveBack();
+      test.policy.planner = () => null;
       cluster.drain();
       seen.moved += cluster.moved;
       seen.losses += driver.losses;
@@ -216,7 +227,7 @@ Deno.test("Engine gives every request its undisturbed tokens under any grants, m
       }
     },
   );
-  fc.assert(property, { numRuns: 150 });
+  fc.assert(property, { numRuns: 120 });
   assertGreater(seen.done, 50);
   assertGreater(seen.moved, 500);
   assertGreater(seen.losses, 50);

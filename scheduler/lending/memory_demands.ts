@@ -46,15 +46,13 @@ export class MemoryDemands {
     return this.#isRefused(open) ? "refused" : "asked";
   }
 
-  /** Asks for segments, unless a demand for the same reason is open. */
+  /** Asks for segments, unless a demand is open. One that was refused will be asked with these numbers. */
   ask(sequence: Sequence, wanted: Pick<MemoryDemand, "segments" | "localSegments" | "reason">): void {
     const open = this.#open.get(sequence);
-    if (open !== undefined && !this.#isRefused(open) && open.demand.reason === wanted.reason) return;
+    if (open !== undefined && !this.#isRefused(open)) return;
     const { id, length, finalLength } = sequence;
-    this.#open.set(sequence, {
-      demand: { ...wanted, sequence: id, tokens: length, maxTokens: finalLength },
-      granted: 0,
-    });
+    const demand = { ...wanted, sequence: id, tokens: length, maxTokens: finalLength };
+    this.#open.set(sequence, { demand, granted: 0, refusedMs: open?.refusedMs });
   }
 
   /**

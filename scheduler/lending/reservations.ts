@@ -47,6 +47,13 @@ export class Reservations {
     return sequence.capacity + (unused.length + moving) * sequence.segmentTokens;
   }
 
+  /** Whether a running sequence can compute nothing before a segment of its own has moved out. */
+  isStuck(sequence: Sequence): boolean {
+    const { computed, capacity, places } = sequence;
+    if (places.lost.length > 0) return true;
+    return capacity <= computed && (this.#bySequence.get(sequence)?.promised ?? 0) > capacity;
+  }
+
   /** Lowers a promise to what still stands behind it. */
   settle(sequence: Sequence): void {
     const reservation = this.#bySequence.get(sequence);

@@ -137,8 +137,8 @@ export class SchedulerMemory implements ClusterMemory {
     const movers = [...this.#reservations].filter(([{ status }, { unused }]) =>
       status === "running" && unused.length > 0
     ).map(([sequence]) => sequence);
-    const isStuck = (sequence: Sequence) => sequence.capacity <= sequence.computed || sequence.places.lost.length > 0;
-    movers.sort((a, b) => Number(isStuck(b)) - Number(isStuck(a)) || a.id - b.id);
+    const urgency = (sequence: Sequence) => Number(this.#reservations.isStuck(sequence));
+    movers.sort((a, b) => urgency(b) - urgency(a) || a.id - b.id);
     for (const sequence of movers) {
       const segment = this.#moves.movable(sequence);
       if (segment !== undefined) return this.#moves.moveOut(sequence, segment);

@@ -211,8 +211,8 @@ export class SegmentMoves {
   /** A pinned sequence lets a segment go only when it could not compute another token otherwise. */
   #letsGo(sequence: Sequence): boolean {
     if (!this.#options.isPinned(sequence)) return true;
-    const isStuck = sequence.capacity <= sequence.computed || sequence.places.lost.length > 0;
-    return isStuck && (this.#options.reservations.get(sequence)?.moving ?? 0) === 0;
+    const { reservations } = this.#options;
+    return reservations.isStuck(sequence) && reservations.get(sequence)?.moving === 0;
   }
 
   #userOf(slot: BorrowedSlot): [Sequence, number] | undefined {
