@@ -46,11 +46,22 @@ export class AnswerError extends Error {
   readonly status: number;
   /** Code of the error body. */
   readonly code: string;
+  /** What had come of a streamed answer. */
+  readonly tokens: readonly AnsweredToken[];
   /** Makes one. */
-  constructor(message: string, options: { readonly status: number; readonly code: string; readonly cause?: unknown }) {
+  constructor(
+    message: string,
+    options: {
+      readonly status: number;
+      readonly code: string;
+      readonly tokens?: readonly AnsweredToken[];
+      readonly cause?: unknown;
+    },
+  ) {
     super(message, { cause: options.cause });
     this.status = options.status;
     this.code = options.code;
+    this.tokens = options.tokens ?? [];
   }
 }
 
@@ -86,10 +97,13 @@ export async function ask(
     readonly timeoutMs: number;
     /** Told how many tokens have come, of a streamed answer. */
     readonly onTokens?: (count: number) => void;
+    /** Tokens of a streamed answer after which the client goes away. */
+    readonly abortAfter?: number;
   },
 ): Promise<Answer> {
   const { prompt, maxTokens, temperature = 0, seed = 1, stream = false } = question;
   const signal = AbortSignal.timeout(options.timeoutMs);
+  const tokens: AnsweredToken[] = [];
   try {
     const response = await fetch(`${url}/v1/completions`, {
       method: "POST",
@@ -107,14 +121,12 @@ export async function ask(
       }),
       signal,
     });
-    if (!stream || !response.ok) {
-      const body: ReplyBody = await response.json();
-      return wholeAnswer(body, response.status);
-    }
-    return await streamedAnswer(response, options.onTokens);
+    if (!stream || !response.ok) return wholeAnswer(await response.json(), response.status);
+    return await streamedAnswer(response, { ...options, tokens });
   } catch (error) {
     if (error instanceof AnswerError || signal.aborted) throw error;
-    throw new AnswerError(`Cannot read the answer of ${url}: ${error}`, { status: 0, code: "broken", cause: error });
+    const message = `Cannot read the answer of ${url}: ${error}`;
+    throw new AnswerError(message, { status: 0, code: "broken", tokens, cause: error });
   }
 }
 
@@ -124,22 +136,32 @@ function wholeAnswer({ choices, error }: ReplyBody, status: number): Answer {
   return { tokens: tokensOf(choice), text: choice.text, finish: choice.finish_reason };
 }
 
-async function streamedAnswer(response: Response, onTokens: (count: number) => void = () => {}): Promise<Answer> {
-  const tokens: AnsweredToken[] = [];
+async function streamedAnswer(
+  response: Response,
+  options: {
+    readonly tokens: AnsweredToken[];
+    readonly onTokens?: (count: number) => void;
+    readonly abortAfter?: number;
+  },
+): Promise<Answer> {
+  const { tokens, onTokens = () => {}, abortAfter = Infinity } = options;
+  const { status } = response;
   let text = "";
   let finish: string | null = null;
   for await (const event of events(response)) {
     if (event === "[DONE]") return { tokens, text, finish };
     const { choices, error }: ReplyBody = JSON.parse(event);
-    if (error !== undefined) throw new AnswerError(error.message, { status: response.status, code: error.code ?? "" });
+    if (error !== undefined) throw new AnswerError(error.message, { status, code: error.code ?? "", tokens });
     for (const choice of choices ?? []) {
       tokens.push(...tokensOf(choice));
       text += choice.text;
       finish = choice.finish_reason ?? finish;
     }
     if (tokens.length > 0) onTokens(tokens.length);
+    // Leaving the loop cancels the body.
+    if (tokens.length >= abortAfter) return { tokens, text, finish: "aborted" };
   }
-  throw new AnswerError("Cannot read the answer: it ended without [DONE]", { status: response.status, code: "broken" });
+  throw new AnswerError("Cannot read the answer: it ended without [DONE]", { status, code: "broken", tokens });
 }
 
 function tokensOf({ token_ids: ids = [], logprobs }: ChoiceBody): AnsweredToken[] {

@@ -44,17 +44,25 @@ export class MemberProcess implements AsyncDisposable {
   readonly settings: MemberSettings;
   /** Stands before its cluster port. */
   readonly proxy: TcpProxy | undefined;
+  /** Its cluster port, behind the proxy if there is one; 0 when the system chose it. */
+  readonly clusterPort: number;
   readonly #cli: RunningCli;
   readonly #announced: Promise<Announcement>;
   #ready: Announcement | undefined;
   #ended = false;
   #stopped = false;
+  #killed = false;
 
   /** Takes a program that was started. */
-  constructor(cli: RunningCli, settings: MemberSettings, proxy?: TcpProxy) {
+  constructor(
+    cli: RunningCli,
+    settings: MemberSettings,
+    reached: { readonly clusterPort?: number; readonly proxy?: TcpProxy } = {},
+  ) {
     this.#cli = cli;
     this.settings = settings;
-    this.proxy = proxy;
+    this.clusterPort = reached.clusterPort ?? 0;
+    this.proxy = reached.proxy;
     this.#announced = cli.match(/^(\{"kind":"ready".*\})$/m).then(([, line]) => {
       const announcement = readAnnouncement(line);
       if (announcement === undefined) throw new Error(`Cannot read the announcement of ${this.name}: got ${line}`);
@@ -77,6 +85,11 @@ export class MemberProcess implements AsyncDisposable {
   /** Whether it is gone or asked to go. */
   get ended(): boolean {
     return this.#ended;
+  }
+
+  /** Whether {@linkcode kill} was called. */
+  get killed(): boolean {
+    return this.#killed;
   }
 
   /** Whether it is stopped by SIGSTOP. */
@@ -104,7 +117,7 @@ export class MemberProcess implements AsyncDisposable {
   /** Asks it; see {@linkcode ask}. */
   async ask(
     question: Question,
-    options: { readonly timeoutMs: number; readonly onTokens?: (count: number) => void },
+    options: Parameters<typeof ask>[2],
   ): Promise<Answer> {
     return await ask(this.where.url, question, options);
   }
@@ -142,6 +155,7 @@ export class MemberProcess implements AsyncDisposable {
   async kill(): Promise<void> {
     if (this.#ended) return;
     this.#ended = true;
+    this.#killed = true;
     this.#cli.signal("SIGKILL");
     await within(CALL_MS, `${this.name} to be dead`, this.#cli.end());
   }
@@ -185,20 +199,14 @@ export class MemberProcess implements AsyncDisposable {
 
   /** Kills it if it is alive, and waits for its end. @returns what it said. */
   async close(): Promise<CliResult> {
-    const { status, output, errors } = await this.#dispose();
-    await this.proxy?.[Symbol.asyncDispose]();
-    return { status, output, errors };
+    this.#ended = true;
+    await this.#cli[Symbol.asyncDispose]();
+    return await this.#cli.end();
   }
 
   /** See {@linkcode close}. */
   async [Symbol.asyncDispose](): Promise<void> {
     await this.close();
-  }
-
-  async #dispose(): Promise<CliResult> {
-    this.#ended = true;
-    await this.#cli[Symbol.asyncDispose]();
-    return await this.#cli.end();
   }
 
   async #get<T>(path: string): Promise<T> {
@@ -214,10 +222,16 @@ export class MemberProcess implements AsyncDisposable {
 export class ClusterProcesses implements AsyncDisposable {
   readonly #model: string;
   readonly #members: MemberProcess[] = [];
+  readonly #proxies: TcpProxy[] = [];
 
   /** Starts none. @param model Path of the model of its instances. */
   constructor(model: string) {
     this.#model = model;
+  }
+
+  /** Every member that was started. */
+  get started(): readonly MemberProcess[] {
+    return this.#members;
   }
 
   /** Members that have not ended. */
@@ -227,23 +241,50 @@ export class ClusterProcesses implements AsyncDisposable {
 
   /** Starts a member; {@linkcode MemberProcess.ready} waits for it. */
   async launch(settings: MemberSettings): Promise<MemberProcess> {
-    const { name, role = "full", kvTokens = 1024, kvMemory = "64MiB", join = [], proxied = false, flags = [] } =
-      settings;
+    if (settings.proxied !== true) return this.#launch(settings, { clusterPort: 0 });
     // The port must be known before the member starts: what others are told is the proxy's.
-    const port = proxied ? freePort() : 0;
-    const proxy = proxied ? await startTcpProxy({ target: port }) : undefined;
+    const clusterPort = freePort();
+    const proxy = await startTcpProxy({ target: clusterPort });
+    this.#proxies.push(proxy);
+    return this.#launch(settings, { clusterPort, proxy });
+  }
+
+  /** Starts a member in the place of one that has ended: the same name, memory and address, other members to join. */
+  relaunch(
+    { settings, clusterPort, proxy }: MemberProcess,
+    { join }: { readonly join: readonly MemberProcess[] },
+  ): MemberProcess {
+    return this.#launch({ ...settings, join }, { clusterPort, proxy });
+  }
+
+  #launch(
+    settings: MemberSettings,
+    place: { readonly clusterPort: number; readonly proxy?: TcpProxy },
+  ): MemberProcess {
+    const { name, role = "full", kvTokens = 1024, kvMemory = "64MiB", join = [], flags = [] } = settings;
+    const { clusterPort, proxy } = place;
     const memory = role === "full"
       ? ["--model", settings.model ?? this.#model, "--kv-tokens", String(kvTokens)]
       : ["--role", "holder", "--kv-memory", kvMemory];
     const cli = new RunningCli([
       "serve",
       ...memory,
-      ...["--port", "0", "--threads", "1", "--name", name, "--cluster-listen", `127.0.0.1:${port}`, "--announce"],
+      ...[
+        "--port",
+        "0",
+        "--threads",
+        "1",
+        "--name",
+        name,
+        "--cluster-listen",
+        `127.0.0.1:${clusterPort}`,
+        "--announce",
+      ],
       ...join.flatMap(({ where }) => ["--join", where.clusterUrl]),
       ...(proxy === undefined ? [] : ["--advertise", `http://127.0.0.1:${proxy.port}`]),
       ...flags,
     ], { input: "" });
-    const member = new MemberProcess(cli, settings, proxy);
+    const member = new MemberProcess(cli, settings, place);
     this.#members.push(member);
     return member;
   }
@@ -317,6 +358,7 @@ export class ClusterProcesses implements AsyncDisposable {
   /** Kills what is alive. */
   async [Symbol.asyncDispose](): Promise<void> {
     await Promise.all(this.#members.map((member) => member[Symbol.asyncDispose]()));
+    await Promise.all(this.#proxies.map((proxy) => proxy[Symbol.asyncDispose]()));
   }
 }
 
