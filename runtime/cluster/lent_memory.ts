@@ -91,9 +91,11 @@ export class LentMemory {
     }
     // A holder's units are known once it is bound.
     const blocksPerSegment = memory.kind === "own" ? segmentTokens / memory.format.blockTokens : 1;
+    // Memory that nobody uses here needs no reserve.
+    const share = lendShare ?? (memory.kind === "own" ? undefined : 1);
     this.#limit = new LendLimit({
       now: ports.now,
-      cap: lendShare === undefined ? undefined : { kind: "share", share: lendShare },
+      cap: share === undefined ? undefined : { kind: "share", share },
       unitBlocks: blocksPerSegment,
       recallMs: timings.recallMs,
     });
