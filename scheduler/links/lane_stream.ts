@@ -6,7 +6,7 @@
 import type { ClientHttp2Stream, ServerHttp2Stream } from "node:http2";
 import type { Frame, FrameTypeName } from "../protocol/frame.ts";
 import { type FrameExpectation, FrameReader } from "../protocol/frame_reader.ts";
-import { FrameSealer } from "../protocol/frame_sealer.ts";
+import type { FrameSealer } from "../protocol/frame_sealer.ts";
 import { FrameWriter } from "../protocol/frame_writer.ts";
 import { PeerError } from "./link.ts";
 
