@@ -18,16 +18,18 @@ import { checkPeer } from "../protocol/hello_checks.ts";
 import { DuplicateLinkError } from "../protocol/handshake.ts";
 import type { MemberCard } from "../protocol/member.ts";
 import type { Lane } from "../protocol/messages.ts";
-import { checkKey } from "../protocol/session_keys.ts";
-import type { HelloContext, LinkTls } from "./hello_context.ts";
+import type { HelloContext } from "./hello_context.ts";
 import { Http2Acceptor, type Verdict } from "./http2_acceptor.ts";
 import { Http2Dialler } from "./http2_dialler.ts";
 import { Http2Link } from "./http2_link.ts";
 import type { LaneStream } from "./lane_stream.ts";
-import { type Network, type NetworkListener, PeerError } from "./link.ts";
-import { DEFAULT_LINK_LIMITS, type LinkLimits, type SetTimer } from "./link_limits.ts";
+import { checkListener, type Http2Network, type Http2NetworkOptions, type LinkCounters } from "./http2_options.ts";
+import { type NetworkListener, PeerError } from "./link.ts";
+import { DEFAULT_LINK_LIMITS, type SetTimer } from "./link_limits.ts";
 import { PeerTable } from "./peer_table.ts";
 import { SessionSet } from "./session_set.ts";
+
+export type { Http2Network, Http2NetworkOptions, LinkCounters } from "./http2_options.ts";
 
 /**
  * Bytes that may be under way on the connection of attention and control. That of kv keeps HTTP/2's 64 KB: a sender can
@@ -38,54 +40,6 @@ const WINDOW_BYTES = 16 * 2 ** 20;
 /** Streams a connection may have: control and attention, and one to turn away. */
 const STREAMS = 4;
 
-/** How a member's network is opened. */
-export interface Http2NetworkOptions {
-  /** The member, as it is now. Its `clusterUrl` is replaced by the network's. */
-  readonly card: MemberCard | (() => MemberCard);
-  /** Address to listen on. Wider than loopback only with a key or certificates. */
-  readonly host: string;
-  /** Port to listen on; 0 takes a free one. */
-  readonly port: number;
-  /** Url under which others reach this member. @default what it listens on */
-  readonly advertise?: string;
-  /** The cluster's key, at least 32 bytes: whoever links must know it. */
-  readonly key?: Uint8Array;
-  /** Certificates: whoever links must have one of the same authority. */
-  readonly tls?: LinkTls;
-  /** Highest epoch of a gManager that the member has seen. @default () => 0 */
-  readonly epoch?: () => number;
-  /** Bounds. */
-  readonly limits?: Partial<LinkLimits>;
-  /** Timers. @default setTimeout */
-  readonly setTimer?: SetTimer;
-}
-
-/** What happened to links so far; the numbers only rise. */
-export interface LinkCounters {
-  /** Links that opened. */
-  opened: number;
-  /** Links that were closed by either side or broke. */
-  closed: number;
-  /** Hellos and links that ended because the peer broke the protocol. */
-  protocol: number;
-  /** Hellos and links that ended because a proof or tag did not fit. */
-  auth: number;
-  /** Hellos that were refused by name. */
-  refused: number;
-  /** Dials that reached nobody. */
-  unreachable: number;
-  /** Connections and hellos that were turned away because there were too many. */
-  turnedAway: number;
-}
-
-/** A network over HTTP/2. Disposing it closes its links and tells its listener nothing more. */
-export interface Http2Network extends Network {
-  /** What happened so far. */
-  readonly counters: Readonly<LinkCounters>;
-  /** Resolves once the network was disposed and every connection is gone. */
-  readonly finished: Promise<void>;
-}
-
 /**
  * Opens a member's network; it listens when this resolves.
  *
@@ -94,27 +48,15 @@ export interface Http2Network extends Network {
  * @throws {Error} when it cannot listen there.
  */
 export async function openHttp2Network(options: Http2NetworkOptions): Promise<Http2Network> {
-  const { host, port, key, tls } = options;
-  if (key !== undefined) checkKey(key);
-  if (key === undefined && tls === undefined && !isLoopback(host)) {
-    throw new RangeError(
-      `Cannot listen on ${host}:${port}: wanted a cluster key or certificates beyond loopback, got neither`,
-    );
-  }
-  if (/^(0\.0\.0\.0|::|\[::\])$/.test(host) && options.advertise === undefined) {
-    throw new RangeError(`Cannot listen on ${host}:${port}: wanted a url to advertise, got none`);
-  }
+  checkListener(options);
+  const { host, port, tls } = options;
   const settings = { initialWindowSize: WINDOW_BYTES, maxConcurrentStreams: STREAMS };
   const server = tls === undefined
     ? createServer({ settings })
     : createSecureServer({ settings, ...tls, requestCert: true, rejectUnauthorized: true });
-  const network = new Network2(server, options, { settings });
+  const network = new MemberNetwork(server, options, { settings });
   await network.start(host, port);
   return network;
-}
-
-function isLoopback(host: string): boolean {
-  return host === "localhost" || host === "::1" || host === "[::1]" || /^127\.\d+\.\d+\.\d+$/.test(host);
 }
 
 const systemTimer: SetTimer = (task, ms) => {
@@ -122,7 +64,7 @@ const systemTimer: SetTimer = (task, ms) => {
   return () => clearTimeout(id);
 };
 
-class Network2 implements Http2Network {
+class MemberNetwork implements Http2Network {
   readonly finished: Promise<void>;
   readonly counters: LinkCounters = {
     opened: 0,
@@ -146,12 +88,16 @@ class Network2 implements Http2Network {
   /** Accepted links whose streams may come, by name. */
   readonly #named = new Map<string, Http2Acceptor>();
   readonly #hellos = new Set<Http2Acceptor>();
+  /** Accepted connections. */
   readonly #sessions: SessionSet;
+  /** Dialled connections that have not closed. */
   #dialled = 0;
+  /** Whether the server still has something open. */
   #serving = true;
   #cancelLinger: (() => void) | undefined;
   /** Connections that belong to a hello or a link. */
   readonly #bound = new WeakSet<ServerHttp2Session>();
+  /** Links that closed and were not told of yet. */
   readonly #ended: { readonly link: Http2Link; readonly reason: string }[] = [];
   #url = "";
   #listener: NetworkListener | undefined;
@@ -265,8 +211,6 @@ class Network2 implements Http2Network {
     this.#finish();
   }
 
-  // --- The accepting side ---------------------------------------------------------------------------------------
-
   #connected(session: ServerHttp2Session): void {
     session.on("error", () => this.#drop(session));
     const { limits, setTimer } = this.#context;
@@ -371,8 +315,6 @@ class Network2 implements Http2Network {
     return [];
   }
 
-  // --- The dialling side ----------------------------------------------------------------------------------------
-
   /** Decides what becomes of a dial whose peer is known now. */
   #dialProven(dial: Http2Dialler, card: MemberCard): boolean {
     const own = this.#context.card();
@@ -414,8 +356,6 @@ class Network2 implements Http2Network {
     this.#count(error);
     this.#listener?.failed(url, error);
   }
-
-  // --- Links ----------------------------------------------------------------------------------------------------
 
   #admits(card: MemberCard): boolean {
     try {
