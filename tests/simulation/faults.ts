@@ -122,7 +122,7 @@ export class Faults {
         note(name);
         process.device.beforeStep = () => {
           if (process.device !== undefined) process.device.beforeStep = () => {};
-          throw new Error("out of memory, as injected");
+          throw new Error("Cannot run a step: out of memory, as injected");
         };
         break;
       case "move":
