@@ -126,30 +126,44 @@ Deno.test("Engine repairs without computing what the pool still has of the lost 
   assertEquals([engine.stats().repairedTokens, transcript.ids[0]], [0, testGreedy(tokens(60), 10)]);
 });
 
+/** Takes everything out of the prefix cache. */
+function emptyCache({ test: { engine: { pool } } }: TestCluster): void {
+  while (pool.evict());
+}
+
 Deno.test("Engine shares borrowed segments, and one of the sharers repairs them for all", () => {
   const cluster = new TestCluster({ blocks: 30, maxStepTokens: 16, holders: [12] });
-  const prompt = tokens(49);
+  // The last token is always computed, so the last segment is not shared.
+  const prompt = tokens(48);
   const first = cluster.test.add(greedy("first", prompt, 40));
   runUntil(cluster, () => first.ids[0].length === 2);
   const { engine } = cluster.test;
   const [{ sequence }] = engine.memory.placements();
-  engine.memory.grant(sequence, cluster.lend(5) ?? []);
+  engine.memory.grant(sequence, cluster.lend(6) ?? []);
   cluster.serve();
-  // What moved out stays in the prefix cache; others take it.
-  engine.pool.lend(engine.pool.available);
-  const lent = Array.from({ length: engine.pool.total }, (_, i) => i).filter((block) => {
-    return engine.pool.state(block as never) === "lent";
-  });
-  engine.pool.quarantine(lent as never);
-  engine.pool.settle(lent as never);
+  emptyCache(cluster);
   const again = cluster.test.add(greedy("again", prompt, 12));
   cluster.step();
-  assertEquals(engine.memory.held("0").map(({ sharers }) => sharers), [2, 2, 2, 2, 2]);
+  assertEquals(engine.memory.held("0").map(({ sharers }) => sharers), [2, 2, 2, 2, 2, 1]);
+  emptyCache(cluster);
   cluster.kill(cluster.holders[0]);
   cluster.drain();
   assertEquals([first.ids[0], again.ids[0]], [testGreedy(prompt, 40), testGreedy(prompt, 12)]);
-  assertEquals(again.end?.usage.cachedTokens, 48);
-  assertEquals(engine.stats().repairedTokens, 40);
+  assertEquals(again.end?.usage.cachedTokens, 40);
+  assertEquals(engine.stats().repairedTokens, 40, "the last segment is one that the other computed for itself");
+});
+
+Deno.test("Engine finds no borrowed segment after its last live request", () => {
+  const cluster = new TestCluster({ blocks: 30, holders: [12] });
+  const first = cluster.test.add(greedy("first", tokens(49), 4));
+  runUntil(cluster, () => first.ids[0].length === 1);
+  const { memory } = cluster.test.engine;
+  memory.grant(memory.placements()[0].sequence, cluster.lend(6) ?? []);
+  cluster.drain();
+  emptyCache(cluster);
+  const again = cluster.test.add(greedy("again", tokens(49), 4));
+  cluster.drain();
+  assertEquals([again.end?.usage.cachedTokens, again.ids[0]], [0, testGreedy(tokens(49), 4)]);
 });
 
 Deno.test("Engine.cancel() during a step frees its blocks when the step is over, and ends the request once", () => {
