@@ -141,7 +141,7 @@ function drawWeather(draw: Random): Weather {
     delayMs: draw.real(0.02, 0.5),
     jitterMs: draw.pick([0.1, 1, 10]),
     mode: datagram ? "datagram" : "stream",
-    loss: datagram ? draw.real(0, 0.15) : 0,
+    loss: datagram ? draw.pick([0, 0.003, 0.02]) : 0,
     duplicate: datagram ? draw.real(0, 0.3) : 0,
     late: datagram ? draw.real(0, 0.05) : 0,
     lateMs: datagram ? draw.real(10, 3000) : 0,

@@ -27,6 +27,9 @@ export interface EndpointOptions {
 /** Time after which a dial into silence fails, ms. */
 const DIAL_TIMEOUT_MS = 1000;
 
+/** Time after a loss in which a link closes, ms. */
+const LOSS_NOTICE_MS = 30;
+
 /** All links. Names, not incarnations, are clogged: the wire does not know who was started anew. */
 export class SimNetwork {
   /** What the wires do to messages. */
@@ -139,6 +142,9 @@ export class SimNetwork {
     if (this.#faults.chance(loss)) {
       link.kvBacklog -= bytes;
       this.#time.note(`lost: ${parcel.from.name}>${parcel.to.name} ${parcel.label}`);
+      // Links promise to close when they lose something; what comes in between is up to them.
+      const delayMs = this.#faults.real(0, LOSS_NOTICE_MS);
+      this.#time.after(delayMs, "cut after a loss", () => this.cut(link, this.#faults.real(0, LOSS_NOTICE_MS)));
       return;
     }
     for (let copy = this.#faults.chance(duplicate) ? 1 : 0; copy >= 0; copy--) {

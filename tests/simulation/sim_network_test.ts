@@ -81,13 +81,20 @@ Deno.test("SimNetwork keeps the order of streams and nothing of that of datagram
   stream.ping(20);
   stream.run();
   assertEquals(stream.calls, Array.from({ length: 20 }, (_, i) => i));
-  const datagram = new Pair(3, { jitterMs: 5, mode: "datagram", loss: 0.2, duplicate: 0.3 });
+  const datagram = new Pair(3, { jitterMs: 5, mode: "datagram", duplicate: 0.3 });
   datagram.ping(50);
   datagram.run();
   const seen = new Set(datagram.calls);
-  assert(seen.size < 50 && seen.size > 25, "some are lost");
+  assertEquals(seen.size, 50);
   assert(datagram.calls.length > seen.size, "some come twice");
   assert(datagram.calls.some((call, i) => i > 0 && call < datagram.calls[i - 1]), "some are overtaken");
+});
+
+Deno.test("SimNetwork closes a link on both ends after it has lost a datagram", () => {
+  const pair = new Pair(3, { mode: "datagram", loss: 1 });
+  pair.ping(1);
+  pair.run();
+  assertEquals([pair.calls, pair.a.open.length, pair.b.open.length], [[], 0, 0]);
 });
 
 Deno.test("SimNetwork.clog() holds one direction back until unclog()", () => {

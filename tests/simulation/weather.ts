@@ -11,11 +11,12 @@ export interface Weather {
   /** Mean of what comes on top, ms. */
   readonly jitterMs: number;
   /**
-   * `stream`: messages of one lane arrive in order, once, or the link closes, as links promise. `datagram`: each is lost,
-   * repeated or overtaken on its own, and may still come when its receiver has been started anew; handlers bear that too.
+   * `stream`: messages of one lane arrive in order, once, or the link closes, as links promise. `datagram`: each is
+   * repeated or overtaken on its own, or lost some time before its link closes, and may still come when its receiver has
+   * been started anew; handlers bear that too.
    */
   readonly mode: "stream" | "datagram";
-  /** A datagram is lost. */
+  /** A datagram is lost, and soon its link with it. */
   readonly loss: number;
   /** A datagram comes twice. */
   readonly duplicate: number;
