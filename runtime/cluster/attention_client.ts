@@ -15,7 +15,7 @@ import { SEGMENT_TOKENS } from "../device/device.ts";
 import type { RunSequence, StepOutcome, StepRunner } from "../engine/step_runner.ts";
 import type { Counters } from "./counters.ts";
 import type { Peers } from "./peers.ts";
-import type { MemberPorts } from "./ports.ts";
+import type { MemberPorts, Timer } from "./ports.ts";
 
 /**
  * Most multiply-accumulates that one message asks of a holder, so that no message keeps it from others for long. A message
@@ -81,6 +81,10 @@ interface Question {
   /** For each item: its range and the first of its query tokens. */
   readonly parts: readonly { readonly range: HeldRange; readonly token: number }[];
   readonly sentMs: number;
+  /** Time its answer may take, ms. */
+  readonly timeoutMs: number;
+  /** When it is late. */
+  dueMs: number;
   retried: boolean;
 }
 
@@ -111,6 +115,8 @@ export class AttentionClient implements StepRunner {
   readonly #layout: KvLayout;
   readonly #segmentTokens: number;
   #running: RunningStep | undefined;
+  /** Fires when the first of the open questions may be late; one timer for all of them, a step asks a hundred. */
+  #watch: { readonly timer: Timer; readonly dueMs: number } | undefined;
 
   /** Runs steps on a device. */
   constructor(options: AttentionClientOptions) {
@@ -291,11 +297,20 @@ export class AttentionClient implements StepRunner {
     const { ports, peers, partialMs } = this.#options;
     const call = peers.nextCall();
     const request: AttendRequest = { kind: "attend", call, layer: draft.layer, items: draft.items };
-    const question: Question = { holder, request, parts: draft.parts, sentMs: ports.now(), retried: false };
+    const sentMs = ports.now();
+    const timeoutMs = partialMs + draft.work / SLOWEST_WORK_PER_MS;
+    const question: Question = {
+      holder,
+      request,
+      parts: draft.parts,
+      sentMs,
+      timeoutMs,
+      dueMs: sentMs + timeoutMs,
+      retried: false,
+    };
     running.open.set(call, question);
     this.#transmit(question);
-    const timeoutMs = partialMs + draft.work / SLOWEST_WORK_PER_MS;
-    this.#watch(running, question, timeoutMs);
+    this.#watchUntil(question.dueMs);
   }
 
   /** Sends a question on the holder's link; without one the link may come back and bring it, see {@linkcode reached}. */
@@ -321,19 +336,38 @@ export class AttentionClient implements StepRunner {
     }
   }
 
-  #watch(running: RunningStep, question: Question, timeoutMs: number): void {
-    this.#options.ports.timer(timeoutMs, () => {
-      if (this.#running !== running || !running.open.has(question.request.call)) return;
-      const { holder } = question;
-      if (!question.retried) {
-        question.retried = true;
-        this.#options.counters.add("retries");
-        this.#transmit(question);
-        return this.#watch(running, question, timeoutMs);
-      }
-      this.#options.onHolderLost(holder, `no partials in twice ${Math.round(timeoutMs)} ms`);
-      if (this.#running === running) this.#end(running, { kind: "lost" });
+  /** Looks at the open questions at that time, or earlier. */
+  #watchUntil(dueMs: number): void {
+    if (this.#watch !== undefined && this.#watch.dueMs <= dueMs) return;
+    this.#watch?.timer.cancel();
+    const { ports } = this.#options;
+    const timer = ports.timer(Math.max(0, dueMs - ports.now()), () => {
+      this.#watch = undefined;
+      this.#checkLate();
     });
+    this.#watch = { timer, dueMs };
+  }
+
+  /** Asks late questions again, once; a holder that is late twice is given up. */
+  #checkLate(): void {
+    const running = this.#running;
+    if (running === undefined) return;
+    const nowMs = this.#options.ports.now();
+    for (const question of [...running.open.values()]) {
+      if (question.dueMs > nowMs) continue;
+      if (question.retried) {
+        this.#options.onHolderLost(question.holder, `no partials in twice ${Math.round(question.timeoutMs)} ms`);
+        if (this.#running === running) this.#end(running, { kind: "lost" });
+        return;
+      }
+      question.retried = true;
+      question.dueMs = nowMs + question.timeoutMs;
+      this.#options.counters.add("retries");
+      this.#transmit(question);
+    }
+    let firstMs = Infinity;
+    for (const { dueMs } of running.open.values()) firstMs = Math.min(firstMs, dueMs);
+    if (firstMs < Infinity) this.#watchUntil(firstMs);
   }
 
   /** Hands the partials of an answer to the device, once all query tokens of a node are there. */
