@@ -3,7 +3,6 @@
  *
  * @module
  */
-import { type SegmentNode, segmentNodes } from "../../kernels/merge_partials/spec.ts";
 import {
   type Device,
   type DeviceStep,
@@ -92,9 +91,4 @@ export function runSpread(device: Device, batch: readonly SpreadSequence[], opti
         return stop.output;
     }
   }
-}
-
-/** All nodes of the absent ranges of a sequence. */
-export function absentNodes({ absent = [] }: StepSequence): SegmentNode[] {
-  return absent.flatMap(({ from, to }) => segmentNodes(from, to));
 }

@@ -19,9 +19,9 @@ import {
 import { kernelDigest } from "../../runtime/device/kernel_digest.ts";
 import type { OpenModel } from "../../runtime/model/model.ts";
 import { SeededRandom } from "../synthetic/random.ts";
-import type { SyntheticSpec } from "../synthetic/spec.ts";
 import { openSynthetic } from "./open_synthetic.ts";
-import { copySegments, runSpread, type Share, sharePartials, type SpreadOptions } from "./spread_sequence.ts";
+import { bits, type Setting, SETTINGS, SpreadBench, TAIL } from "./spread_bench.ts";
+import { runSpread, type Share, sharePartials, type SpreadOptions } from "./spread_sequence.ts";
 
 /** How to run the suite. */
 export interface SpreadSuite {
@@ -31,175 +31,6 @@ export interface SpreadSuite {
   readonly openStore: (options: { layout: KvLayout; blocks: number }) => KvStore | Promise<KvStore>;
   /** Whole segments of the test sequences, at least 2; more take longer. */
   readonly segments: number;
-}
-
-interface Setting {
-  readonly name: string;
-  readonly spec: SyntheticSpec;
-  readonly options: Pick<DeviceOptions, "blockTokens" | "kvType" | "activations">;
-}
-
-const SPEC: SyntheticSpec = {
-  dtype: "Q4_1",
-  embeddingDtype: "Q8_0",
-  heads: 6,
-  kvHeads: 2,
-  intermediate: 160,
-  contextLength: 4096,
-};
-
-const SETTINGS: readonly Setting[] = [
-  { name: "f16, blocks of 16", spec: SPEC, options: { blockTokens: 16, kvType: "f16", activations: "i8" } },
-  {
-    name: "bf16, blocks of 256, biases",
-    spec: { ...SPEC, heads: 3, kvHeads: 3, biases: true },
-    options: { blockTokens: 256, kvType: "bf16", activations: "i8" },
-  },
-  {
-    name: "f32, blocks of 64, eight heads a KV head, heads of 20",
-    spec: { ...SPEC, heads: 8, kvHeads: 1, headDim: 20, ropeDimensions: 12 },
-    options: { blockTokens: 64, kvType: "f32", activations: "f32" },
-  },
-];
-
-/** Tokens behind the whole segments that steps compute. */
-const TAIL = 40;
-/** A second sequence, all in the pool. */
-const NEIGHBOUR = 30;
-/** Block ids that would end a device that read them. */
-const HOSTILE = [2 ** 32 - 1, -1, NaN, 2 ** 20];
-
-function ids(count: number, seed: number): number[] {
-  return Array.from({ length: count }, (_, i) => (i * i * 7 + seed * 31 + i) % 250);
-}
-
-function bits(values: Float32Array): Uint32Array {
-  return new Uint32Array(values.slice().buffer);
-}
-
-/** A device with one sequence all in its pool, and what its steps gave. */
-class Bench {
-  readonly device: Device;
-  readonly random: SeededRandom;
-  /** Tokens of the sequence. */
-  readonly ids: readonly number[];
-  /** Its blocks. */
-  readonly blocks: readonly number[];
-  /** Logits of its tail, bit by bit. */
-  readonly whole: readonly Uint32Array[];
-  readonly #segments: number;
-
-  constructor(device: Device, segments: number) {
-    this.device = device;
-    this.random = new SeededRandom(segments, "spread");
-    this.#segments = segments;
-    this.ids = ids(segments * SEGMENT_TOKENS + TAIL, 1);
-    this.blocks = Array.from({ length: this.#count(this.ids.length) }, (_, i) => i);
-    for (let position = 0; position < segments * SEGMENT_TOKENS; position += SEGMENT_TOKENS) {
-      const tokens = this.ids.slice(position, position + SEGMENT_TOKENS);
-      device.step([{ tokens, position, blocks: this.blocks, logits: "none" }]);
-    }
-    const output = device.step([this.#sequence(this.blocks, 0, TAIL)]);
-    this.whole = Array.from({ length: TAIL }, (_, row) => bits(output.logits(row)));
-  }
-
-  /** Blocks that `open` takes for a bench of so many segments. */
-  static options({ options }: Setting, segments: number): DeviceOptions {
-    const blocks = 2 * (segments + 1) * SEGMENT_TOKENS / (options.blockTokens ?? 16) + 4;
-    return { ...options, blocks, maxLogitRows: 64, maxStepTokens: 300 };
-  }
-
-  #count(tokens: number): number {
-    return Math.ceil(tokens / this.device.layout.blockTokens);
-  }
-
-  #sequence(blocks: ArrayLike<number>, from: number, to: number): StepSequence {
-    const position = this.#segments * SEGMENT_TOKENS + from;
-    return { tokens: this.ids.slice(position, position + to - from), position, blocks, logits: "all" };
-  }
-
-  /** The blocks of a sequence that begins with copies of the local segments; others are poisoned. */
-  #home(absent: readonly SegmentRange[]): number[] {
-    const { device } = this;
-    const poison = new Uint8Array(device.blockBytes).fill(0xff);
-    const first = this.blocks.length;
-    const home = this.blocks.map((_, i) => first + i);
-    for (let block = first; block < device.blocks; block++) device.writeBlock(block, poison);
-    const segmentBlocks = SEGMENT_TOKENS / device.layout.blockTokens;
-    for (let i = 0; i < this.#segments * segmentBlocks; i++) {
-      if (absent.some(({ from, to }) => i >= from * segmentBlocks && i < to * segmentBlocks)) {
-        home[i] = HOSTILE[i % HOSTILE.length];
-      } else {
-        device.writeBlock(home[i], device.readBlock(this.blocks[i]));
-      }
-    }
-    return home;
-  }
-
-  /** Puts segments into the stores, one range each in turn. */
-  shares(absent: readonly SegmentRange[], stores: readonly KvStore[]): Share[] {
-    const segmentBlocks = SEGMENT_TOKENS / this.device.layout.blockTokens;
-    return absent.map(({ from, to }, index) => {
-      const store = stores[index % stores.length];
-      const blocks = Array.from({ length: (to - from) * segmentBlocks }, (_, i) => {
-        return (index * 37 + i * 5 + 3) % store.blocks;
-      });
-      const share = { from, to, store, blocks: spreadOut(blocks, store.blocks) };
-      copySegments({ store: this.device, blocks: this.blocks }, share);
-      return share;
-    });
-  }
-
-  /** Runs the tail over spread segments in steps of the given sizes and compares every row. */
-  check(absent: readonly SegmentRange[], options: CheckOptions): void {
-    const { stores, chunks, beside = false } = options;
-    const blocks = this.#home(absent);
-    let from = 0;
-    for (let step = 0; from < TAIL; step++) {
-      const to = Math.min(TAIL, from + chunks[step % chunks.length]);
-      // Stores hold one range at a time, so each is copied before it is asked.
-      const shares = this.shares(absent, stores);
-      const neighbour = this.#neighbour();
-      const batch = [
-        ...(beside ? [{ ...neighbour, shares: [] }] : []),
-        { ...this.#sequence(blocks, from, to), absent, shares },
-      ];
-      const output = runSpread(this.device, batch, options);
-      assertEquals(output.rows, to - from + (beside ? 1 : 0));
-      const first = beside ? 1 : 0;
-      for (let row = from; row < to; row++) {
-        assertEquals(bits(output.logits(first + row - from)), this.whole[row], `row ${row} of absent ${name(absent)}`);
-      }
-      from = to;
-    }
-  }
-
-  /** Another sequence, in the last blocks of the pool. */
-  #neighbour(): StepSequence {
-    const last = this.device.blocks - 1;
-    const blocks = Array.from({ length: this.#count(NEIGHBOUR) }, (_, i) => last - i);
-    return { tokens: ids(NEIGHBOUR, 9), position: 0, blocks, logits: "last" };
-  }
-}
-
-interface CheckOptions extends SpreadOptions {
-  readonly stores: readonly KvStore[];
-  readonly chunks: readonly number[];
-  readonly beside?: boolean;
-}
-
-function name(absent: readonly SegmentRange[]): string {
-  return absent.map(({ from, to }) => `[${from}, ${to})`).join(" ");
-}
-
-/** The same blocks without one twice. */
-function spreadOut(blocks: readonly number[], limit: number): number[] {
-  const used = new Set<number>();
-  return blocks.map((block) => {
-    while (used.has(block)) block = (block + 1) % limit;
-    used.add(block);
-    return block;
-  });
 }
 
 /** Absent ranges out of bounds that ascend. */
@@ -217,13 +48,13 @@ export function testSpread(device: string, suite: SpreadSuite): void {
   /** Opens everything, runs `body` and closes it. */
   async function withBench(
     setting: Setting,
-    body: (bench: Bench, stores: readonly KvStore[]) => void,
+    body: (bench: SpreadBench, stores: readonly KvStore[]) => void,
   ): Promise<void> {
     using model = openSynthetic(setting.spec);
-    using opened = await open(model, Bench.options(setting, segments));
+    using opened = await open(model, SpreadBench.options(setting, segments));
     using first = await openStore({ layout: opened.layout, blocks: opened.blocks });
     using second = await openStore({ layout: opened.layout, blocks: opened.blocks + 3 });
-    body(new Bench(opened, segments), [first, second]);
+    body(new SpreadBench(opened, segments), [first, second]);
   }
 
   for (const setting of SETTINGS) {

@@ -142,13 +142,13 @@ pub unsafe fn workspace_begin(workspace: usize, step: usize) {
 /// `budget` is in multiply-accumulates of a matrix product, infinite for none.
 #[wasm_bindgen]
 pub unsafe fn workspace_advance(workspace: usize, budget: f64) -> u32 {
-    let w = &mut *(workspace as *mut Workspace);
+    let w = workspace as *mut Workspace;
     // A budget of nothing still moves the step on.
-    w.budget = budget.max(1.0);
-    w.attention_before = w.attention.left.load(Relaxed);
-    (*w.team).run(slice, workspace);
-    let (place, stop) = *w.reached.get();
-    w.place = place;
+    (*w).budget = budget.max(1.0);
+    (*w).attention_before = (*w).attention.left.load(Relaxed);
+    (*(*w).team).run(slice, workspace);
+    let (place, stop) = *(*w).reached.get();
+    (*w).place = place;
     stop
 }
 

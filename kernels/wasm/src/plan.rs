@@ -5,7 +5,7 @@ use crate::attention::{tile_queries, Attend, SEGMENT};
 use crate::model::{Model, Sequence, Step};
 
 /// What an f32 multiply-accumulate of attention costs, in those of a matrix product.
-const ATTENTION_COST: u64 = 4;
+const ATTENTION_COST: u64 = 3;
 
 /// A tile of queries of one sequence, one kv head, a range of segments.
 #[derive(Clone, Copy)]
