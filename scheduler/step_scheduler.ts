@@ -1,6 +1,9 @@
 /**
  * Continuous batching: which sequences compute how many tokens in the next step, and whose blocks pay for it.
  *
+ * Longer than other files because ranks, plans, starts and preemptions decide over the same two queues; memory is a matter
+ * of `lending/scheduler_memory.ts`.
+ *
  * @module
  */
 import type { EngineEvent, InstanceView } from "../plugins/types.ts";
@@ -41,7 +44,7 @@ export interface StepSchedulerOptions {
   readonly maxPreemptions?: number;
   /** Tokens of one segment, the unit in which memory is borrowed; a multiple of `blockTokens`. @default {256} */
   readonly segmentTokens?: number;
-  /** Segments that could be borrowed from other members now. @default {none} */
+  /** Segments that could be borrowed from other members now; absent where there are none and will be none. */
   readonly reach?: () => number;
   /** Takes slots back that no sequence uses any more. @default {drops them} */
   readonly onRelease?: (slots: readonly BorrowedSlot[]) => void;
@@ -133,7 +136,12 @@ export class StepScheduler {
       maxPreemptions: options.maxPreemptions ?? 3,
     };
     this.#pool = options.pool;
-    this.#memory = new SchedulerMemory({ ...this.#options, running: this.#running, waiting: this.#waiting });
+    this.#memory = new SchedulerMemory({
+      ...this.#options,
+      alone: options.reach === undefined,
+      running: this.#running,
+      waiting: this.#waiting,
+    });
   }
 
   /** The memory as other members see it. */

@@ -1,6 +1,9 @@
 /**
  * The engine: requests in, events out, one step at a time.
  *
+ * Longer than other files because a step's three parts (schedule, run, commit) and what may happen during it share one
+ * state; everything that can stand alone is a file of its own.
+ *
  * @module
  */
 import { BlockPool } from "../../scheduler/block_pool.ts";
@@ -53,7 +56,7 @@ export interface EngineOptions {
   readonly runner?: StepRunner;
   /** Tokens of one segment, the unit in which memory is borrowed. @default {the device's} */
   readonly segmentTokens?: number;
-  /** Segments that could be borrowed from other members now. @default {none} */
+  /** Segments that could be borrowed from other members now; absent where there are none and will be none. */
   readonly reach?: () => number;
   /** Takes slots back that no sequence uses any more. @default {drops them} */
   readonly onRelease?: (slots: readonly BorrowedSlot[]) => void;
@@ -85,7 +88,7 @@ const RETRY_AFTER_SECONDS = 1;
 export class Engine {
   /** Facts fixed at start. */
   readonly info: EngineInfo;
-  readonly #options: Required<EngineOptions>;
+  readonly #options: Required<Omit<EngineOptions, "reach">>;
   /** Blocks of the device; others may lend what is available between steps. */
   readonly pool: BlockPool;
   readonly #scheduler: StepScheduler;
@@ -118,12 +121,11 @@ export class Engine {
       prefixCache: options.prefixCache ?? true,
       runner: options.runner ?? new DeviceRunner(options.device),
       segmentTokens: options.segmentTokens ?? SEGMENT_TOKENS,
-      reach: options.reach ?? (() => 0),
       onRelease: options.onRelease ?? (() => {}),
       growthTokens: options.growthTokens ?? GROWTH_TOKENS,
     };
     const { device, policy, maxModelLen, maxBatch, mixedStepTokens, now, prefixCache } = this.#options;
-    const { segmentTokens, reach, onRelease, growthTokens } = this.#options;
+    const { segmentTokens, onRelease, growthTokens } = this.#options;
     if (!Number.isInteger(maxModelLen) || maxModelLen < 1) {
       throw new RangeError(`Cannot make an engine: wanted maxModelLen of 1 or more, got ${maxModelLen}`);
     }
@@ -142,7 +144,7 @@ export class Engine {
       now,
       prefixCache,
       segmentTokens,
-      reach,
+      reach: options.reach,
       onRelease,
       growthTokens,
     });

@@ -1,4 +1,4 @@
-import { assertEquals, assertGreater } from "@std/assert";
+import { assertEquals, assertGreater, assertLessOrEqual } from "@std/assert";
 import fc from "fast-check";
 import type { BlockId } from "../../scheduler/block_pool.ts";
 import type { EngineRequest } from "./request.ts";
@@ -65,7 +65,7 @@ class Driver {
     const { cluster } = this;
     const { engine, device } = cluster.test;
     const { memory } = engine;
-    switch (this.draw(24)) {
+    switch (this.draw(25)) {
       case 0:
       case 1:
       case 2:
@@ -135,6 +135,16 @@ class Driver {
       case 22: {
         const placed = memory.placements();
         if (placed.length > 0) memory.pin(placed[this.draw(placed.length)].sequence, this.draw(2) === 0);
+        break;
+      }
+      case 23: {
+        const incarnations = [...memory.borrowed().keys()];
+        if (incarnations.length === 0 || this.draw(2) === 0) break;
+        const wanted = 1 + this.draw(3);
+        const before = cluster.granted;
+        const given = memory.giveBack(incarnations[this.draw(incarnations.length)], wanted);
+        assertEquals(cluster.granted, before - given);
+        assertLessOrEqual(given, wanted);
         break;
       }
       default:

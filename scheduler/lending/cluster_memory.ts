@@ -125,6 +125,13 @@ export interface ClusterMemory {
    * @returns segments that live sequences lost.
    */
   lose(incarnation: string, leases?: ReadonlySet<number>): number;
+  /**
+   * Gives up to `segments` slots of a creditor back that are reserved and that nothing was moved to, through `onRelease`;
+   * a recall that this fulfils moves nothing. Sequences that counted on them ask again when they need them.
+   *
+   * @returns how many.
+   */
+  giveBack(incarnation: string, segments: number): number;
   /** Slots in use or reserved, by creditor incarnation. */
   borrowed(): ReadonlyMap<string, readonly BorrowedSlot[]>;
   /** Borrowed segments that hold keys and values, those on their way included, by creditor incarnation. */

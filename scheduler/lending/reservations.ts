@@ -71,14 +71,17 @@ export class Reservations {
     return reservation?.unused ?? [];
   }
 
-  /** Drops unused slots that were lost. */
-  lose(isLost: (slot: BorrowedSlot) => boolean): void {
+  /** Takes unused slots away, and lowers the promises that stood on them. @returns the slots. */
+  withdraw(isMeant: (slot: BorrowedSlot) => boolean, { most = Infinity } = {}): readonly BorrowedSlot[] {
+    const taken: BorrowedSlot[] = [];
     for (const [sequence, { unused }] of this.#bySequence) {
-      const kept = unused.filter((slot) => !isLost(slot));
-      unused.splice(0, unused.length, ...kept);
+      const kept: BorrowedSlot[] = [];
+      for (const slot of unused.splice(0)) (isMeant(slot) && taken.length < most ? taken : kept).push(slot);
+      unused.push(...kept);
       if (sequence.status === "running") this.settle(sequence);
       else if (kept.length === 0) this.#bySequence.delete(sequence);
     }
+    return taken;
   }
 
   /** All of them. */

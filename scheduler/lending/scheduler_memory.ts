@@ -31,6 +31,8 @@ export interface SchedulerMemoryOptions {
   readonly growthTokens: number;
   /** Segments that could be borrowed now. */
   readonly reach: () => number;
+  /** Whether there are no other members, now or later: then there is nothing to settle before a step. */
+  readonly alone: boolean;
   /** Slots that nothing uses any more. */
   readonly onRelease: (slots: readonly BorrowedSlot[]) => void;
   /** Sequences that have tables. */
@@ -48,6 +50,8 @@ export interface SettledRoom {
   /** Waiting sequences that are larger than everything within reach and have been for too long. */
   readonly hopeless: readonly Sequence[];
 }
+
+const NOTHING_BLOCKED: SettledRoom = { blocked: new Set(), hopeless: [] };
 
 /** See {@linkcode ClusterMemory}. */
 export class SchedulerMemory implements ClusterMemory {
@@ -85,8 +89,11 @@ export class SchedulerMemory implements ClusterMemory {
   /** Whether anything but local blocks is in play: else no sequence can be blocked. */
   get active(): boolean {
     const { lent, quarantined } = this.#options.pool.counts;
-    return this.#borrowed.size + this.#demands.size + this.#moves.size + this.#reservations.size + lent + quarantined >
-      0;
+    return this.#borrows || lent + quarantined > 0;
+  }
+
+  get #borrows(): boolean {
+    return this.#borrowed.size + this.#demands.size + this.#moves.size + this.#reservations.size > 0;
   }
 
   /** Tokens of the longest sequence that could run now. */
@@ -162,7 +169,7 @@ export class SchedulerMemory implements ClusterMemory {
     if (lost.size === 0) return 0;
     const isLost = (slot: BorrowedSlot) => lost.has(slotKey(slot));
     this.#moves.lose(isLost);
-    this.#reservations.lose(isLost);
+    this.#reservations.withdraw(isLost);
     const segments = new Set<string>();
     for (const sequence of this.#options.running) {
       for (const { segment, slot } of sequence.remoteBelow(Infinity).slots) {
@@ -173,6 +180,14 @@ export class SchedulerMemory implements ClusterMemory {
       this.#reservations.settle(sequence);
     }
     return segments.size;
+  }
+
+  /** See {@linkcode ClusterMemory.giveBack}. */
+  giveBack(incarnation: string, segments: number): number {
+    const isTheirs = ({ creditor }: BorrowedSlot) => creditor.incarnation === incarnation;
+    const slots = this.#reservations.withdraw(isTheirs, { most: segments });
+    this.#borrowed.drop(slots);
+    return slots.length;
   }
 
   /** See {@linkcode ClusterMemory.borrowed}. */
@@ -218,6 +233,7 @@ export class SchedulerMemory implements ClusterMemory {
    * refused takes the blocks of the lowest rank through `preempt`, in the end its own.
    */
   settle(ranked: readonly Sequence[], options: { readonly preempt: (victim: Sequence) => void }): SettledRoom {
+    if (this.#options.alone && !this.#borrows) return NOTHING_BLOCKED;
     const blocked = new Set<Sequence>();
     const running = ranked.filter(({ status }) => status === "running");
     for (const sequence of [...running]) {
