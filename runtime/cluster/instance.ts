@@ -282,8 +282,9 @@ export class Instance {
     this.#stepping = true;
     engine.run((worked) => {
       this.#stepping = false;
-      // Without work it waits for memory: whatever changes wakes it, and so does a look every now and then.
+      // Without work it waits for memory: the answers to what it asked for wake it, and so does a look every now and then.
       if (worked) this.wake();
+      else this.borrower.work();
     });
   }
 

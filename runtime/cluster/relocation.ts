@@ -71,8 +71,10 @@ export class Relocation {
   }
 
   /** A creditor wants segments back: they come home where there is room, else they go to others. */
-  giveBack(incarnation: string, count: number): void {
+  giveBack(incarnation: string, wanted: number): void {
     const { memory, borrower, policy, ports } = this.#options;
+    // Reserved slots without content go back at once.
+    const count = wanted - memory.giveBack(incarnation, wanted);
     const held = memory.held(incarnation);
     const now = ports.now();
     const order = policy.evict({
