@@ -441,6 +441,7 @@ export class Member {
 
   #reached(peer: MemberCard): void {
     this.#instance?.attention.reached(peer.incarnation);
+    this.#instance?.router.reached(peer.incarnation);
     // A gManager alone holds nothing, whatever it meets.
     if (peer.format !== undefined && this.#options.card.role === "holder") this.#lent.meet(peer.format);
     this.#directory.reached(peer);

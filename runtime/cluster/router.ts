@@ -204,6 +204,16 @@ export class Router {
     }
   }
 
+  /**
+   * The link to a member is open, for the first time or again: what went over the last one may be lost, and the member may
+   * have given up meanwhile what it ran for this one. That runs anew.
+   */
+  reached(incarnation: string): void {
+    for (const fronted of [...this.#fronted.values()]) {
+      if (fronted.home.kind === "remote" && fronted.home.incarnation === incarnation) this.#restart(fronted);
+    }
+  }
+
   /** Hands everything that runs here to others. */
   handOver(): void {
     for (const hosted of [...this.#hosted.values()]) {
