@@ -39,18 +39,23 @@ export class ChaosModels implements AsyncDisposable {
   }
 
   async #real(): Promise<RoundSetting> {
-    return this.#with(await realModelPath(), REAL_TOKEN_BYTES);
+    return await this.#with(await realModelPath(), REAL_TOKEN_BYTES);
   }
 
   async #synthetic(): Promise<RoundSetting> {
     const path = await Deno.makeTempFile({ suffix: ".gguf" });
     this.#opened.defer(() => Deno.remove(path));
     await Deno.writeFile(path, buildSyntheticGguf(SYNTHETIC));
-    return this.#with(path, SYNTHETIC_TOKEN_BYTES);
+    return await this.#with(path, SYNTHETIC_TOKEN_BYTES);
   }
 
-  #with(model: string, tokenBytes: number): RoundSetting {
+  async #with(model: string, tokenBytes: number): Promise<RoundSetting> {
+    const keyFile = await Deno.makeTempFile({ suffix: ".key" });
+    this.#opened.defer(() => Deno.remove(keyFile));
+    // Nobody else may read a key.
+    await Deno.chmod(keyFile, 0o600);
+    await Deno.writeTextFile(keyFile, "k".repeat(64));
     const reference = this.#opened.use(new Reference(model, { kvTokens: REFERENCE_TOKENS }));
-    return { model, tokenBytes, reference };
+    return { model, tokenBytes, keyFile, reference };
   }
 }

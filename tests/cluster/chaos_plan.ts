@@ -66,6 +66,8 @@ export interface RoundPlan {
   readonly seed: number;
   /** Which model. */
   readonly model: "synthetic" | "real";
+  /** Whether the members share a key; without one nothing proves that bytes came as they were sent. */
+  readonly keyed: boolean;
   /** Members to start with. */
   readonly members: readonly PlannedMember[];
   /** Requests in order of time. */
@@ -86,13 +88,17 @@ export function drawRound(seed: number, { model }: { readonly model?: RoundPlan[
   const chosen = model ?? drawn;
   const members = drawMembers(random.stream("members"), chosen);
   const requests = drawRequests(random.stream("requests"), { members, model: chosen });
-  return { seed, model: chosen, members, requests, faults: drawFaults(random.stream("faults"), { members, requests }) };
+  const faults = drawFaults(random.stream("faults"), { members, requests });
+  const corrupt = faults.some(({ harm }) => harm.kind === "link" && harm.harm.how === "corrupt");
+  return { seed, model: chosen, keyed: corrupt || random.stream("key").chance(0.5), members, requests, faults };
 }
 
 /** The plan in a few lines. */
-export function describePlan({ seed, model, members, requests, faults }: RoundPlan): string {
+export function describePlan({ seed, model, keyed, members, requests, faults }: RoundPlan): string {
   return [
-    `seed ${seed}, ${model} model, ${members.map(({ name, kvTokens }) => `${name} ${kvTokens}`).join(", ")}`,
+    `seed ${seed}, ${model} model, ${keyed ? "with a key" : "without a key"}, ${
+      members.map(({ name, kvTokens }) => `${name} ${kvTokens}`).join(", ")
+    }`,
     ...requests.map(({ front, atMs, question, abortAfter }, i) =>
       `request ${i} at ${front} after ${atMs} ms: ${question.prompt.length} + ${question.maxTokens}` +
       `${question.stream === true ? ", streamed" : ""}, temperature ${question.temperature}` +

@@ -15,6 +15,8 @@ import type { Reference } from "./reference.ts";
 export interface RoundSetting {
   /** Path of the plan's model. */
   readonly model: string;
+  /** Path of a key file for members. */
+  readonly keyFile: string;
   /** Bytes of KV of one token of that model. */
   readonly tokenBytes: number;
   /** Answers of one large instance of it. */
@@ -113,7 +115,7 @@ async function play(stage: Stage): Promise<RequestEnd[]> {
 }
 
 async function launchMember(
-  { processes, tokenBytes }: Stage,
+  { plan, processes, tokenBytes, keyFile }: Stage,
   { member, join }: { readonly member: PlannedMember; readonly join: readonly MemberProcess[] },
 ): Promise<MemberProcess> {
   const { name, role, kvTokens } = member;
@@ -125,7 +127,10 @@ async function launchMember(
     join,
     proxied: true,
     // All of it, so that what can be held does not depend on what was held lately.
-    flags: role === "full" ? ["--lend-share", "1"] : [],
+    flags: [
+      ...role === "full" ? ["--lend-share", "1"] : [],
+      ...plan.keyed ? ["--cluster-key-file", keyFile] : [],
+    ],
   });
 }
 
