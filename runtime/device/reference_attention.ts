@@ -16,33 +16,35 @@ export interface HeadPartial {
   readonly lse: number;
 }
 
-/** Keys and values of one head over a list of tokens, each [headDim]. */
+/** Keys and values of one head over a list of tokens. */
 export interface HeadTokens {
-  /** Rotated keys. */
-  readonly keys: readonly Float32Array[];
-  /** Values. */
-  readonly values: readonly Float32Array[];
+  /** Where they are stored. */
+  readonly pool: Float32Array;
+  /** For each token, the index of its rotated key, [headDim], right behind which its value lies. */
+  readonly slots: readonly number[];
 }
 
 /** A node of the merge tree by its first segment and its segments. */
 export type NodeLookup = (first: number, segments: number) => HeadPartial | undefined;
 
 /** Softmax attention of one query head to the tokens of one segment. */
-export function attendSegment(query: ArrayLike<number>, { keys, values }: HeadTokens): HeadPartial {
+export function attendSegment(query: ArrayLike<number>, { pool, slots }: HeadTokens): HeadPartial {
   const dims = query.length;
-  if (keys.length === 0) return { o: new Float32Array(dims), lse: -Infinity };
-  const scores = keys.map((key) => {
+  if (slots.length === 0) return { o: new Float32Array(dims), lse: -Infinity };
+  const scores = slots.map((key) => {
     let sum = 0;
-    for (let d = 0; d < dims; d++) sum += query[d] * key[d];
+    for (let d = 0; d < dims; d++) sum += query[d] * pool[key + d];
     return sum / Math.sqrt(dims);
   });
   const most = scores.reduce((a, b) => Math.max(a, b));
   const weights = scores.map((score) => Math.exp(score - most));
   const total = weights.reduce((a, b) => a + b);
   const o = new Float64Array(dims);
-  for (const [i, weight] of weights.entries()) {
-    for (let d = 0; d < dims; d++) o[d] += (weight / total) * values[i][d];
-  }
+  weights.forEach((weight, i) => {
+    const share = weight / total;
+    const value = slots[i] + dims;
+    for (let d = 0; d < dims; d++) o[d] += share * pool[value + d];
+  });
   return { o: Float32Array.from(o), lse: Math.fround(most + Math.log(total)) };
 }
 

@@ -123,8 +123,8 @@ export class ReferenceKvStore implements KvStore {
   ): void {
     const slot = this.#slot(place, position);
     const round = (x: number) => roundKv(x, this.layout.kvType);
-    slot.key.set(key.map(round));
-    slot.value.set(value.map(round));
+    this.#pool.set(key.map(round), slot);
+    this.#pool.set(value.map(round), slot + this.layout.headDim);
   }
 
   /** See {@linkcode KvStore.readBlock}. */
@@ -177,22 +177,15 @@ export class ReferenceKvStore implements KvStore {
   }
 
   #tokens(place: HeadPlace, { from, to }: { readonly from: number; readonly to: number }): HeadTokens {
-    const slots = Array.from({ length: to - from }, (_, i) => this.#slot(place, from + i));
-    return { keys: slots.map((slot) => slot.key), values: slots.map((slot) => slot.value) };
+    return { pool: this.#pool, slots: Array.from({ length: to - from }, (_, i) => this.#slot(place, from + i)) };
   }
 
-  #slot(
-    { layer, kvHead, blocks, start = 0 }: HeadPlace,
-    position: number,
-  ): { key: Float32Array; value: Float32Array } {
+  /** Index of the key of a token. */
+  #slot({ layer, kvHead, blocks, start = 0 }: HeadPlace, position: number): number {
     const { layers, kvHeads, headDim, blockTokens } = this.layout;
     const block = blocks[Math.floor((position - start) / blockTokens)];
     const page = (block * layers + layer) * kvHeads + kvHead;
-    const at = (page * blockTokens + position % blockTokens) * 2 * headDim;
-    return {
-      key: this.#pool.subarray(at, at + headDim),
-      value: this.#pool.subarray(at + headDim, at + 2 * headDim),
-    };
+    return (page * blockTokens + position % blockTokens) * 2 * headDim;
   }
 
   #block(block: number): Uint8Array<ArrayBuffer> {

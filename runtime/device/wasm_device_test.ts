@@ -1,9 +1,7 @@
 import { assertEquals, assertRejects } from "@std/assert";
 import { testDevice } from "../../tests/conformance/device_suite.ts";
 import { openSynthetic } from "../../tests/conformance/open_synthetic.ts";
-import { testSpread } from "../../tests/conformance/spread_suite.ts";
 import { WasmDevice } from "./wasm_device.ts";
-import { openKvStore } from "./wasm_kv_store.ts";
 
 // f32 sums of a few hundred terms, of both signs, against f64.
 const TOLERANCE = 2e-5;
@@ -17,15 +15,6 @@ testDevice("WasmDevice with 2 threads", {
   open: (model, options) => WasmDevice.open(model, { ...options, threads: 2 }),
   tolerance: TOLERANCE,
 });
-
-for (const threads of [1, 2]) {
-  testSpread(`WasmDevice with ${threads === 1 ? "1 thread" : `${threads} threads`}`, {
-    open: (model, options) => WasmDevice.open(model, { ...options, threads }),
-    // Holders need not have as many threads.
-    openStore: (options) => openKvStore({ ...options, threads: 3 - threads }),
-    segments: 5,
-  });
-}
 
 Deno.test("WasmDevice.step() gives the same bits with 1, 2 and 3 threads", async () => {
   const ids = Array.from({ length: 300 }, (_, i) => (i * 37) % 250);

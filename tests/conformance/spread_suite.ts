@@ -19,6 +19,7 @@ import {
 import { kernelDigest } from "../../runtime/device/kernel_digest.ts";
 import type { OpenModel } from "../../runtime/model/model.ts";
 import { SeededRandom } from "../synthetic/random.ts";
+import type { SyntheticSpec } from "../synthetic/spec.ts";
 import { openSynthetic } from "./open_synthetic.ts";
 import { bits, type Setting, SETTINGS, SpreadBench, TAIL } from "./spread_bench.ts";
 import { runSpread, type Share, sharePartials, type SpreadOptions } from "./spread_sequence.ts";
@@ -31,6 +32,8 @@ export interface SpreadSuite {
   readonly openStore: (options: { layout: KvLayout; blocks: number }) => KvStore | Promise<KvStore>;
   /** Whole segments of the test sequences, at least 2; more take longer. */
   readonly segments: number;
+  /** Changes to the models, to make them smaller. @default {none} */
+  readonly spec?: SyntheticSpec;
 }
 
 /** Absent ranges out of bounds that ascend. */
@@ -50,7 +53,7 @@ export function testSpread(device: string, suite: SpreadSuite): void {
     setting: Setting,
     body: (bench: SpreadBench, stores: readonly KvStore[]) => void,
   ): Promise<void> {
-    using model = openSynthetic(setting.spec);
+    using model = openSynthetic({ ...setting.spec, ...suite.spec });
     using opened = await open(model, SpreadBench.options(setting, segments));
     using first = await openStore({ layout: opened.layout, blocks: opened.blocks });
     using second = await openStore({ layout: opened.layout, blocks: opened.blocks + 3 });
@@ -84,16 +87,16 @@ export function testSpread(device: string, suite: SpreadSuite): void {
 
     Deno.test(`${device}.begin() gives the same bits for any budgets: ${setting.name}`, async () => {
       await withBench(setting, (bench, stores) => {
-        for (const most of [1, 3e5, 3e6]) {
-          let slices = 0;
+        let slices = 0;
+        const onStop: SpreadOptions["onStop"] = (stop) => {
+          if (stop.kind === "slice") slices++;
+        };
+        for (const most of [1, 1e5, 1e6]) {
           const budget = () => Math.ceil(most * bench.random.uniform());
-          const onStop: SpreadOptions["onStop"] = (stop) => {
-            if (stop.kind === "slice") slices++;
-          };
           bench.check([], { stores, chunks: [TAIL], beside: true, budget, onStop });
           bench.check([{ from: 0, to: 1 }], { stores, chunks: [1, TAIL - 1], budget, onStop });
-          assert(slices > 0, `no slice at budgets up to ${most}`);
         }
+        assert(slices > 0);
       });
     });
   }
