@@ -60,15 +60,7 @@ function lying({ random, healed }: PolicyPorts): MemoryPlugin {
     version: "1.0.0",
     create: () => ({}),
     place(_state, request, cluster, out) {
-      if (healed()) {
-        for (let i = 0; i < cluster.members.length; i++) {
-          if (i !== cluster.self && cluster.members.lendableSegments[i] >= request.segments) {
-            out.put(i, request.segments);
-            return;
-          }
-        }
-        return;
-      }
+      if (healed()) return placeAligned(request, cluster, out);
       if (random.chance(0.4)) out.put(random.integer(0, cluster.members.length), request.segments);
       else for (let i = random.integer(0, 4); i > 0; i--) out.put(number(), number());
     },
