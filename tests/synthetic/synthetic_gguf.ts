@@ -64,7 +64,8 @@ function llama3Divisors({ ropeDimensions: dimensions, theta, rope }: FullSpec): 
   return Float32Array.from(plain, (frequency, pair) => frequency / scaled[pair]);
 }
 
-function ggufMetadata(spec: FullSpec): [string, GgufEntry][] {
+/** Metadata of a model of these sizes, with a tokenizer. @throws {RangeError} when the vocabulary is too small. */
+export function ggufMetadata(spec: FullSpec): [string, GgufEntry][] {
   const { tokens, types, merges } = syntheticTokenizer(spec.vocab);
   const u32 = (value: number): GgufEntry => ({ type: "u32", value });
   const f32 = (value: number): GgufEntry => ({ type: "f32", value });
