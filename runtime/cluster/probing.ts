@@ -50,16 +50,22 @@ export class Probing {
       () => Array.from({ length: blocksOfOne }, () => pool.allocate()),
     );
     const startMs = now();
-    device.step(sequences.map((blocks) => ({ tokens: [0], position, blocks, logits: "last" })));
-    model.observe({
-      batch,
-      tokens: batch,
-      contextTokens: batch * (position + 1),
-      ms: now() - startMs,
-      remote: false,
-      waitMs: 0,
-    });
-    for (const blocks of sequences) for (const block of blocks) pool.release(block);
+    try {
+      device.step(sequences.map((blocks) => ({ tokens: [0], position, blocks, logits: "last" })));
+      model.observe({
+        batch,
+        tokens: batch,
+        contextTokens: batch * (position + 1),
+        ms: now() - startMs,
+        remote: false,
+        waitMs: 0,
+      });
+    } catch {
+      // A device that fails says so to the first request; there is nobody to tell yet.
+      return false;
+    } finally {
+      for (const blocks of sequences) for (const block of blocks) pool.release(block);
+    }
     return this.#left.length > 0;
   }
 }
