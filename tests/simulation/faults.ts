@@ -59,8 +59,14 @@ export class Faults {
     const world = this.#world;
     const { time, network, scenario: { timings } } = world;
     const random = this.#random;
-    if (world.alive.length === 0) return;
-    const process = random.pick(world.alive);
+    // Moves and pins need something to move and pin.
+    const able = kind === "move" || kind === "pin"
+      ? world.alive.filter(({ member, clock }) =>
+        clock.state === "running" && (member.engine?.memory.placements().length ?? 0) > 0
+      )
+      : world.alive;
+    if (able.length === 0) return;
+    const process = random.pick(able);
     const { name } = process;
     const others = world.alive.filter((other) => other !== process);
     const durationMs = random.pick([0.05, 0.3, 1, 2]) * timings.leaseMs * random.real(0.5, 1.5);

@@ -112,9 +112,9 @@ export function drawScenario(random: Random): Scenario {
     skew: { offsetMs: draw.real(0, 1e6), rate: draw.chance(0.5) ? 1 : draw.real(0.97, 1.03) },
   }));
   const scale = draw.pick([0.1, 0.2]);
-  const faultMs = draw.real(100, 1500);
+  const faultMs = draw.pick([60, 200, 700]);
   const requests = draw.integer(4, 14);
-  const requestMs = draw.real(20, 400);
+  const requestMs = draw.real(20, 300);
   const capacity = nodes.reduce((sum, { blocks }) => sum + blocks, 0) * blockTokens;
   return {
     nodes,
@@ -122,13 +122,13 @@ export function drawScenario(random: Random): Scenario {
     segmentTokens,
     timings: scaleTimings(scale),
     weather: quiet ? CALM : drawWeather(draw),
-    faults: quiet ? [] : FAULTS.filter(() => draw.chance(0.35)),
+    faults: quiet ? [] : FAULTS.filter(() => draw.chance(0.3)),
     faultMs,
     requests,
     requestMs,
     abort: quiet ? 0 : draw.pick([0, 0.1, 0.4]),
     longest: Math.min(320, Math.floor(capacity * draw.pick([0.2, 0.6, 1.1]))),
-    turnMs: draw.pick([0.1, 1, 5]),
+    turnMs: draw.pick([0.5, 3, 12]),
     sliceWork: draw.pick([200, 2000, 1e9]),
     prefixCache: draw.chance(0.75),
     healMs: Math.max(3000, requests * requestMs) + draw.real(0, 3000),

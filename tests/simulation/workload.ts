@@ -40,7 +40,7 @@ export class Workload {
     return {
       id: `r${++this.#count}`,
       prompt: [...family.slice(0, shared), ...this.#tokens(length - shared)],
-      maxTokens: random.pick([1, 4, 12, 30]),
+      maxTokens: random.pick([1, 6, 20, 50]),
       n: random.chance(0.2) ? random.integer(2, 3) : 1,
       sampling: { temperature: 0 },
       priority: random.integer(0, 2),
