@@ -52,6 +52,9 @@ async function run(): Promise<boolean> {
       firstMs ||= performance.now();
       placed ??= first.report().then(describeReport, String);
     },
+  }).catch((error) => {
+    for (const { name, log } of processes.started) console.error(`${name}: ${log}`);
+    throw error;
   });
   say(
     `${actual.tokens.length} tokens, the last ${actual.tokens.length - 1} of them in ${
