@@ -225,9 +225,13 @@ export class SimNetwork {
     for (const link of [mine, its]) {
       link.endpoint.table.add(link);
       link.endpoint.clock.run(() => {
-        if (link.state !== "opening") return;
-        link.state = "open";
-        link.endpoint.listener?.opened(link);
+        if (link.state === "opening") {
+          link.state = "open";
+          link.endpoint.listener?.opened(link);
+        } else if (link === mine) {
+          // Closed before its dialler came to see it.
+          from.listener?.failed(url, new PeerError(`Cannot reach ${url}: it hung up`, { code: "closed" }));
+        }
       });
     }
   }
