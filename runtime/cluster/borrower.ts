@@ -48,6 +48,8 @@ export interface BorrowerOptions {
 
 /** Part of a lease's life after which it is not used any more without a renewal: the creditor's clock may run ahead. */
 const SAFE_SHARE = 0.8;
+/** Time for which what is within reach is taken as measured, ms. */
+const REACH_MS = 100;
 /** Times a demand is placed before it is refused. */
 const ATTEMPTS = 2;
 
@@ -71,6 +73,8 @@ export class Borrower {
   readonly #safeUntil = new Map<string, Map<number, number>>();
   /** Runs to give back that the creditor has not confirmed. */
   readonly #releases = new Map<string, SlotRun[]>();
+
+  #reach = { atMs: -Infinity, segments: 0 };
 
   /** Borrows for the sequences of one scheduler. */
   constructor(options: BorrowerOptions) {
@@ -155,19 +159,46 @@ export class Borrower {
     return this.#releases.size;
   }
 
-  #place(gathering: Gathering, demand: MemoryDemand): void {
-    const { policy, peers, view: viewOf } = this.#options;
-    gathering.attempts++;
-    const view = viewOf();
-    const usable = view.members.usable.slice();
-    view.members.name.forEach((name, index) => {
-      if (gathering.refusers.has(name) || peers.named(name) === undefined) usable[index] = 0;
-    });
-    const members = { ...view.members, usable };
-    const placements = policy.place(
-      demand,
-      { ...view, members },
+  /** Segments that could be borrowed now: what others lend, as far as the policy would place a sequence on them. */
+  get reach(): number {
+    const now = this.#options.ports.now();
+    if (now - this.#reach.atMs >= REACH_MS) this.#reach = { atMs: now, segments: this.#measureReach() };
+    return this.#reach.segments;
+  }
+
+  #measureReach(): number {
+    const view = this.#view(new Set());
+    const { usable, lendableSegments } = view.members;
+    const lendable = lendableSegments.reduce(
+      (sum, segments, index) => usable[index] === 1 && index !== view.self ? sum + segments : sum,
+      0,
     );
+    // A policy may have reasons to place less than all there is.
+    for (let segments = lendable; segments > 0; segments = Math.floor(segments / 2)) {
+      const tokens = segments * view.segmentTokens;
+      const placed = this.#options.policy.place({ segments, tokens, maxTokens: tokens, localSegments: 0 }, view);
+      if (placed.length > 0) return segments;
+    }
+    return 0;
+  }
+
+  /** What is known of the cluster; members that refused or are not reached are not usable. */
+  #view(refusers: ReadonlySet<string>): ClusterView {
+    const { peers, view: viewOf } = this.#options;
+    const view = viewOf();
+    const usable = view.members.usable.map((was, index) => {
+      const name = view.members.name[index];
+      return index !== view.self && (refusers.has(name) || peers.named(name) === undefined) ? 0 : was;
+    });
+    return { ...view, members: { ...view.members, usable } };
+  }
+
+  #place(gathering: Gathering, demand: MemoryDemand): void {
+    const { policy, peers } = this.#options;
+    gathering.attempts++;
+    const view = this.#view(gathering.refusers);
+    const { members } = view;
+    const placements = policy.place(demand, view);
     const asks = placements.map(({ member, segments }: Placement) => ({
       card: peers.named(members.name[member])?.peer,
       segments,

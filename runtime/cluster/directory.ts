@@ -90,15 +90,6 @@ export class Directory {
     return [statusOf(own), ...others];
   }
 
-  /** Segments that others would lend now. */
-  get reach(): number {
-    const { peers, segmentTokens } = this.#options;
-    return this.#members.reduce((sum, { card, blocks, state }) => {
-      if (state !== "alive" || card.format === undefined || peers.link(card.incarnation) === undefined) return sum;
-      return sum + Math.floor(blocks.lendable / (segmentTokens / card.format.blockTokens));
-    }, 0);
-  }
-
   /** A peer is reached. */
   reached(peer: MemberCard): void {
     this.#unreached.delete(peer.clusterUrl);

@@ -84,8 +84,6 @@ export interface InstanceOptions {
   readonly slice: () => number;
   /** What is known of the cluster. */
   readonly view: () => ClusterView;
-  /** Segments that others would lend now. */
-  readonly reach: () => number;
   /** Whether this member is leaving. */
   readonly leaving: () => boolean;
 }
@@ -137,7 +135,8 @@ export class Instance {
     });
     this.engine = parts.engine({
       runner: this.attention,
-      reach: options.reach,
+      // The engine asks for the first time when all of this is there.
+      reach: () => this.borrower.reach,
       onRelease: (slots) => this.borrower.release(slots),
     });
     const { memory, pool } = this.engine;

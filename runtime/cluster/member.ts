@@ -128,7 +128,6 @@ export class Member {
       sender,
       slice: () => this.#sliceWork(),
       view: () => this.#directory.view(),
-      reach: () => this.#directory.reach,
       leaving: () => this.#leaving !== undefined,
     });
     this.#lent = new LentMemory({

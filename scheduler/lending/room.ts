@@ -124,7 +124,9 @@ export class Room {
     const shared = borrowed.used > 0 ? tables.findPrefix(sequence).borrowed.size : 0;
     // No more is promised than can be had, so that a sequence whose known tokens fit is not kept waiting for its growth.
     const known = tables.blocksFor(sequence.length);
-    const most = Math.max(known, own + (held + shared + reach()) * each);
+    // What is within reach may still count what was just granted: once it has slots, they are what there is.
+    const more = held > 0 ? 0 : reach();
+    const most = Math.max(known, own + (held + shared + more) * each);
     const total = Math.min(tables.blocksFor(this.#reserve(sequence)), most);
     const window = Math.min(this.#windowBlocks, total - shared * each);
     // What it has was measured against the room there was: where it suffices, it waits for local blocks, not for more slots.
