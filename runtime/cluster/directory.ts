@@ -106,6 +106,11 @@ export class Directory {
     if (this.#manager?.incarnation === incarnation) this.#manager = undefined;
   }
 
+  /** A peer has said goodbye. Where a gManager may be, another one may come. */
+  left({ clusterUrl }: MemberCard): void {
+    if (!this.#managerUrls.has(clusterUrl)) this.#options.peers.unwant(clusterUrl);
+  }
+
   /** An address did not answer. @returns whether that is news. */
   failed(url: string): boolean {
     const known = this.#unreached.has(url);

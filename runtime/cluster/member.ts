@@ -428,7 +428,7 @@ export class Member {
         this.#operator.take(peer, message);
         break;
       case "bye":
-        this.#peers.unwant(peer.clusterUrl);
+        this.#directory.left(peer);
         this.#manager?.gone(peer);
         this.creditor.forget(peer.incarnation);
         this.#peers.lose(peer.incarnation, "it left");
