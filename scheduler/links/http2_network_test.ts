@@ -124,7 +124,7 @@ Deno.test("Http2Network with certificates refuses those of another authority, an
 });
 
 Deno.test("Http2Network ends connections that do not finish the hello", async () => {
-  await using harness = new Harness({ limits: { helloMs: 50 } });
+  await using harness = new Harness({ limits: { helloMs: 300 } });
   using a = await openMember(harness, suiteCard(1));
   using silent = await Deno.connect({ hostname: "127.0.0.1", port: portOf(a.network.url) });
   const buffer = new Uint8Array(1000);
@@ -134,8 +134,9 @@ Deno.test("Http2Network ends connections that do not finish the hello", async ()
   const stream = session.request({ ":method": "POST", ":path": "/cluster/control" });
   stream.on("error", () => {});
   stream.resume();
+  const closed = new Promise((resolve) => session.once("close", resolve));
   stream.write(new Uint8Array(10));
-  await new Promise((resolve) => session.once("close", resolve));
+  await closed;
   assertEquals([a.recorder.told, harness.networks[0].counters.protocol], [[], 1]);
 });
 
@@ -159,10 +160,11 @@ async function request(
   stream.on("data", (chunk: Uint8Array) => chunks.push(chunk));
   stream.on("error", () => {});
   if (options.bytes) stream.write(options.bytes);
-  await new Promise((resolve) => stream.once("close", resolve));
+  // A stream does not always hear that its connection closed.
   const closed = new Promise((resolve) => session.once("close", resolve));
-  session.close();
-  setTimeout(() => session.destroy(), 0);
+  await Promise.race([closed, new Promise((resolve) => stream.once("close", resolve))]);
+  await new Promise((resolve) => setTimeout(resolve, 0));
+  session.destroy();
   await closed;
   return { status, bytes: new Uint8Array(Buffer.concat(chunks)) };
 }
@@ -195,16 +197,17 @@ Deno.test("Http2Network names both versions to a dialler of another", async () =
 
 Deno.test("Http2Network turns hellos away beyond its limit and takes them again later", async () => {
   await using harness = new Harness();
-  using a = await openMember(harness, suiteCard(1), { limits: { openHellos: 1, helloMs: 200 } });
+  using a = await openMember(harness, suiteCard(1), { limits: { openHellos: 1, helloMs: 1000 } });
   using b = await openMember(harness, suiteCard(2));
   const session = connect(a.network.url);
   session.on("error", () => {});
+  const closed = new Promise((resolve) => session.once("close", resolve));
   const stream = session.request({ ":method": "POST", ":path": "/cluster/control" });
   stream.on("error", () => {});
   await new Promise((resolve) => stream.once("response", resolve));
   const error = await failure(b, a.network.url);
   assertEquals([error.code, error.message.includes("too many hellos")], ["unreachable", true]);
-  await new Promise((resolve) => session.once("close", resolve));
+  await closed;
   b.network.dial(a.network.url);
   await b.recorder.until("a link", () => b.recorder.open.length === 1);
 });

@@ -4,6 +4,7 @@
  * @module
  */
 import type { ClientHttp2Stream, ServerHttp2Stream } from "node:http2";
+import { setImmediate } from "node:timers";
 import type { Frame, FrameTypeName } from "../protocol/frame.ts";
 import { type FrameExpectation, FrameReader } from "../protocol/frame_reader.ts";
 import type { FrameSealer } from "../protocol/frame_sealer.ts";
@@ -47,7 +48,10 @@ export class LaneStream {
     this.#handler = options.handler;
     stream.on("data", (chunk: Uint8Array) => this.#take(chunk));
     stream.on("end", () => this.#end(new PeerError("The peer ended the stream", { code: "closed" })));
-    stream.on("close", () => this.#end(new PeerError("The stream closed", { code: "closed" })));
+    const closed = () => this.#end(new PeerError("The stream closed", { code: "closed" }));
+    stream.on("close", closed);
+    // A stream does not always hear that its connection closed (Deno 2.9); the turn lets it hand out what came before.
+    stream.session?.once("close", () => setImmediate(closed));
     stream.on("error", (cause: Error) => {
       this.#end(new PeerError(`The stream broke: ${cause.message}`, { code: "closed", cause }));
     });
