@@ -4,6 +4,7 @@
  *
  * @module
  */
+import { SEGMENT_TOKENS } from "../../runtime/device/device.ts";
 import { type AnsweredToken, AnswerError } from "./answers.ts";
 import { ChaosFaults } from "./chaos_faults.ts";
 import type { Moment, PlannedMember, PlannedRequest, RoundPlan } from "./chaos_plan.ts";
@@ -32,7 +33,9 @@ export type RequestEnd =
   /** With an error, because its front was killed or had left. */
   | "front gone"
   /** With an error, because what was left could not hold it. */
-  | "no room";
+  | "no room"
+  /** With an error, because what was left could not hold it beside the other requests. */
+  | "crowded out";
 
 /** What became of a round. */
 export interface RoundReport {
@@ -165,8 +168,9 @@ async function askOne({ request, index, faults, moments }: Asked, stage: Stage):
     const { status, code, message, tokens } = error;
     note(`request ${index} has failed after ${tokens.length} tokens: ${status} ${code} ${message}`);
     checkTokens(tokens, { expected: expected.slice(0, tokens.length), index });
-    if (goneBefore || front?.killed === true) return "front gone";
-    if (code !== "broken" && !hasRoom(request, { plan, faults })) return "no room";
+    if (goneBefore || front?.killed === true || code === "shutting_down") return "front gone";
+    const room = code === "broken" ? "enough" : roomFor(request, { plan, faults });
+    if (room !== "enough") return room;
     throw new Error(`Cannot excuse that request ${index} failed: ${status} ${code} ${message}`, { cause: error });
   } finally {
     moments.over(index);
@@ -188,20 +192,22 @@ function checkTokens(
 }
 
 /**
- * Whether a request must be answered: a member that nothing was done to, or its front, can hold it alone, or all such
- * members together can hold it beside every other request.
+ * Room for a request in the members that nothing was done to, and in its front: enough when each instance of them can hold
+ * it alone, or all of them together can hold it beside every other request.
  */
-function hasRoom(
+function roomFor(
   { question, front }: PlannedRequest,
   { plan, faults }: { readonly plan: RoundPlan; readonly faults: ChaosFaults },
-): boolean {
-  const length = (of: PlannedRequest["question"]) => of.prompt.length + of.maxTokens;
+): "enough" | "no room" | "crowded out" {
+  const segments = (of: PlannedRequest["question"]) => Math.ceil((of.prompt.length + of.maxTokens) / SEGMENT_TOKENS);
   const well = plan.members.filter(({ name }) => name === front || (faults.troubles.get(name)?.size ?? 0) === 0);
   const homes = well.filter(({ role }) => role === "full");
-  if (homes.length > 0 && homes.every(({ kvTokens }) => length(question) <= kvTokens)) return true;
-  const capacity = well.reduce((sum, { kvTokens }) => sum + kvTokens, 0);
-  const wanted = plan.requests.reduce((sum, request) => sum + Math.ceil(length(request.question) / 256) * 256, 0);
-  return wanted <= capacity;
+  if (homes.every(({ kvTokens }) => question.prompt.length + question.maxTokens <= kvTokens)) return "enough";
+  const capacity = well.reduce((sum, { kvTokens }) => sum + Math.floor(kvTokens / SEGMENT_TOKENS), 0);
+  if (segments(question) > capacity) return "no room";
+  return plan.requests.reduce((sum, request) => sum + segments(request.question), 0) > capacity
+    ? "crowded out"
+    : "enough";
 }
 
 /** Everything that went wrong is over: whoever is left sees the others, holds nothing, and answers. */
