@@ -168,7 +168,8 @@ async function askOne({ request, index, faults, moments }: Asked, stage: Stage):
     const { status, code, message, tokens } = error;
     note(`request ${index} has failed after ${tokens.length} tokens: ${status} ${code} ${message}`);
     checkTokens(tokens, { expected: expected.slice(0, tokens.length), index });
-    if (goneBefore || front?.killed === true || code === "shutting_down") return "front gone";
+    const left = faults.troubles.get(name)?.has("left") === true && code === "shutting_down";
+    if (goneBefore || front?.killed === true || left) return "front gone";
     const room = code === "broken" ? "enough" : roomFor(request, { plan, faults });
     if (room !== "enough") return room;
     throw new Error(`Cannot excuse that request ${index} failed: ${status} ${code} ${message}`, { cause: error });
