@@ -8,6 +8,7 @@
  */
 import type { ClusterReport } from "../../runtime/cluster/report.ts";
 import type { BlockCounts } from "../../scheduler/block_pool.ts";
+import { slotKey } from "../../scheduler/lending/borrowed.ts";
 import type { LedgerEntry } from "./ledger.ts";
 import type { SimProcess } from "./sim_process.ts";
 import { type Invariant, Violation } from "./violation.ts";
@@ -35,7 +36,14 @@ export function checkProcess(process: SimProcess, { thorough }: { readonly thoro
   process.epoch = epoch;
   const { pool } = member.engine ?? {};
   if (pool !== undefined) checkCounts(name, pool.counts);
-  const { leases } = member.creditor.counts;
+  const { leases, lentBlocks, quarantinedBlocks } = member.creditor.counts;
+  const cap = Math.floor((process.spec.lendShare ?? 1) * process.spec.blocks);
+  if (lentBlocks + quarantinedBlocks > cap) {
+    throw new Violation(
+      "I1",
+      `${name} lends ${lentBlocks} blocks and has ${quarantinedBlocks} in quarantine, its cap is ${cap}`,
+    );
+  }
   if (leases > MOST_LEASES) throw new Violation("I8", `${name} has ${leases} leases, wanted at most ${MOST_LEASES}`);
   const stepped = device !== undefined && device.steps !== process.checkedSteps;
   if (!thorough && !stepped) return;
@@ -55,6 +63,25 @@ function checkCounts(name: string, { total, free, owned, cached, lent, quarantin
     "I1",
     `${name}: free ${free} + owned ${owned} + cached ${cached} + lent ${lent} + quarantined ${quarantined} = ${sum} != total ${total}`,
   );
+}
+
+/**
+ * Checks that no slot has two debtors.
+ *
+ * @throws {Violation}
+ */
+export function checkSlots(processes: readonly SimProcess[]): void {
+  const debtors = new Map<string, string>();
+  for (const { name, member } of processes) {
+    for (const slots of member.engine?.memory.borrowed().values() ?? []) {
+      for (const slot of slots) {
+        const key = slotKey(slot);
+        const other = debtors.get(key);
+        if (other !== undefined) throw new Violation("I1", `slot ${key} is ${other}'s and ${name}'s`);
+        debtors.set(key, name);
+      }
+    }
+  }
 }
 
 /** The first thing that keeps the world from rest. */

@@ -6,7 +6,7 @@
  */
 import type { EngineRequest } from "../../runtime/engine/request.ts";
 import { Faults, type FaultWorld } from "./faults.ts";
-import { checkProcess, checkRest, checkViews, type Unrest } from "./invariants.ts";
+import { checkProcess, checkRest, checkSlots, checkViews, type Unrest } from "./invariants.ts";
 import { Ledger, type LedgerEntry } from "./ledger.ts";
 import { Random } from "./random.ts";
 import { drawScenario, type NodeSpec, type Scenario } from "./scenario.ts";
@@ -211,7 +211,9 @@ export class World implements FaultWorld {
         : new Violation("Throw", `${process.name} threw: ${message}`, { cause: error });
     }
     this.#raise();
-    checkProcess(process, { thorough: this.#turns++ % TURNS_PER_CHECK === 0 });
+    const thorough = this.#turns++ % TURNS_PER_CHECK === 0;
+    checkProcess(process, { thorough });
+    if (thorough) checkSlots(this.alive);
   }
 
   /** Keeps the first of the violations that came where nothing may throw. */
