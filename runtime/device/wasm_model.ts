@@ -1,5 +1,5 @@
 /**
- * A model in the memory of the kernel module: weights, KV pool and step buffers, laid out as `forward.rs` reads them.
+ * A model in the memory of the kernel module: weights, KV pool and step buffers, laid out as `model.rs` reads them.
  *
  * @module
  */
