@@ -21,7 +21,7 @@ import type { MemberPorts, Timer } from "./ports.ts";
  * Most multiply-accumulates that one message asks of a holder, so that no message keeps it from others for long. A message
  * holds at least one query token.
  */
-const MESSAGE_WORK = 64e6;
+const MESSAGE_WORK = 32e6;
 
 /** Multiply-accumulates a millisecond that the slowest holder is expected to do: longer work may take longer. */
 const SLOWEST_WORK_PER_MS = 1e6;

@@ -90,6 +90,8 @@ export interface InstanceOptions {
 
 /** Time in which the bytes of a segment must have come, ms. */
 const MOVE_MS = 15_000;
+/** Pause after a probe, as a multiple of its time. */
+const PROBE_PAUSES = 5;
 /** Window of the token rate, ms. */
 const RATE_MS = 2_000;
 
@@ -113,6 +115,8 @@ export class Instance {
   #stopped = false;
   /** Steps to time while there is nothing else to do. */
   #probing: Probing | undefined;
+  /** Not before that time. */
+  #probeMs = 0;
   #rate = { atMs: 0, tokens: 0, perSecond: 0 };
 
   /** Makes the engine. */
@@ -274,8 +278,7 @@ export class Instance {
     this.borrower.work();
     this.mover.work();
     if (!engine.busy) {
-      if (this.#probing?.next() === true) this.wake();
-      else this.#probing = undefined;
+      this.#probe();
       return;
     }
     this.#stepping = true;
@@ -285,6 +288,21 @@ export class Instance {
       if (worked) this.wake();
       else this.borrower.work();
     });
+  }
+
+  /** Times a step now and then while there is nothing to do: links that open meanwhile need turns too. */
+  #probe(): void {
+    const { ports } = this.#options;
+    const startMs = ports.now();
+    if (startMs < this.#probeMs) return;
+    if (this.#probing?.next() !== true) {
+      this.#probing = undefined;
+      this.#probeMs = Infinity;
+      return;
+    }
+    const pauseMs = PROBE_PAUSES * (ports.now() - startMs);
+    this.#probeMs = ports.now() + pauseMs;
+    ports.timer(pauseMs, () => this.wake());
   }
 
   #tokensPerSecond(generated: number): number {

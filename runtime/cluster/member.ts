@@ -443,8 +443,16 @@ export class Member {
     this.#instance?.router.reached(peer.incarnation);
     // A gManager alone holds nothing, whatever it meets.
     if (peer.format !== undefined && this.#options.card.role === "holder") this.#lent.meet(peer.format);
+    this.#compareKernels(peer);
     this.#directory.reached(peer);
     this.#instance?.wake();
+  }
+
+  /** Says where equal bits cannot be promised: another CPU may round otherwise. */
+  #compareKernels({ name, role, kernelDigest }: MemberCard): void {
+    const own = this.#options.card;
+    if (role === "manager" || own.role === "manager" || kernelDigest === own.kernelDigest) return;
+    this.#ports.log(`the kernels of ${name} round otherwise than those here: results may differ in their last bits`);
   }
 
   #lost({ name, incarnation }: MemberCard, reason: string): void {

@@ -6,10 +6,29 @@
 import { BlockPool } from "../../scheduler/block_pool.ts";
 import { kvStoreBlocks } from "../device/kv_size.ts";
 import type { KvStore } from "../device/device.ts";
-import { kernelDigest } from "../device/kernel_digest.ts";
 import { openKvStore } from "../device/wasm_kv_store.ts";
 import type { KvFormat } from "../../scheduler/protocol/member.ts";
-import { startMember } from "./open_member.ts";
+import { startMember, wasmKernelDigest } from "./open_member.ts";
+import type { ClusterOptions } from "./options.ts";
+import type { ClusterControl } from "./report.ts";
+
+/** A member without a model; disposing of it ends it. */
+export interface OpenedMember extends AsyncDisposable {
+  /** The cluster as it sees it. */
+  readonly cluster: ClusterControl;
+}
+
+/**
+ * Opens a holder: a member that lends memory and has no model.
+ *
+ * @module
+ */
+import { BlockPool } from "../../scheduler/block_pool.ts";
+import { kvStoreBlocks } from "../device/kv_size.ts";
+import type { KvStore } from "../device/device.ts";
+import { openKvStore } from "../device/wasm_kv_store.ts";
+import type { KvFormat } from "../../scheduler/protocol/member.ts";
+import { startMember, wasmKernelDigest } from "./open_member.ts";
 import type { ClusterOptions } from "./options.ts";
 import type { ClusterControl } from "./report.ts";
 
@@ -50,11 +69,10 @@ export async function openHolder(
     store = await openKvStore({ layout, blocks, threads });
     return { store, pool: new BlockPool(blocks) };
   };
-  const digest = await probeDigest();
   const opened = await startMember({
     cluster,
     role: "holder",
-    kernelDigest: digest,
+    kernelDigest: await wasmKernelDigest(),
     log,
     parts: {
       kind: "holder",
@@ -72,9 +90,4 @@ export async function openHolder(
       return Promise.resolve();
     },
   };
-}
-
-async function probeDigest(): Promise<string> {
-  using probe = await openKvStore({ layout: PROBE, blocks: 32, threads: 1 });
-  return kernelDigest(probe);
 }

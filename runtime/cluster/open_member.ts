@@ -11,12 +11,16 @@ import type { KvFormat, MemberRole } from "../../scheduler/protocol/member.ts";
 import { PROTOCOL_VERSION } from "../../scheduler/protocol/messages.ts";
 import { type Device, SEGMENT_TOKENS } from "../device/device.ts";
 import { kernelDigest } from "../device/kernel_digest.ts";
+import { openKvStore } from "../device/wasm_kv_store.ts";
 import type { Engine } from "../engine/engine.ts";
 import type { EngineHooks } from "./instance.ts";
 import { Member, type MemberOptions } from "./member.ts";
 import { MemberControl } from "./member_control.ts";
 import { newIdentity, openPorts } from "./open_ports.ts";
 import { CLUSTER_TIMINGS, type ClusterOptions } from "./options.ts";
+
+/** Layout that the kernel is probed with. */
+const PROBE = { layers: 1, heads: 2, kvHeads: 1, headDim: 16, blockTokens: 16, kvType: "f32" } as const;
 
 /** A member that talks; disposing of it stops it and closes its links. */
 export interface OpenMember extends Disposable {
@@ -73,7 +77,7 @@ export async function openMember(options: OpenMemberOptions): Promise<OpenMember
   return await startMember({
     cluster,
     role: "full",
-    kernelDigest: kernelDigest(device),
+    kernelDigest: await wasmKernelDigest(),
     log: options.log,
     parts: {
       kind: "full",
@@ -85,6 +89,15 @@ export async function openMember(options: OpenMemberOptions): Promise<OpenMember
       model: new PerformanceModel(),
     },
   });
+}
+
+/**
+ * Digest of a known run of the WASM attention kernel on this CPU. Members compare it, so all run the same layout, whatever
+ * their own is.
+ */
+export async function wasmKernelDigest(): Promise<string> {
+  using probe = await openKvStore({ layout: PROBE, blocks: 32, threads: 1 });
+  return kernelDigest(probe);
 }
 
 /** Opens links and memory policy for parts that are there, and starts the member. */
