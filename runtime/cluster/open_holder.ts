@@ -19,29 +19,6 @@ export interface OpenedMember extends AsyncDisposable {
 }
 
 /**
- * Opens a holder: a member that lends memory and has no model.
- *
- * @module
- */
-import { BlockPool } from "../../scheduler/block_pool.ts";
-import { kvStoreBlocks } from "../device/kv_size.ts";
-import type { KvStore } from "../device/device.ts";
-import { openKvStore } from "../device/wasm_kv_store.ts";
-import type { KvFormat } from "../../scheduler/protocol/member.ts";
-import { startMember, wasmKernelDigest } from "./open_member.ts";
-import type { ClusterOptions } from "./options.ts";
-import type { ClusterControl } from "./report.ts";
-
-/** A member without a model; disposing of it ends it. */
-export interface OpenedMember extends AsyncDisposable {
-  /** The cluster as it sees it. */
-  readonly cluster: ClusterControl;
-}
-
-/** Layout that the kernel is probed with before there is another. */
-const PROBE = { layers: 1, heads: 2, kvHeads: 1, headDim: 16, blockTokens: 16, kvType: "f32" } as const;
-
-/**
  * Opens a holder: memory and the attention kernel, bound to the format of the first cluster it meets.
  *
  * @throws {Error} when the cluster port cannot be opened.
