@@ -177,7 +177,7 @@ export class Http2Acceptor {
     this.#cancelTimer();
     const cancel = this.#context.setTimer(() => this.destroy(), this.#context.limits.lingerMs);
     this.#control.sendSealed(frame);
-    this.#control.end(() => {
+    this.#control.drain(() => {
       cancel();
       this.destroy();
     });

@@ -93,10 +93,8 @@ export class Http2Link implements PeerLink {
     if (this.#closed) return;
     const { lanes, limits, setTimer, destroy } = this.#options;
     this.#shut();
-    lanes.attention.end();
-    lanes.kv.end();
     const cancel = setTimer(destroy, limits.lingerMs);
-    lanes.control.end(() => {
+    lanes.control.drain(() => {
       cancel();
       destroy();
     });
@@ -170,17 +168,14 @@ export class Http2Link implements PeerLink {
   /** Closes a link that cannot be used any more, at once. */
   #fail(error: PeerError): void {
     if (this.#closed) return;
-    const { lanes, destroy } = this.#options;
     this.#shut();
-    lanes.attention.end();
-    lanes.kv.end();
-    lanes.control.end();
-    destroy();
+    this.#options.destroy();
     this.#options.ended(this, error);
   }
 
   #shut(): void {
     this.#closed = true;
+    for (const lane of Object.values(this.#options.lanes)) lane.stop();
     this.#kv.clear();
     this.#cancelTimer?.();
   }

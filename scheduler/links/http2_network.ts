@@ -234,9 +234,9 @@ class MemberNetwork implements Http2Network {
   #streamed(session: ServerHttp2Session, stream: ServerHttp2Stream, headers: IncomingHttpHeaders): void {
     const match = /^\/cluster\/(?:control|(attention|kv)\/([0-9a-f]{32}))$/.exec(String(headers[":path"]));
     if (match === null || headers[":method"] !== "POST") {
-      this.#turnAway(stream);
+      this.#turnAway(session, stream);
     } else if (match[1] === undefined) {
-      if (this.#bound.has(session)) this.#turnAway(stream);
+      if (this.#bound.has(session)) this.#turnAway(session, stream);
       else this.#hello(session, stream);
     } else {
       stream.respond({ ":status": 200 });
@@ -252,10 +252,11 @@ class MemberNetwork implements Http2Network {
     this.#context.setTimer(() => session.destroy(), 0);
   }
 
-  #turnAway(stream: ServerHttp2Stream): void {
+  /** Answers a request that is none of a member and drops its connection: a stream is never ended, see LaneStream. */
+  #turnAway(session: ServerHttp2Session, stream: ServerHttp2Stream): void {
     this.counters.turnedAway++;
-    stream.respond({ ":status": 404 }, { endStream: true });
-    stream.close();
+    stream.respond({ ":status": 404 });
+    this.#drop(session);
   }
 
   #hello(session: ServerHttp2Session, stream: ServerHttp2Stream): void {

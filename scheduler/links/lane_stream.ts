@@ -36,6 +36,9 @@ export class LaneStream {
   #sealer: FrameSealer;
   #handler: LaneHandler;
   #over = false;
+  /** Writes that have not left. */
+  #pending = 0;
+  #drained: (() => void) | undefined;
 
   /** Takes the stream over. */
   constructor(
@@ -88,8 +91,7 @@ export class LaneStream {
 
   /** Seals and sends the frame in `writer`, which is the lane's again. `sent` is called once it has left. */
   send(writer: FrameWriter, frame: { readonly type: FrameTypeName; readonly epoch: number }, sent?: () => void): void {
-    const bytes = this.#sealer.seal(writer, frame.type, frame.epoch);
-    this.#stream.write(bytes, () => {
+    this.#write(this.#sealer.seal(writer, frame.type, frame.epoch), () => {
       this.keepWriter(writer);
       sent?.();
     });
@@ -104,15 +106,32 @@ export class LaneStream {
 
   /** Sends a frame that somebody else sealed. */
   sendSealed(bytes: Uint8Array): void {
-    this.#stream.write(bytes);
+    this.#write(bytes);
   }
 
-  /** Ends the lane: what was sent still leaves, nothing more is told. `gone` is called when it has left. */
-  end(gone?: () => void): void {
+  /**
+   * Tells nothing more. The stream is left to the end of its connection: ending streams of a connection that is destroyed
+   * soon after takes the process down (Deno 2.9).
+   */
+  stop(): void {
     this.#over = true;
     this.#reader.close();
-    if (this.#stream.destroyed || this.#stream.writableEnded) gone?.();
-    else this.#stream.end(gone);
+  }
+
+  /** Tells nothing more, and calls `gone` when what was sent has left. */
+  drain(gone: () => void): void {
+    this.stop();
+    if (this.#pending === 0) gone();
+    else this.#drained = gone;
+  }
+
+  #write(bytes: Uint8Array, sent?: () => void): void {
+    this.#pending++;
+    this.#stream.write(bytes, () => {
+      this.#pending--;
+      sent?.();
+      if (this.#pending === 0) this.#drained?.();
+    });
   }
 
   #take(chunk: Uint8Array): void {
