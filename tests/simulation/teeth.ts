@@ -2,12 +2,14 @@
  * Plants each bug of `mutants.ts` in a copy of the sources and lets the simulation look for it.
  *
  *     deno task sim:teeth
- *     deno task sim:teeth quarantine      only those whose name has the word
+ *     deno task sim:teeth --only quarantine --jobs 2     only those whose name has the word
+ *     deno task sim:teeth --seeds 400                    other limits than the bugs have themselves
  *
  * @module
  */
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { parseArgs } from "node:util";
 import { type Mutant, MUTANTS } from "./mutants.ts";
 
 /** What is copied: everything that the simulation imports. */
@@ -17,9 +19,11 @@ const FILES = ["deno.json", "deno.lock"];
 /** What became of a planted bug. */
 interface Bite {
   readonly mutant: Mutant;
-  /** Seed that found it; undefined when none did. */
+  /** Seeds that were to be run. */
+  readonly seeds: number;
+  /** The first seed that found it; undefined when none did. */
   readonly seed: number | undefined;
-  /** First line of what was broken. */
+  /** What was broken, after the promise's name; how it came to nothing when there is no seed. */
   readonly message: string;
   readonly seconds: number;
 }
@@ -41,8 +45,8 @@ function copySources(from: string, to: string): void {
   for (const file of FILES) Deno.copyFileSync(join(from, file), join(to, file));
 }
 
-/** Runs the simulation on a copy with one bug in it. */
-async function bite(mutant: Mutant, root: string): Promise<Bite> {
+/** Runs the simulation on the copy in `root` with one bug in it. */
+async function bite(mutant: Mutant, { root, seeds }: { readonly root: string; readonly seeds: number }): Promise<Bite> {
   const path = join(root, mutant.file);
   const source = Deno.readTextFileSync(path);
   const parts = source.split(mutant.find);
@@ -55,19 +59,20 @@ async function bite(mutant: Mutant, root: string): Promise<Bite> {
     const { stderr, stdout } = await new Deno.Command("deno", {
       args: [
         ...["run", "--quiet", "--no-check", "--allow-read", "tests/simulation/run.ts"],
-        ...["--quiet", "--stop-after", "1", "--seeds", String(mutant.withinSeeds)],
+        // One thread: the first failure is the lowest seed, on every machine.
+        ...["--quiet", "--jobs", "1", "--stop-after", "1", "--seeds", String(seeds)],
       ],
       cwd: root,
     }).output();
     const text = new TextDecoder().decode(stderr);
     const found = /^seed (\d+) broke a promise.*\n {2}(.*)$/m.exec(text);
-    // A bug that breaks the simulation itself is found as well.
-    const broken = /^error: .*$/m.exec(text)?.[0];
-    const ran = new TextDecoder().decode(stdout).includes(" seeds, ");
+    // A text that does not even run proves nothing.
+    const ran = found !== null || new TextDecoder().decode(stdout).includes(" seeds, ");
     return {
       mutant,
-      seed: found !== null ? Number(found[1]) : ran ? undefined : 1,
-      message: found?.[2] ?? broken ?? "",
+      seeds,
+      seed: found === null ? undefined : Number(found[1]),
+      message: found?.[2] ?? (ran ? "nothing broken" : `did not run: ${text.trim().split("\n")[0]}`),
       seconds: (performance.now() - startMs) / 1000,
     };
   } finally {
@@ -75,27 +80,48 @@ async function bite(mutant: Mutant, root: string): Promise<Bite> {
   }
 }
 
-/** Plants the bugs whose name has `word`. @returns whether each was found in time. */
-export async function main(word: string): Promise<boolean> {
-  const from = dirname(dirname(dirname(fileURLToPath(import.meta.url))));
-  const root = Deno.makeTempDirSync({ prefix: "teeth-" });
-  const bites: Bite[] = [];
-  try {
-    copySources(from, root);
-    for (const mutant of MUTANTS.filter(({ name }) => name.includes(word))) {
-      const result = await bite(mutant, root);
-      bites.push(result);
-      const { seed, message, seconds } = result;
-      const where = seed === undefined ? `NOT FOUND in ${mutant.withinSeeds}` : `seed ${seed} of ${mutant.withinSeeds}`;
-      console.log(`${where.padEnd(20)} ${seconds.toFixed(1).padStart(6)} s  ${mutant.name}`);
-      if (message !== "") console.log(`${"".padEnd(30)} ${message.slice(0, 140)}`);
-    }
-  } finally {
-    Deno.removeSync(root, { recursive: true });
-  }
-  const found = bites.filter(({ seed }) => seed !== undefined).length;
-  console.log(`${found} of ${bites.length} planted bugs found`);
-  return found === bites.length;
+function describeBite({ mutant, seeds, seed, message, seconds }: Bite): string {
+  const where = seed === undefined ? `NOT FOUND in ${seeds}` : `${seed} of ${seeds}`;
+  return `${where.padEnd(17)} ${seconds.toFixed(1).padStart(6)} s  ${mutant.name}\n${"".padEnd(28)}${
+    message.slice(0, 140)
+  }`;
 }
 
-if (import.meta.main) Deno.exit(await main(Deno.args[0] ?? "") ? 0 : 1);
+/**
+ * Plants the bugs that the command line names, several at a time.
+ *
+ * @returns whether each was found in time.
+ */
+export async function main(args: readonly string[]): Promise<boolean> {
+  const { values: { only = "", jobs = "2", seeds } } = parseArgs({
+    args: [...args],
+    options: { only: { type: "string" }, jobs: { type: "string" }, seeds: { type: "string" } },
+  });
+  for (const [name, text] of Object.entries({ jobs, seeds })) {
+    if (text === undefined || /^[1-9]\d*$/.test(text)) continue;
+    throw new RangeError(`Cannot plant bugs: wanted a whole number for --${name}, got ${text}`);
+  }
+  const left = MUTANTS.filter(({ name }) => name.includes(only));
+  if (left.length === 0) throw new RangeError(`Cannot plant bugs: wanted part of a name for --only, got ${only}`);
+  const from = dirname(dirname(dirname(fileURLToPath(import.meta.url))));
+  const bites: Bite[] = [];
+  await Promise.all(Array.from({ length: Number(jobs) }, async () => {
+    const root = Deno.makeTempDirSync({ prefix: "teeth-" });
+    try {
+      copySources(from, root);
+      for (let mutant = left.shift(); mutant !== undefined; mutant = left.shift()) {
+        const result = await bite(mutant, { root, seeds: seeds === undefined ? mutant.withinSeeds : Number(seeds) });
+        bites.push(result);
+        console.log(describeBite(result));
+      }
+    } finally {
+      Deno.removeSync(root, { recursive: true });
+    }
+  }));
+  const missed = bites.filter(({ seed }) => seed === undefined);
+  console.log(`${bites.length - missed.length} of ${bites.length} planted bugs found`);
+  for (const { mutant: { name } } of missed) console.log(`not found: ${name}`);
+  return missed.length === 0;
+}
+
+if (import.meta.main) Deno.exit(await main(Deno.args) ? 0 : 1);
