@@ -1,5 +1,5 @@
 /**
- * Requests between members: a front takes them from clients, a home runs them.
+ * Requests that came in here: the front's side of routing.
  *
  * The front keeps every token it has passed on. When a home is lost, or hands a request back because it leaves, the front
  * has the request run elsewhere from the prompt and those tokens; all state of sampling follows from them, so the client
@@ -14,9 +14,10 @@ import type { ControlMessage } from "../../scheduler/protocol/messages.ts";
 import type { Engine } from "../engine/engine.ts";
 import { CapacityError, type EngineRequest, type RequestEvent } from "../engine/request.ts";
 import type { Counters } from "./counters.ts";
+import { Hosting } from "./hosting.ts";
 import type { Peers } from "./peers.ts";
 import type { MemberPorts } from "./ports.ts";
-import { decodeEvent, decodeRequest, encodeRequest } from "./wire_request.ts";
+import { decodeEvent, encodeRequest } from "./wire_request.ts";
 
 /** Makes a {@linkcode Router}. */
 export interface RouterOptions {
@@ -71,15 +72,6 @@ interface Fronted {
   refusal?: Error;
 }
 
-/** A request that runs here for another front. */
-interface Hosted {
-  readonly front: string;
-  readonly call: number;
-  readonly id: string;
-  events: string[];
-  sent: number;
-}
-
 /** Messages a router takes. */
 export type RoutingMessage = Extract<
   ControlMessage,
@@ -91,12 +83,12 @@ export class Router {
   readonly #options: RouterOptions;
   readonly #fronted = new Map<string, Fronted>();
   readonly #remote = new Map<number, Fronted>();
-  readonly #hosted = new Map<string, Hosted>();
-  #flushing = false;
+  readonly #hosting: Hosting;
 
   /** Routes between the engine here and the peers. */
   constructor(options: RouterOptions) {
     this.#options = options;
+    this.#hosting = new Hosting(options);
   }
 
   /** Requests that came in here and have not ended. */
@@ -106,7 +98,7 @@ export class Router {
 
   /** Requests that run here for others. */
   get hosted(): number {
-    return this.#hosted.size;
+    return this.#hosting.size;
   }
 
   /** Requests from here that run at a member, by incarnation. */
@@ -160,13 +152,11 @@ export class Router {
   take(from: MemberCard, message: RoutingMessage): void {
     switch (message.kind) {
       case "submit":
-        this.#host(from, message);
+        this.#hosting.submit(from, message);
         break;
-      case "cancel": {
-        const hosted = this.#hosted.get(hostedKey(from.incarnation, message.call));
-        if (hosted !== undefined) this.#options.engine.cancel(hosted.id);
+      case "cancel":
+        this.#hosting.cancel(from, message.call);
         break;
-      }
       case "accepted":
         break;
       case "rejected": {
@@ -196,9 +186,7 @@ export class Router {
 
   /** A member is lost: what it ran runs elsewhere, what it asked for ends. */
   lost(incarnation: string): void {
-    for (const hosted of [...this.#hosted.values()]) {
-      if (hosted.front === incarnation) this.#options.engine.cancel(hosted.id);
-    }
+    this.#hosting.lost(incarnation);
     for (const fronted of [...this.#fronted.values()]) {
       if (fronted.home.kind === "remote" && fronted.home.incarnation === incarnation) this.#restart(fronted);
     }
@@ -216,11 +204,7 @@ export class Router {
 
   /** Hands everything that runs here to others. */
   handOver(): void {
-    for (const hosted of [...this.#hosted.values()]) {
-      this.#hosted.delete(hostedKey(hosted.front, hosted.call));
-      this.#options.engine.cancel(hosted.id);
-      this.#options.peers.tell(hosted.front, { kind: "handed-back", call: hosted.call });
-    }
+    this.#hosting.handBack();
     for (const fronted of [...this.#fronted.values()]) {
       if (fronted.home.kind === "local" && this.#candidates(fronted).length > 0) this.#restart(fronted);
     }
@@ -390,53 +374,4 @@ export class Router {
       });
     });
   }
-
-  #host(from: MemberCard, { call, request }: Extract<RoutingMessage, { readonly kind: "submit" }>): void {
-    const { engine, peers, leaving } = this.#options;
-    const key = hostedKey(from.incarnation, call);
-    if (this.#hosted.has(key)) return;
-    const hosted: Hosted = { front: from.incarnation, call, id: key, events: [], sent: 0 };
-    try {
-      if (leaving()) {
-        throw new CapacityError("Cannot run the request: the member is leaving", { status: 503, code: "leaving" });
-      }
-      engine.add({ ...decodeRequest(request.json), id: key }, (event) => {
-        if (this.#hosted.get(key) !== hosted) return;
-        hosted.events.push(JSON.stringify(event));
-        if (event.kind === "end") this.#flushOne(hosted, true);
-        else this.#flushSoon();
-      });
-    } catch (error) {
-      const message = error instanceof Error ? error.message : String(error);
-      const { code, status } = error instanceof CapacityError ? error : { code: "invalid_request", status: 400 };
-      peers.tell(from.incarnation, { kind: "rejected", call, message, code, status });
-      return;
-    }
-    this.#hosted.set(key, hosted);
-    peers.tell(from.incarnation, { kind: "accepted", call });
-    this.#options.onWork();
-  }
-
-  /** Events of one step travel together. */
-  #flushSoon(): void {
-    if (this.#flushing) return;
-    this.#flushing = true;
-    this.#options.ports.defer(() => {
-      this.#flushing = false;
-      for (const hosted of this.#hosted.values()) this.#flushOne(hosted, false);
-    });
-  }
-
-  #flushOne(hosted: Hosted, ended: boolean): void {
-    if (ended) this.#hosted.delete(hosted.id);
-    if (hosted.events.length === 0) return;
-    const { events, sent: first, front, call } = hosted;
-    hosted.sent += events.length;
-    hosted.events = [];
-    this.#options.peers.tell(front, { kind: "events", call, first, events });
-  }
-}
-
-function hostedKey(front: string, call: number): string {
-  return `${front}/${call}`;
 }
