@@ -192,8 +192,8 @@ export const MUTANTS: readonly Mutant[] = [
   {
     name: "requests of a lost home are forgotten",
     file: "runtime/cluster/router.ts",
-    find: "lost(incarnation: string): void {\n    for (const hosted",
-    replace: "lost(incarnation: string): void {\n    if (incarnation.length > 0) return;\n    for (const hosted",
+    find: "lost(incarnation: string): void {\n    this.#hosting",
+    replace: "lost(incarnation: string): void {\n    if (incarnation.length > 0) return;\n    this.#hosting",
     withinSeeds: 300,
   },
   {
