@@ -53,7 +53,7 @@ export class Http2Acceptor {
   constructor(session: ServerHttp2Session, stream: Http2Stream, context: HelloContext, handler: AcceptHandler) {
     this.#context = context;
     this.#handler = handler;
-    this.#sessions = new SessionSet(context.setTimer);
+    this.#sessions = new SessionSet();
     this.#sessions.add(session);
     this.#handshake = new AcceptorHandshake({
       card: context.card(),

@@ -10,6 +10,7 @@ import { DiallerHandshake, type ProvenPeer } from "../protocol/handshake.ts";
 import type { MemberCard } from "../protocol/member.ts";
 import type { Lane } from "../protocol/messages.ts";
 import { NONCE_BYTES } from "../protocol/session_keys.ts";
+import { endInTurn } from "./end_in_turn.ts";
 import type { HelloContext } from "./hello_context.ts";
 import { LaneStream } from "./lane_stream.ts";
 import { PeerError } from "./link.ts";
@@ -58,7 +59,7 @@ export class Http2Dialler {
       () => this.#fail(new PeerError(`Cannot reach ${url} in ${dialMs} ms`, { code: "unreachable" })),
       dialMs,
     );
-    this.#sessions = new SessionSet(context.setTimer);
+    this.#sessions = new SessionSet();
     this.#first = this.#connect();
     this.#first.on("connect", () => this.#first.setLocalWindowSize(context.windowBytes));
     const stream = this.#first.request({ ":method": "POST", ":path": "/cluster/control" });
@@ -87,6 +88,7 @@ export class Http2Dialler {
 
   #connect(): ClientHttp2Session {
     const session = connect(this.url, { ...this.#context.http2, ...this.#context.tls });
+    session.once("connect", () => endInTurn(session, this.#context.setTimer));
     this.#sessions.add(session);
     this.#handler.connected(session);
     session.on("error", (cause: Error) => this.#fail(unreachable(this.url, cause)));

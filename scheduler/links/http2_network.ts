@@ -18,6 +18,7 @@ import { checkPeer } from "../protocol/hello_checks.ts";
 import { DuplicateLinkError } from "../protocol/handshake.ts";
 import type { MemberCard } from "../protocol/member.ts";
 import type { Lane } from "../protocol/messages.ts";
+import { endInTurn } from "./end_in_turn.ts";
 import type { HelloContext } from "./hello_context.ts";
 import { Http2Acceptor, type Verdict } from "./http2_acceptor.ts";
 import { Http2Dialler } from "./http2_dialler.ts";
@@ -115,7 +116,7 @@ class MemberNetwork implements Http2Network {
     this.finished = promise;
     this.#finish = resolve;
     this.#server = server;
-    this.#sessions = new SessionSet(setTimer);
+    this.#sessions = new SessionSet();
     this.#advertise = advertise;
     this.#context = {
       card: () => ({ ...current(), clusterUrl: this.#url }),
@@ -212,11 +213,12 @@ class MemberNetwork implements Http2Network {
   }
 
   #connected(session: ServerHttp2Session): void {
-    session.on("error", () => this.#drop(session));
+    endInTurn(session, this.#context.setTimer);
+    session.on("error", () => session.destroy());
     const { limits, setTimer } = this.#context;
     if (this.#disposed || this.#sessions.size >= limits.connections) {
       this.counters.turnedAway++;
-      this.#drop(session);
+      session.destroy();
       return;
     }
     session.on("stream", (stream: ServerHttp2Stream, headers: IncomingHttpHeaders) => {
@@ -243,20 +245,15 @@ class MemberNetwork implements Http2Network {
       this.#bound.add(session);
       const lane = match[1] === "kv" ? "kv" : "attention";
       if (this.#named.get(match[2])?.attach(lane, session, stream)) return;
-      this.#drop(session);
+      session.destroy();
     }
-  }
-
-  /** Destroys a session that belongs to nothing; later, see {@linkcode SessionSet.destroy}. */
-  #drop(session: ServerHttp2Session): void {
-    this.#context.setTimer(() => session.destroy(), 0);
   }
 
   /** Answers a request that is none of a member and drops its connection: a stream is never ended, see LaneStream. */
   #turnAway(session: ServerHttp2Session, stream: ServerHttp2Stream): void {
     this.counters.turnedAway++;
     stream.respond({ ":status": 404 });
-    this.#drop(session);
+    session.destroy();
   }
 
   #hello(session: ServerHttp2Session, stream: ServerHttp2Stream): void {

@@ -3,22 +3,12 @@
  *
  * @module
  */
-import type { ClientHttp2Session, ServerHttp2Session } from "node:http2";
-import type { SetTimer } from "./link_limits.ts";
-
-/** Either end of a session. */
-export type Http2Session = ClientHttp2Session | ServerHttp2Session;
+import type { Http2Session } from "./end_in_turn.ts";
 
 /** Sessions that end together. */
 export class SessionSet {
-  readonly #setTimer: SetTimer;
   readonly #sessions = new Set<Http2Session>();
   #destroyed = false;
-
-  /** Makes an empty set. */
-  constructor(setTimer: SetTimer) {
-    this.#setTimer = setTimer;
-  }
 
   /** Adds a session; it leaves when it closes. */
   add(session: Http2Session): void {
@@ -37,14 +27,9 @@ export class SessionSet {
     return this.#sessions.size;
   }
 
-  /**
-   * Destroys all sessions, also those added later. Not at once: a session that is destroyed while it hands out data
-   * takes the process down (Deno 2.9).
-   */
+  /** Destroys all sessions, in a turn of their own; also those added later. */
   destroy(): void {
     this.#destroyed = true;
-    this.#setTimer(() => {
-      for (const session of this.#sessions) session.destroy();
-    }, 0);
+    for (const session of this.#sessions) session.destroy();
   }
 }
