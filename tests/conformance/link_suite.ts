@@ -1,5 +1,6 @@
 /**
- * What every {@linkcode Network} must do. An implementation runs {@linkcode testNetwork} with a way to open members.
+ * What every {@linkcode Network} must do. An implementation runs {@linkcode testNetwork} with a way to open members. The
+ * tests stay in one file, long as it is: together they are the contract.
  *
  * @module
  */
