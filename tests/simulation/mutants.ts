@@ -280,4 +280,11 @@ export const MUTANTS: readonly Mutant[] = [
     replace: "",
     withinSeeds: 25,
   },
+  {
+    name: "what a lost step had begun counts as computed",
+    file: "runtime/engine/engine.ts",
+    find: "        this.#lostSteps++;",
+    replace: "        this.#lostSteps++;\n        for (const entry of plan.entries) this.#scheduler.commit(entry);",
+    withinSeeds: 25,
+  },
 ];
