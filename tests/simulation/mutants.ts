@@ -287,4 +287,18 @@ export const MUTANTS: readonly Mutant[] = [
     replace: "        this.#lostSteps++;\n        for (const entry of plan.entries) this.#scheduler.commit(entry);",
     withinSeeds: 25,
   },
+  {
+    name: "only the last of a holder's lost slots is lost",
+    file: "scheduler/lending/borrowed_segments.ts",
+    find: "if (uses > 0) this.#used--;\n      lost.push(slot);",
+    replace: "if (uses > 0) this.#used--;\n      lost[0] = slot;",
+    withinSeeds: 15,
+  },
+  {
+    name: "segments at different holders are asked of one",
+    file: "runtime/cluster/attention_client.ts",
+    find: "last !== undefined && last.holder === holder && last.from",
+    replace: "last !== undefined && last.from",
+    withinSeeds: 15,
+  },
 ];
