@@ -18,6 +18,11 @@ const NOTICE_CONTEXT = 1024;
 /** Tokens decoded before the holder is harmed. */
 const LEAD = 8;
 
+/** Tokens of KV beside the context of `repair`: the prefill beside it, what is generated, and a little. */
+const ROOM = 1024;
+/** Blocks that stay free when a pool is filled. */
+const SPARE_BLOCKS = 4;
+
 /** When the home gave a holder up. @throws {Error} when it does not. */
 async function noticeMs(home: Home, holder: string): Promise<number> {
   const find = () => home.lines.find(({ message }) => message.startsWith(`lost ${holder}:`));
@@ -30,7 +35,7 @@ export async function measureRepair(context: BenchContext): Promise<Measured> {
   const { model, modelPath, options: { context: tokens, repeats, seed, warmMs }, log } = context;
   const middle = tokens / SEGMENT_TOKENS / 2;
   const prompt = drawPrompt(tokens - 4 * LEAD, seed);
-  using home = await Home.open({ model, name: "home", kvTokens: 2 * (tokens + MOST_TOKENS) });
+  using home = await Home.open({ model, name: "home", kvTokens: tokens + ROOM });
   await using processes = new ClusterProcesses(modelPath);
   await home.warm(warmMs);
   const repairs: number[] = [];
@@ -39,7 +44,7 @@ export async function measureRepair(context: BenchContext): Promise<Measured> {
   for (let sample = 0; sample < repeats; sample++) {
     const holder = `holder-${sample}`;
     const process = await startHolder({ processes, home, context }, holder);
-    const stream = await home.start(prompt, { maxTokens: MOST_TOKENS });
+    const stream = await home.start(prompt, { maxTokens: ROOM / 2 });
     prefills.push(
       await prefillMs(home, {
         prompt: [
@@ -51,6 +56,7 @@ export async function measureRepair(context: BenchContext): Promise<Measured> {
     );
     await home.place(stream, { segments: middle + LOST, to: holder, away: middle + LOST });
     await home.place(stream, { segments: middle, from: holder, to: "home", away: LOST });
+    await evictCached(home, { stream, seed: seed + 200 + sample });
     await stream.reaches(stream.tokenMs.length + LEAD);
     home.steps.length = 0;
     await process.kill();
@@ -107,6 +113,17 @@ async function prefillMs(
     );
   }
   return other.tokenMs[0] - begun;
+}
+
+/** Fills the pool once, so that no copy of what has moved away is left in the prefix cache. */
+async function evictCached(
+  home: Home,
+  { stream, seed }: { readonly stream: Stream; readonly seed: number },
+): Promise<void> {
+  home.held.add(stream.handle);
+  const { blocks: { free, cached }, blockTokens } = home.engine.stats();
+  await home.start(drawPrompt((free + cached - SPARE_BLOCKS) * blockTokens, seed), { maxTokens: 1 });
+  home.held.delete(stream.handle);
 }
 
 /** Measures `killed` or `paused`. */

@@ -1,8 +1,8 @@
 /**
  * Runs the steps of a home: local work on the device, attention to segments elsewhere through their holders.
  *
- * For each layer the queries go out as soon as they are computed; the layer's keys, values and local attention are computed
- * while the holders work; then the partials are merged in the segment tree. An answer that does not come is asked for once
+ * For each layer the queries go out as soon as they are computed, with a turn of the event loop; the layer's keys, values
+ * and local attention are computed while the holders work; then the partials are merged in the segment tree. An answer that does not come is asked for once
  * more; then the holder is given up, the step counts as lost and the scheduler has the missing segments computed again.
  *
  * @module
@@ -197,7 +197,8 @@ export class AttentionClient implements StepRunner {
       switch (stop.kind) {
         case "queries":
           this.#ask(running, stop.layer);
-          break;
+          // What was sent leaves with the turn: computing on at once would let the holders wait for the local attention.
+          return this.#options.ports.defer(() => this.#advance(running));
         case "partials":
           if (running.open.size === 0) break;
           running.waiting = { layer: stop.layer, sinceMs: this.#options.ports.now() };
