@@ -74,7 +74,11 @@ Deno.test("cli.ts gmanager and serve --role holder announce themselves and end w
   const flags = ["--role", "holder", "--join", clusterUrl, "--kv-memory", "4MiB", "--port", "0", "--name", "attic"];
   await using holder = new RunningCli(["serve", ...flags, "--announce"], options);
   const { url } = await announced(holder);
-  const status = await runCli(["cluster", "status", "--url", url], { permissions: PERMISSIONS });
+  // A gManager listens for a second before it leads.
+  let status = await runCli(["cluster", "status", "--url", url], { permissions: PERMISSIONS });
+  for (let left = 20; left > 0 && status.output.includes("no gManager"); left--) {
+    status = await runCli(["cluster", "status", "--url", url], { permissions: PERMISSIONS });
+  }
   assertMatch(status.output, /^attic: gManager boss, epoch \d+\n/, status.errors);
   assertMatch(status.output, /\nattic +holder +alive /);
   const refused = await fetch(`${url}/v1/completions`, { method: "POST", body: "{}" });
