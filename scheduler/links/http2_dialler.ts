@@ -61,7 +61,9 @@ export class Http2Dialler {
     );
     this.#sessions = new SessionSet();
     this.#first = this.#connect();
-    this.#first.on("connect", () => this.#first.setLocalWindowSize(context.windowBytes));
+    this.#first.on("connect", () => {
+      if (!this.#first.destroyed) this.#first.setLocalWindowSize(context.windowBytes);
+    });
     const stream = this.#first.request({ ":method": "POST", ":path": "/cluster/control" });
     const control: LaneStream = new LaneStream(stream, {
       expect: { lane: "hello", maxPayloadBytes: context.limits.frame.hello },

@@ -49,7 +49,11 @@ export class LaneStream {
     this.#reader = new FrameReader(options.expect);
     this.#sealer = options.sealer;
     this.#handler = options.handler;
-    stream.on("data", (chunk: Uint8Array) => this.#take(chunk));
+    // A plain array over the same bytes: the slice of a Buffer is a view, that of an array a copy.
+    stream.on(
+      "data",
+      ({ buffer, byteOffset, length }: Uint8Array) => this.#take(new Uint8Array(buffer, byteOffset, length)),
+    );
     stream.on("end", () => this.#end(new PeerError("The peer ended the stream", { code: "closed" })));
     const closed = () => this.#end(new PeerError("The stream closed", { code: "closed" }));
     stream.on("close", closed);

@@ -64,7 +64,10 @@ export class PayloadReader {
     const at = this.#take(count * 4);
     const { buffer, byteOffset } = this.#bytes;
     if ((byteOffset + at) % 4 === 0) return new Float32Array(buffer, byteOffset + at, count);
-    return new Float32Array(this.#bytes.slice(at, at + count * 4).buffer);
+    // Not a slice: that of a Buffer, which sockets give, is a view and its buffer holds other things too.
+    const copy = new Float32Array(count);
+    new Uint8Array(copy.buffer).set(this.#bytes.subarray(at, at + count * 4));
+    return copy;
   }
 
   /** Reads `count` bytes: a view. */
