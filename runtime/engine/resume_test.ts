@@ -86,7 +86,7 @@ Deno.test("Engine goes on after the resumed tokens wherever a run was cut", () =
       if (one.n === 1 && textBefore < cut) seen.held++;
     },
   );
-  fc.assert(property, { numRuns: 400 });
+  fc.assert(property, { numRuns: 400, seed: 7 });
   assertGreater(seen.cuts, 200);
   assertGreater(seen.held, 10);
   assertGreater(seen.completed, 10);
