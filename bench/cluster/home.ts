@@ -12,6 +12,7 @@ import type { StepTiming } from "../../runtime/cluster/attention_client.ts";
 import { Member } from "../../runtime/cluster/member.ts";
 import { kvFormat } from "../../runtime/cluster/open_member.ts";
 import { newIdentity, openPorts } from "../../runtime/cluster/open_ports.ts";
+import type { MemberPorts } from "../../runtime/cluster/ports.ts";
 import { CLUSTER_TIMINGS } from "../../runtime/cluster/options.ts";
 import { SEGMENT_TOKENS } from "../../runtime/device/device.ts";
 import { kernelDigest } from "../../runtime/device/kernel_digest.ts";
@@ -46,8 +47,8 @@ export interface HomeOptions {
   readonly sliceWork?: number;
   /** Most bytes a second that leave while steps run. */
   readonly moveBytesPerSecond?: number;
-  /** How turns are passed on: as members do it, or see {@linkcode SocketTurns}. @default {"member"} */
-  readonly turns?: "member" | "sockets";
+  /** How turns are passed on: as members do it, with `setImmediate`, or see {@linkcode SocketTurns}. @default {"member"} */
+  readonly turns?: "member" | "immediate" | "sockets";
 }
 
 /** A step that ran. */
@@ -113,6 +114,23 @@ export class Stream {
       this.#waiting = undefined;
     }
     if (this.tokenMs.length < count) throw new Error(`Cannot measure: request ${this.id} ended: ${this.ended}`);
+  }
+}
+
+/** What passes turns on where it is not the member's own; `opened` takes what is to be disposed of. */
+async function openTurns(turns: HomeOptions["turns"], opened: DisposableStack): Promise<Partial<MemberPorts>> {
+  switch (turns) {
+    case "immediate":
+      return { defer: (work) => void setImmediate(work) };
+    case "sockets": {
+      const through = opened.use(await SocketTurns.open());
+      return { defer: (work) => through.defer(work) };
+    }
+    case "member":
+    case undefined:
+      return {};
+    default:
+      return turns satisfies never;
   }
 }
 
@@ -192,10 +210,7 @@ export class Home implements Disposable {
       log,
     });
     opened.use(memberPorts.network);
-    const turns = options.turns === "sockets" ? opened.use(await SocketTurns.open()) : undefined;
-    const ports = turns === undefined
-      ? memberPorts
-      : { ...memberPorts, defer: (work: () => void) => turns.defer(work) };
+    const ports = { ...memberPorts, ...await openTurns(options.turns, opened) };
     const member = new Member({
       card: {
         ...newIdentity(name),

@@ -14,9 +14,14 @@ import { formatNumber, markdownTable, type Table } from "../table.ts";
 import { type ClusterBenchResult, parseClusterResult } from "./result.ts";
 import { type ClusterRow, findClusterRow } from "./rows.ts";
 
+/** Three significant digits, also below 1. */
+function formatFigure(value: number): string {
+  return Math.abs(value) < 1 ? value.toFixed(3) : formatNumber(value);
+}
+
 function formatSummary({ median, min, max, samples }: Summary): string {
-  if (samples.length === 1) return formatNumber(median);
-  return `${formatNumber(median)} (${formatNumber(min)}–${formatNumber(max)})`;
+  if (samples.length === 1) return formatFigure(median);
+  return `${formatFigure(median)} (${formatFigure(min)}–${formatFigure(max)})`;
 }
 
 function formatGoal({ better, atLeast, aim, unit }: ClusterRow): string {
