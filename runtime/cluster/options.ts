@@ -14,7 +14,7 @@ export interface ClusterTimings {
   readonly leaseMs: number;
   /** Between renewals. @default {3000} */
   readonly renewMs: number;
-  /** Least time an answer to an attention request may take before it is asked again, once. @default {700} */
+  /** Least time an answer to an attention request may take before it is asked again, once. @default {1000} */
   readonly partialMs: number;
   /** Time within which called back memory is given back. @default {2000} */
   readonly recallMs: number;
@@ -60,7 +60,7 @@ export const CLUSTER_TIMINGS: ClusterTimings = {
   suspectMs: 2000,
   leaseMs: 10_000,
   renewMs: 3000,
-  partialMs: 700,
+  partialMs: 1000,
   recallMs: 2000,
   planMs: 1000,
   callMs: 2000,
