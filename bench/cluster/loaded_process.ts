@@ -30,7 +30,8 @@ export class LoadedProcess implements AsyncDisposable {
       stderr: "inherit",
     }).spawn();
     this.#input = this.#child.stdin.getWriter();
-    void this.#read().finally(() => this.#ended = true);
+    // A line that the end cut off is nothing to read.
+    this.#read().catch(() => {}).finally(() => this.#ended = true);
   }
 
   /** Waits until it is ready. @throws {Error} when it ends before. */
