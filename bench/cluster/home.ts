@@ -335,6 +335,18 @@ export class Home implements Disposable {
     return tokens / (to - from) * 1000;
   }
 
+  /** Tokens a second, and tokens, of a stream while something holds after each of them, at least one. */
+  async rateWhile(
+    stream: Stream,
+    holds: () => boolean,
+  ): Promise<{ readonly perSecond: number; readonly tokens: number }> {
+    const { tokenMs } = stream;
+    const begun = tokenMs.length;
+    do await stream.reaches(tokenMs.length + 1); while (holds());
+    const tokens = tokenMs.length - begun;
+    return { perSecond: tokens / (tokenMs[tokenMs.length - 1] - tokenMs[begun - 1]) * 1000, tokens };
+  }
+
   /** Orders the lowest segments of a sequence that lie on `from` to another member; returns once the order is taken. */
   async order(
     stream: Stream,
