@@ -5,6 +5,9 @@
  * and local attention are computed while the holders work; then the partials are merged in the segment tree. An answer that does not come is asked for once
  * more; then the holder is given up, the step counts as lost and the scheduler has the missing segments computed again.
  *
+ * Longer than other files because one layer of one step is one conversation: asking, watching, taking and giving up share
+ * its state.
+ *
  * @module
  */
 import type { BorrowedSlot } from "../../scheduler/lending/borrowed.ts";

@@ -4,6 +4,8 @@
  * Single-threaded and driven by what its ports tell: messages, timers, turns. Others' attention is answered between the
  * slices of its own steps.
  *
+ * Longer than other files because every part and every message meets here once; each part has a file of its own.
+ *
  * @module
  */
 import { EpochGuard } from "../../scheduler/gmanager/epoch_guard.ts";
