@@ -33,7 +33,7 @@ async function openPair(
     name: HOLDER,
     role: "holder",
     kvMemory: holderMemory(model, options.holderTokens),
-    flags: ["--join", home.clusterUrl],
+    flags: ["--join", home.clusterUrl, "--gentle-fill", "0"],
   });
   await home.sees(2);
   return { home, stack: opened.move() };

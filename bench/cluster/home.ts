@@ -236,7 +236,7 @@ export class Home implements Disposable {
       join: options.join ?? [],
       // Nothing moves but what the bench orders.
       memoryPolicy: opened.use(await MemoryHost.load("builtin:local-only", host)),
-      timings: CLUSTER_TIMINGS,
+      timings: { ...CLUSTER_TIMINGS, newcomerMs: 0 },
       lendShare: options.lendShare,
       sliceWork: options.sliceWork,
       moveBytesPerSecond: options.moveBytesPerSecond,

@@ -169,7 +169,7 @@ async function startHolder(
     name,
     role: "holder",
     kvMemory: holderMemory(model, tokens),
-    flags: ["--join", home.clusterUrl],
+    flags: ["--join", home.clusterUrl, "--gentle-fill", "0"],
   });
   await home.sees(2);
   return process;

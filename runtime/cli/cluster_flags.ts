@@ -93,6 +93,15 @@ export const CLUSTER_FLAGS = {
     help: "Most of the own KV cache that may be lent, 0 to 1",
     commands: ["serve", "cluster"],
   },
+  gentleFill: {
+    kind: "number",
+    value: "SECONDS",
+    min: 0,
+    max: 3600,
+    otherwise: "10",
+    help: "Time after its start for which a member lends only a quarter of its free memory a second",
+    commands: ["serve", "cluster"],
+  },
   announce: {
     kind: "switch",
     default: false,

@@ -62,6 +62,7 @@ export async function clusterOptions(settings: Settings): Promise<ClusterOptions
     memoryPolicy: settings.memoryPolicy,
     memoryPolicyOptions: Object.keys(settings.memoryPolicyOpt).length === 0 ? undefined : settings.memoryPolicyOpt,
     lendShare: settings.lendShare,
+    timings: settings.gentleFill === undefined ? undefined : { newcomerMs: settings.gentleFill * 1000 },
   };
 }
 
@@ -91,13 +92,14 @@ function checkMembership(settings: Settings): void {
 }
 
 function clusterOnlyFlag(settings: Settings): string | undefined {
-  const { name, advertise, clusterKeyFile, memoryPolicy, memoryPolicyOpt, lendShare } = settings;
+  const { name, advertise, clusterKeyFile, memoryPolicy, memoryPolicyOpt, lendShare, gentleFill } = settings;
   if (name !== undefined) return "--name";
   if (advertise !== undefined) return "--advertise";
   if (clusterKeyFile !== undefined) return "--cluster-key-file";
   if (memoryPolicy !== undefined) return "--memory-policy";
   if (Object.keys(memoryPolicyOpt).length > 0) return "--memory-policy-opt";
-  return lendShare === undefined ? undefined : "--lend-share";
+  if (lendShare !== undefined) return "--lend-share";
+  return gentleFill === undefined ? undefined : "--gentle-fill";
 }
 
 function checkAddresses(settings: Settings): void {

@@ -39,7 +39,7 @@ Deno.test("clusterOptions() takes flags over and listens on loopback by default"
     0,
     "full",
   ]);
-  const flags = ["--name", "a.b_c-1", "--role", "holder", "--lend-share", "0.25"];
+  const flags = ["--name", "a.b_c-1", "--role", "holder", "--lend-share", "0.25", "--gentle-fill", "2.5"];
   const policy = ["--memory-policy", "builtin:spread", "--memory-policy-opt", "x=1"];
   const started = await clusterOptions(await settle("serve", "--cluster-listen", "[::1]:7600", ...flags, ...policy));
   assertEquals(started, {
@@ -53,6 +53,7 @@ Deno.test("clusterOptions() takes flags over and listens on loopback by default"
     memoryPolicy: "builtin:spread",
     memoryPolicyOptions: { x: 1 },
     lendShare: 0.25,
+    timings: { newcomerMs: 2500 },
   });
   const manager = await clusterOptions(await settle("gmanager", "--listen", "localhost:0"));
   assertEquals([manager?.host, manager?.port], ["localhost", 0]);
@@ -116,6 +117,7 @@ Deno.test("checkClusterFlags() refuses flags of members without a cluster, and w
     ["--memory-policy", "builtin:spread"],
     ["--memory-policy-opt", "a=1"],
     ["--lend-share", "0"],
+    ["--gentle-fill", "0"],
   ];
   for (const args of lonely) await refused(["serve", ...args], `Cannot use ${args[0]}`);
   await refused(

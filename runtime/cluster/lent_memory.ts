@@ -106,6 +106,7 @@ export class LentMemory {
       acceptFormat: memory.kind === "own" ? undefined : (format) => this.#accept(format),
       now: ports.now,
       ttlMs: timings.leaseMs,
+      fill: { newcomerMs: timings.newcomerMs },
       limit: this.#limit,
       self,
       epochs,

@@ -22,6 +22,8 @@ export interface ClusterTimings {
   readonly planMs: number;
   /** Least time that an answer to any other call may take. @default {2000} */
   readonly callMs: number;
+  /** Time after its start for which a member lends gently; 0 lets it lend all at once. @default {10000} */
+  readonly newcomerMs: number;
 }
 
 /** How to take part in a cluster. */
@@ -64,4 +66,5 @@ export const CLUSTER_TIMINGS: ClusterTimings = {
   recallMs: 2000,
   planMs: 1000,
   callMs: 2000,
+  newcomerMs: 10_000,
 };

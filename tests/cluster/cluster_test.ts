@@ -13,28 +13,45 @@ const EMPTY_MS = 30_000;
 
 const PROMPT = Array.from({ length: 1600 }, (_, i) => 1000 + (i * 7919 + (i >> 5)) % 20_000);
 const LONG: Question = { prompt: PROMPT, maxTokens: 12 };
-const SAMPLED: Question = { prompt: PROMPT.slice(0, 1150), maxTokens: 40, temperature: 1, seed: 7, stream: true };
+/** Long enough that much of it is still to come when a lender has been found and killed. */
+const SAMPLED: Question = { prompt: PROMPT.slice(0, 1150), maxTokens: 250, temperature: 1, seed: 7, stream: true };
 
-/** Names of the members that lend to others, as soon as a heartbeat has said so. */
-async function lenders(asked: MemberProcess): Promise<readonly string[]> {
+/** One of `members` on which a part of another one's sequence lies, as soon as a heartbeat has said so. */
+async function findLender(asked: MemberProcess, members: readonly MemberProcess[]): Promise<MemberProcess> {
   return await eventually(async () => {
-    const { members } = await asked.report();
-    const names = members.filter(({ blocks }) => blocks.lent > 0).map(({ id }) => id);
-    return names.length > 0 ? names : undefined;
-  }, { what: "somebody to lend", ms: 5000 });
+    const { sequences } = await asked.report();
+    const names = sequences.flatMap(({ home, ranges }) =>
+      ranges.map(({ instance }) => instance).filter((instance) => instance !== home)
+    );
+    return members.find(({ name }) => name !== asked.name && names.includes(name));
+  }, { what: "a sequence to lie on another member", ms: 5000, everyMs: 20 });
 }
 
-/** Asks, and acts once so many tokens have come. @returns the answer and what the act gave. */
+/**
+ * Asks, and acts once so many tokens have come. @returns the answer, and what the act gave.
+ *
+ * @throws {Error} when the answer was complete before the act had begun: it says nothing then.
+ */
 async function askAndAct<T>(
   front: MemberProcess,
-  { question, after, act }: { readonly question: Question; readonly after: number; readonly act: () => Promise<T> },
+  { question, after, act }: {
+    readonly question: Question;
+    readonly after: number;
+    readonly act: (begins: () => void) => Promise<T>;
+  },
 ): Promise<[Answer, T]> {
   const reached = Promise.withResolvers<void>();
-  const acted = reached.promise.then(act);
+  const state = { tokens: 0, atAct: Infinity };
+  const acted = reached.promise.then(() => act(() => state.atAct = state.tokens));
   const onTokens = (count: number) => {
+    state.tokens = count;
     if (count >= after) reached.resolve();
   };
-  return await Promise.all([front.ask(question, { timeoutMs: ANSWER_MS, onTokens }), acted]);
+  const both = await Promise.all([front.ask(question, { timeoutMs: ANSWER_MS, onTokens }), acted]);
+  if (state.atAct >= question.maxTokens) {
+    throw new Error(`Cannot act while ${front.name} answers: all ${state.tokens} tokens had come before`);
+  }
+  return both;
 }
 
 Deno.test(
@@ -62,10 +79,9 @@ Deno.test(
     });
 
     await t.step("the same when a lender is killed while it decodes", async () => {
-      const kill = async () => {
-        const names = await lenders(front);
-        const lender = members.find(({ name }) => names.includes(name) && name !== front.name);
-        if (lender === undefined) throw new Error(`Cannot kill a lender beside ${front.name}: got ${names}`);
+      const kill = async (begins: () => void) => {
+        const lender = await findLender(front, members);
+        begins();
         await lender.kill();
         return lender.name;
       };
@@ -107,10 +123,9 @@ Deno.test("A member that is asked to stop moves what others have there before it
   );
   await processes.settled(15_000, [front, ...others]);
   await processes.reaches(front, { tokens: 3072, ms: 15_000 });
-  const leave = async () => {
-    const names = await lenders(front);
-    const lender = others.find(({ name }) => names.includes(name));
-    if (lender === undefined) throw new Error(`Cannot stop a lender beside ${front.name}: got ${names}`);
+  const leave = async (begins: () => void) => {
+    const lender = await findLender(front, others);
+    begins();
     const { status, errors } = await lender.stop();
     assertEquals(status, 0, errors);
     return lender.name;
