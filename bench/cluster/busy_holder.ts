@@ -70,9 +70,8 @@ export async function measureBusyHolder(context: BenchContext): Promise<Measured
   for (const sliceWork of SLICES) {
     if (sliceWork !== USUAL) await measure(`slice of ${sliceWork / 1e6} M`, { sliceWork }, 1);
   }
-  // Where these differ from the usual slice, they say what members' way of passing turns on is worth.
+  // Where this differs from the usual slice, it says what members' way of passing turns on is worth.
   await measure("turns with setImmediate", { turns: "immediate" }, 1);
-  await measure("turns that see to sockets", { turns: "sockets" }, 1);
   const usual = settings.get("usual slice");
   if (usual === undefined) throw new Error("Cannot judge a busy holder: nothing was measured");
   return {

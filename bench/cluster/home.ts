@@ -28,7 +28,6 @@ import { PROTOCOL_VERSION } from "../../scheduler/protocol/messages.ts";
 import { eventually, within } from "../../tests/cluster/deadline.ts";
 import { drawPrompt } from "./bench_context.ts";
 import { HoldingPolicy } from "./holding_policy.ts";
-import { SocketTurns } from "./socket_turns.ts";
 import { type LayerTimes, WatchedDevice } from "./watched_device.ts";
 
 /** How to open a {@linkcode Home}. */
@@ -47,8 +46,8 @@ export interface HomeOptions {
   readonly sliceWork?: number;
   /** Most bytes a second that leave while steps run. */
   readonly moveBytesPerSecond?: number;
-  /** How turns are passed on: as members do it, with `setImmediate`, or see {@linkcode SocketTurns}. @default {"member"} */
-  readonly turns?: "member" | "immediate" | "sockets";
+  /** How turns are passed on: as members do it, or with `setImmediate`. @default {"member"} */
+  readonly turns?: "member" | "immediate";
 }
 
 /** A step that ran. */
@@ -117,21 +116,9 @@ export class Stream {
   }
 }
 
-/** What passes turns on where it is not the member's own; `opened` takes what is to be disposed of. */
-async function openTurns(turns: HomeOptions["turns"], opened: DisposableStack): Promise<Partial<MemberPorts>> {
-  switch (turns) {
-    case "immediate":
-      return { defer: (work) => void setImmediate(work) };
-    case "sockets": {
-      const through = opened.use(await SocketTurns.open());
-      return { defer: (work) => through.defer(work) };
-    }
-    case "member":
-    case undefined:
-      return {};
-    default:
-      return turns satisfies never;
-  }
+/** What passes turns on where it is not the member's own way. */
+function turnsOf({ turns }: HomeOptions): Partial<MemberPorts> {
+  return turns === "immediate" ? { defer: (work) => void setImmediate(work) } : {};
 }
 
 /** One instance. Disposing of it ends it. */
@@ -200,17 +187,18 @@ export class Home implements Disposable {
       return new Home({ ...parts, member: undefined, engine: new Engine(engineOptions), name: "", stack });
     }
     const late: { member?: Member } = {};
-    const memberPorts = await openPorts({
-      cluster: {},
-      card: () => {
-        if (late.member === undefined) throw new ReferenceError("Cannot show a card: the member is being opened");
-        return late.member.card;
-      },
-      epoch: () => late.member?.epoch ?? 0,
-      log,
-    });
-    opened.use(memberPorts.network);
-    const ports = { ...memberPorts, ...await openTurns(options.turns, opened) };
+    const memberPorts = opened.use(
+      await openPorts({
+        cluster: {},
+        card: () => {
+          if (late.member === undefined) throw new ReferenceError("Cannot show a card: the member is being opened");
+          return late.member.card;
+        },
+        epoch: () => late.member?.epoch ?? 0,
+        log,
+      }),
+    );
+    const ports = { ...memberPorts, ...turnsOf(options) };
     const member = new Member({
       card: {
         ...newIdentity(name),

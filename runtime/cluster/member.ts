@@ -45,7 +45,7 @@ export interface MemberOptions {
   readonly timings: ClusterTimings;
   /** Most of its blocks that may be lent, 0 to 1. @default {all but a reserve that follows recent own use} */
   readonly lendShare?: number;
-  /** Multiply-accumulates between two turns while others have memory here. @default {SLICE_WORK} */
+  /** Multiply-accumulates between two turns while others have memory here, or KV is sent. @default {SLICE_WORK} */
   readonly sliceWork?: number;
   /** Tokens of one segment. */
   readonly segmentTokens: number;
@@ -84,6 +84,7 @@ export class Member {
   readonly #epochs = new EpochGuard();
   readonly #instance: Instance | undefined;
   readonly #lent: LentMemory;
+  readonly #sender: Sender;
   readonly #manager: Manager | undefined;
   readonly #directory: Directory;
   readonly #operator: Operator;
@@ -111,7 +112,7 @@ export class Member {
       },
     });
     this.#peers = peers;
-    const sender = new Sender({
+    const sender = this.#sender = new Sender({
       ports,
       peers,
       counters,
@@ -302,7 +303,7 @@ export class Member {
   }
 
   #sliceWork(): number {
-    if (this.#lent.inUse) return this.#options.sliceWork ?? SLICE_WORK;
+    if (this.#lent.inUse || this.#sender.sending) return this.#options.sliceWork ?? SLICE_WORK;
     return this.#peers.cards.length > 0 ? QUIET_SLICE_WORK : Infinity;
   }
 

@@ -123,16 +123,17 @@ export async function startMember(
   const identity = newIdentity(cluster.name);
   const leaveAsked = Promise.withResolvers<void>();
   const late: { member?: Member } = {};
-  const ports = await openPorts({
-    cluster,
-    card: () => {
-      if (late.member === undefined) throw new ReferenceError("Cannot show a card: the member is being opened");
-      return late.member.card;
-    },
-    epoch: () => late.member?.epoch ?? 0,
-    log,
-  });
-  opened.use(ports.network);
+  const ports = opened.use(
+    await openPorts({
+      cluster,
+      card: () => {
+        if (late.member === undefined) throw new ReferenceError("Cannot show a card: the member is being opened");
+        return late.member.card;
+      },
+      epoch: () => late.member?.epoch ?? 0,
+      log,
+    }),
+  );
   const member = new Member({
     card: {
       ...identity,

@@ -3,11 +3,14 @@
  *
  * @module
  */
-import { setImmediate } from "node:timers";
 import { openHttp2Network } from "../../scheduler/links/http2_network.ts";
 import type { MemberCard } from "../../scheduler/protocol/member.ts";
 import type { ClusterOptions } from "./options.ts";
 import type { MemberPorts, Timer } from "./ports.ts";
+import { SocketTurns } from "./socket_turns.ts";
+
+/** Ports that are open. Disposing of them closes the network. */
+export type OpenPorts = MemberPorts & Disposable;
 
 /** What the network tells peers about this member. */
 export interface OpenPortsOptions {
@@ -22,26 +25,39 @@ export interface OpenPortsOptions {
 }
 
 /**
- * Opens the cluster port and what else a member runs on. The caller disposes of `network`.
+ * Opens the cluster port and what else a member runs on. The caller disposes of it.
  *
  * @throws {Error} when the address cannot be bound, or is reached from outside without a key.
  */
-export async function openPorts(options: OpenPortsOptions): Promise<MemberPorts> {
+export async function openPorts(options: OpenPortsOptions): Promise<OpenPorts> {
   const { cluster, card, epoch, log } = options;
   const timer = (ms: number, fire: () => void): Timer => {
     const id = setTimeout(fire, ms);
     return { cancel: () => clearTimeout(id) };
   };
   const now = () => performance.now();
-  const network = await openHttp2Network({
-    card,
-    epoch,
-    host: cluster.host ?? "127.0.0.1",
-    port: cluster.port ?? 0,
-    advertise: cluster.advertise,
-    key: cluster.key,
-  });
-  return { now, random: Math.random, timer, defer: (work) => void setImmediate(work), network, log };
+  using opened = new DisposableStack();
+  const turns = opened.use(await SocketTurns.open());
+  const network = opened.use(
+    await openHttp2Network({
+      card,
+      epoch,
+      host: cluster.host ?? "127.0.0.1",
+      port: cluster.port ?? 0,
+      advertise: cluster.advertise,
+      key: cluster.key,
+    }),
+  );
+  const stack = opened.move();
+  return {
+    now,
+    random: Math.random,
+    timer,
+    defer: (work) => turns.defer(work),
+    network,
+    log,
+    [Symbol.dispose]: () => stack.dispose(),
+  };
 }
 
 /** A name nobody has chosen, and an incarnation. */

@@ -26,9 +26,9 @@ export interface SenderOptions {
 }
 
 /** Bytes that may wait on a link. */
-const MOST_BACKLOG = 256 * 1024;
+const MOST_BACKLOG = 512 * 1024;
 /** Bytes sent in one turn of the event loop. */
-const TURN_BYTES = 128 * 1024;
+const TURN_BYTES = 256 * 1024;
 /** Pause when nothing may be sent, ms. */
 const PAUSE_MS = 1;
 /** Savings of unused rate, ms: a pause longer than that is not made up for. */
@@ -60,6 +60,11 @@ export class Sender {
   /** Starts idle. */
   constructor(options: SenderOptions) {
     this.#options = options;
+  }
+
+  /** Whether something is still to be sent. */
+  get sending(): boolean {
+    return this.#queue.length > 0;
   }
 
   /** Sends a segment once those before it are sent. */

@@ -36,4 +36,6 @@ export interface HelloContext {
   readonly http2: { readonly settings: { readonly initialWindowSize: number; readonly maxConcurrentStreams: number } };
   /** Bytes that may be under way on the connection of attention and control. */
   readonly windowBytes: number;
+  /** The same on the connection of kv. */
+  readonly kvWindowBytes: number;
 }

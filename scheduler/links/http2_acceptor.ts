@@ -80,6 +80,7 @@ export class Http2Acceptor {
     const proven = this.#proven;
     if (proven === undefined || this.#done) return false;
     if (!this.#sessions.has(session)) this.#sessions.add(session);
+    if (lane === "kv") session.setLocalWindowSize(this.#context.kvWindowBytes);
     const attached: LaneStream = new LaneStream(stream, {
       expect: { lane, key: proven.keys(lane, "dialler"), maxPayloadBytes: this.#context.limits.frame[lane] },
       sealer: new FrameSealer(lane, proven.keys(lane, "acceptor")),

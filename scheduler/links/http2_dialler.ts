@@ -122,7 +122,11 @@ export class Http2Dialler {
       },
     });
     const attention = this.#attach(this.#first, { lane: "attention", name, peer });
-    const kv = this.#attach(this.#connect(), { lane: "kv", name, peer });
+    const second = this.#connect();
+    second.on("connect", () => {
+      if (!second.destroyed) second.setLocalWindowSize(this.#context.kvWindowBytes);
+    });
+    const kv = this.#attach(second, { lane: "kv", name, peer });
   }
 
   #attach(

@@ -32,11 +32,14 @@ import { SessionSet } from "./session_set.ts";
 
 export type { Http2Network, Http2NetworkOptions, LinkCounters } from "./http2_options.ts";
 
-/**
- * Bytes that may be under way on the connection of attention and control. That of kv keeps HTTP/2's 64 KB: a sender can
- * then never be further ahead of a busy receiver than what takes a fraction of a millisecond to take in.
- */
+/** Bytes that may be under way on the connection of attention and control. */
 const WINDOW_BYTES = 16 * 2 ** 20;
+
+/**
+ * The same on the connection of kv: no more than takes a fraction of a millisecond to take in, and no less than a sender
+ * that computes in slices of some milliseconds gives away in between.
+ */
+const KV_WINDOW_BYTES = 256 * 1024;
 
 /** Streams a connection may have: control and attention, and one to turn away. */
 const STREAMS = 4;
@@ -128,6 +131,7 @@ class MemberNetwork implements Http2Network {
       randomBytes: (count) => new Uint8Array(randomBytes(count)),
       http2,
       windowBytes: WINDOW_BYTES,
+      kvWindowBytes: KV_WINDOW_BYTES,
     };
   }
 
