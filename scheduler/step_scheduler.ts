@@ -46,6 +46,8 @@ export interface StepSchedulerOptions {
   readonly segmentTokens?: number;
   /** Segments that could be borrowed from other members now; absent where there are none and will be none. */
   readonly reach?: () => number;
+  /** Segments that could be borrowed if nobody else had anything at those who lend. @default {`reach`} */
+  readonly capacity?: () => number;
   /** Takes slots back that no sequence uses any more. @default {drops them} */
   readonly onRelease?: (slots: readonly BorrowedSlot[]) => void;
   /** Tokens for which a sequence that borrows reserves room beyond those it has. @default {1024} */
@@ -128,6 +130,7 @@ export class StepScheduler {
       ...options,
       segmentTokens,
       reach: options.reach ?? (() => 0),
+      capacity: options.capacity ?? options.reach ?? (() => 0),
       onRelease: options.onRelease ?? (() => {}),
       growthTokens: options.growthTokens ?? GROWTH_TOKENS,
       mixedStepTokens,
@@ -196,11 +199,11 @@ export class StepScheduler {
   }
 
   /**
-   * Whether a sequence of that prompt and output could run with all that is within reach now: the KV of its last token is
-   * never needed.
+   * Whether a sequence of that prompt and output could run once all others have ended: the KV of its last token is never
+   * needed.
    */
   canEverFit(promptTokens: number, maxTokens: number): boolean {
-    return promptTokens + Math.max(0, maxTokens - 1) <= this.#memory.reachableTokens;
+    return promptTokens + Math.max(0, maxTokens - 1) <= this.#memory.mostTokens;
   }
 
   /** Puts a new sequence into the queue. It must be able to {@linkcode canEverFit}. */
@@ -240,7 +243,7 @@ export class StepScheduler {
     return draft;
   }
 
-  /** Waiting sequences that the last {@linkcode schedule} found to be larger than everything within reach, for too long. */
+  /** Waiting sequences that the last {@linkcode schedule} found to be larger than everything there is, for too long. */
   get hopeless(): readonly Sequence[] {
     return this.#hopeless;
   }

@@ -48,7 +48,7 @@ export interface BorrowerOptions {
 
 /** Part of a lease's life after which it is not used any more without a renewal: the creditor's clock may run ahead. */
 const SAFE_SHARE = 0.8;
-/** Time for which what is within reach is taken as measured, ms. */
+/** Time for which what others have is taken as measured, ms. */
 const REACH_MS = 100;
 /** Times a demand is placed before it is refused. */
 const ATTEMPTS = 2;
@@ -74,7 +74,7 @@ export class Borrower {
   /** Runs to give back that the creditor has not confirmed. */
   readonly #releases = new Map<string, SlotRun[]>();
 
-  #reach = { atMs: -Infinity, segments: 0 };
+  #room = { atMs: -Infinity, reach: 0, capacity: 0 };
 
   /** Borrows for the sequences of one scheduler. */
   constructor(options: BorrowerOptions) {
@@ -161,13 +161,28 @@ export class Borrower {
 
   /** Segments that could be borrowed now: what others lend, as far as the policy would place a sequence on them. */
   get reach(): number {
-    const now = this.#options.ports.now();
-    if (now - this.#reach.atMs >= REACH_MS) this.#reach = { atMs: now, segments: this.#measureReach() };
-    return this.#reach.segments;
+    return this.#measured().reach;
   }
 
-  #measureReach(): number {
-    const view = this.#view(new Set());
+  /** The same, once every sequence that has something at those who lend has ended. */
+  get capacity(): number {
+    return this.#measured().capacity;
+  }
+
+  #measured(): { readonly reach: number; readonly capacity: number } {
+    const now = this.#options.ports.now();
+    if (now - this.#room.atMs >= REACH_MS) {
+      const view = this.#view(new Set());
+      const { lendableSegments, lentSegments, ownSegments } = view.members;
+      const idle = lendableSegments.map((segments, index) => segments + lentSegments[index] + ownSegments[index]);
+      const empty = { ...view, members: { ...view.members, lendableSegments: idle } };
+      this.#room = { atMs: now, reach: this.#mostPlaced(view), capacity: this.#mostPlaced(empty) };
+    }
+    return this.#room;
+  }
+
+  /** Segments that the policy would place in all. */
+  #mostPlaced(view: ClusterView): number {
     const { usable, lendableSegments } = view.members;
     const lendable = lendableSegments.reduce(
       (sum, segments, index) => usable[index] === 1 && index !== view.self ? sum + segments : sum,

@@ -38,6 +38,8 @@ export interface EngineHooks {
   readonly runner: StepRunner;
   /** Segments that could be borrowed now. */
   readonly reach: () => number;
+  /** Segments that could be borrowed if nobody else had anything at those who lend. */
+  readonly capacity: () => number;
   /** Slots that no sequence uses any more. */
   readonly onRelease: (slots: readonly BorrowedSlot[]) => void;
 }
@@ -141,6 +143,7 @@ export class Instance {
       runner: this.attention,
       // The engine asks for the first time when all of this is there.
       reach: () => this.borrower.reach,
+      capacity: () => this.borrower.capacity,
       onRelease: (slots) => this.borrower.release(slots),
     });
     const { memory, pool } = this.engine;

@@ -7,7 +7,7 @@ import { openHttp2Network } from "../../scheduler/links/http2_network.ts";
 import type { MemberCard } from "../../scheduler/protocol/member.ts";
 import type { ClusterOptions } from "./options.ts";
 import type { MemberPorts, Timer } from "./ports.ts";
-import { SocketTurns } from "./socket_turns.ts";
+import { SocketTurns } from "./open_socket_turns.ts";
 
 /** Ports that are open. Disposing of them closes the network. */
 export type OpenPorts = MemberPorts & Disposable;

@@ -58,6 +58,8 @@ export interface EngineOptions {
   readonly segmentTokens?: number;
   /** Segments that could be borrowed from other members now; absent where there are none and will be none. */
   readonly reach?: () => number;
+  /** Segments that could be borrowed if nobody else had anything at those who lend. @default {`reach`} */
+  readonly capacity?: () => number;
   /** Takes slots back that no sequence uses any more. @default {drops them} */
   readonly onRelease?: (slots: readonly BorrowedSlot[]) => void;
   /** Tokens for which a sequence that borrows reserves room beyond those it has. @default {1024} */
@@ -88,7 +90,7 @@ const RETRY_AFTER_SECONDS = 1;
 export class Engine {
   /** Facts fixed at start. */
   readonly info: EngineInfo;
-  readonly #options: Required<Omit<EngineOptions, "reach">>;
+  readonly #options: Required<Omit<EngineOptions, "reach" | "capacity">>;
   /** Blocks of the device; others may lend what is available between steps. */
   readonly pool: BlockPool;
   readonly #scheduler: StepScheduler;
@@ -145,6 +147,7 @@ export class Engine {
       prefixCache,
       segmentTokens,
       reach: options.reach,
+      capacity: options.capacity,
       onRelease,
       growthTokens,
     });

@@ -326,6 +326,22 @@ Deno.test("Engine ends a request that is larger than everything within reach, af
   assertEquals(transcript.ids[0], testGreedy(tokens(90), 9).slice(0, transcript.ids[0].length));
 });
 
+Deno.test("Engine lets a request wait that fits what there is to borrow, but not beside what others have borrowed", () => {
+  const cluster: TestCluster = new TestCluster({ blocks: 10, holders: [12], capacity: () => 12 });
+  const others = cluster.lend(12) ?? [];
+  const transcript = cluster.test.add(greedy("long", tokens(90), 9));
+  for (let steps = 0; steps < 400; steps++) {
+    cluster.step();
+    cluster.serve();
+    cluster.test.nowMs += 50;
+  }
+  assertEquals(transcript.end, undefined, "it was given up although others will end");
+  assertGreater(400 * 50, CAPACITY_PATIENCE_MS);
+  cluster.forget(others);
+  cluster.drain();
+  assertEquals(transcript.ids[0], testGreedy(tokens(90), 9));
+});
+
 Deno.test("Engine.add() accepts what can be reached now, and names both limits where it refuses", () => {
   const cluster = new TestCluster({ blocks: 10, holders: [5], maxModelLen: 100 });
   const { engine } = cluster.test;

@@ -47,6 +47,8 @@ export interface RoomOptions {
   readonly segmentTokens: number;
   /** Segments that could be borrowed now. */
   readonly reach: () => number;
+  /** Segments that could be borrowed if nobody else had anything at those who lend. */
+  readonly capacity: () => number;
   /** See {@linkcode GROWTH_TOKENS}. */
   readonly growthTokens: number;
   /** Monotonic clock, ms. */
@@ -91,9 +93,18 @@ export class Room {
 
   /** Tokens of the longest sequence that could run now. */
   get reachableTokens(): number {
+    return this.#tokensWith(this.#elsewhere);
+  }
+
+  /** Tokens of the longest sequence that could run once all others have ended. */
+  get mostTokens(): number {
+    return this.#tokensWith(Math.max(this.#elsewhere, this.#options.capacity()));
+  }
+
+  #tokensWith(segments: number): number {
     const { pool, tables, segmentTokens } = this.#options;
     const local = pool.total * tables.blockTokens;
-    return pool.total < this.#segmentBlocks ? local : local + this.#elsewhere * segmentTokens;
+    return pool.total < this.#segmentBlocks ? local : local + segments * segmentTokens;
   }
 
   /** Whether a waiting sequence starts on local blocks alone, with all it knows. */
@@ -110,9 +121,9 @@ export class Room {
     return tables.blocksFor(sequence.finalLength) <= this.#own || reach() === 0;
   }
 
-  /** Whether a sequence could not run if it had everything within reach. */
+  /** Whether a sequence could not run if it had everything that others have to lend. */
   isTooLarge(sequence: Sequence): boolean {
-    return sequence.length > this.reachableTokens;
+    return sequence.length > this.mostTokens;
   }
 
   /** What a waiting sequence that is not plain needs to start; `spare` blocks are left to others. */

@@ -31,6 +31,8 @@ export interface SchedulerMemoryOptions {
   readonly growthTokens: number;
   /** Segments that could be borrowed now. */
   readonly reach: () => number;
+  /** Segments that could be borrowed if nobody else had anything at those who lend. */
+  readonly capacity: () => number;
   /** Whether there are no other members, now or later: then there is nothing to settle before a step. */
   readonly alone: boolean;
   /** Slots that nothing uses any more. */
@@ -47,7 +49,7 @@ export interface SchedulerMemoryOptions {
 export interface SettledRoom {
   /** Sequences that cannot compute a token now: they wait for an answer or for moves. */
   readonly blocked: ReadonlySet<Sequence>;
-  /** Waiting sequences that are larger than everything within reach and have been for too long. */
+  /** Waiting sequences that are larger than everything there is to borrow and have been for too long. */
   readonly hopeless: readonly Sequence[];
 }
 
@@ -99,6 +101,11 @@ export class SchedulerMemory implements ClusterMemory {
   /** Tokens of the longest sequence that could run now. */
   get reachableTokens(): number {
     return this.#room.reachableTokens;
+  }
+
+  /** Tokens of the longest sequence that could run once all others have ended. */
+  get mostTokens(): number {
+    return this.#room.mostTokens;
   }
 
   /** See {@linkcode ClusterMemory.borrowedBlocks}. */
