@@ -1,0 +1,155 @@
+/**
+ * Launches of `attend_plain.cu`: attention over the paged pool on any GPU, and the merge of node partials.
+ *
+ * @module
+ */
+import type { CudaFunction, CudaStream, DevicePtr } from "../../ffi/cuda/cuda.ts";
+import type { KernelCache } from "../cuda/kernel_cache.ts";
+import source from "./attend_plain.cu" with { type: "text" };
+
+/** Threads of a block. */
+const THREADS = 128;
+
+/** Words of one task: query row, table word of position 0, first position, one past the last, slot. */
+export const TASK_WORDS = 5;
+/** Words of one node: level, first segment / 2^level, slot. */
+export const NODE_WORDS = 3;
+/** Words of the nodes of one token: row of the output, first node, nodes. */
+export const NODE_LIST_WORDS = 3;
+
+/** Sizes the kernels are compiled for. */
+export interface AttendPlainShape {
+  /** Query heads, a multiple of `kvHeads`. */
+  readonly heads: number;
+  /** Key and value heads. */
+  readonly kvHeads: number;
+  /** Width of a head, at most 256. */
+  readonly headDim: number;
+}
+
+/** Where one layer of a pool lies. */
+export interface PoolLayer {
+  /** The layer of block 0. */
+  readonly layer: DevicePtr;
+  /** Bytes from a block to the next. */
+  readonly blockBytes: number;
+}
+
+/** Attention of tokens to the whole of their sequence so far. */
+export interface AttendTokens extends PoolLayer {
+  /** Query tokens. */
+  readonly tokens: number;
+  /** Queries, bf16 [tokens, heads, headDim]. */
+  readonly q: DevicePtr;
+  /** Block tables, i32 [rows, tableWidth]. */
+  readonly tables: DevicePtr;
+  /** Entries of a table. */
+  readonly tableWidth: number;
+  /** Position of each token, i32. */
+  readonly positions: DevicePtr;
+  /** Table of each token, i32; below 0 for padding, which is skipped. */
+  readonly rows: DevicePtr;
+  /** Output, bf16 [tokens, heads * headDim]. */
+  readonly out: DevicePtr;
+}
+
+/** Attention of tokens to ranges of their sequences, as partials. */
+export interface AttendTasks extends PoolLayer {
+  /** Tasks. */
+  readonly tasks: number;
+  /** Queries, bf16 [rows, heads, headDim]. */
+  readonly q: DevicePtr;
+  /** Words with block ids, i32. */
+  readonly tables: DevicePtr;
+  /** Tasks, {@linkcode TASK_WORDS} i32 each. */
+  readonly taskList: DevicePtr;
+  /** Partials, f32 [slots, heads, headDim]. */
+  readonly o: DevicePtr;
+  /** Their log-sum-exp, f32 [slots, heads]. */
+  readonly lse: DevicePtr;
+}
+
+/** Partials of nodes to be joined. */
+export interface MergeNodes {
+  /** Tokens whose nodes are joined. */
+  readonly tokens: number;
+  /** Partials, f32 [slots, heads, headDim]. */
+  readonly o: DevicePtr;
+  /** Their log-sum-exp, f32 [slots, heads]. */
+  readonly lse: DevicePtr;
+  /** Node list of each token, {@linkcode NODE_LIST_WORDS} i32 each. */
+  readonly lists: DevicePtr;
+  /** Nodes, {@linkcode NODE_WORDS} i32 each; ascending, without gaps but at the end, for each token. */
+  readonly nodes: DevicePtr;
+  /** Output, bf16 [rows, heads * headDim]. */
+  readonly out: DevicePtr;
+}
+
+/** The compiled kernels for one shape. */
+export class AttendPlain {
+  readonly #heads: number;
+  readonly #tokens: CudaFunction;
+  readonly #tasks: CudaFunction;
+  readonly #merge: CudaFunction;
+
+  /** Compiles or finds them. */
+  constructor(kernels: KernelCache, shape: AttendPlainShape) {
+    const { heads, kvHeads, headDim } = shape;
+    const module = kernels.module({
+      name: "attend_plain",
+      source,
+      defines: { HEADS: heads, KV_HEADS: kvHeads, HEAD_DIM: headDim },
+    });
+    this.#heads = heads;
+    this.#tokens = module.function("attend_plain_tokens");
+    this.#tasks = module.function("attend_plain_tasks");
+    this.#merge = module.function("merge_node_partials");
+  }
+
+  /** Attends; see {@linkcode AttendTokens}. */
+  attendTokens(stream: CudaStream, work: AttendTokens): void {
+    if (work.tokens === 0) return;
+    stream.launch(this.#tokens, {
+      grid: [work.tokens, this.#heads],
+      block: [THREADS],
+      args: [
+        { ptr: work.q },
+        { ptr: work.layer },
+        { u64: BigInt(work.blockBytes) },
+        { ptr: work.tables },
+        { i32: work.tableWidth },
+        { ptr: work.positions },
+        { ptr: work.rows },
+        { ptr: work.out },
+      ],
+    });
+  }
+
+  /** Attends; see {@linkcode AttendTasks}. */
+  attendTasks(stream: CudaStream, work: AttendTasks): void {
+    if (work.tasks === 0) return;
+    stream.launch(this.#tasks, {
+      grid: [work.tasks, this.#heads],
+      block: [THREADS],
+      args: [
+        { ptr: work.q },
+        { ptr: work.layer },
+        { u64: BigInt(work.blockBytes) },
+        { ptr: work.tables },
+        { ptr: work.taskList },
+        { ptr: work.o },
+        { ptr: work.lse },
+      ],
+    });
+  }
+
+  /** Joins; see {@linkcode MergeNodes}. */
+  mergeNodes(stream: CudaStream, work: MergeNodes): void {
+    if (work.tokens === 0) return;
+    stream.launch(this.#merge, {
+      grid: [work.tokens, this.#heads],
+      block: [THREADS],
+      args: [{ ptr: work.o }, { ptr: work.lse }, { ptr: work.lists }, { ptr: work.nodes }, { ptr: work.out }],
+    });
+  }
+}

@@ -1,0 +1,268 @@
+/**
+ * The CUDA device: a model in the memory of one GPU, compiled kernels, captured steps.
+ *
+ * @module
+ */
+import { CudaContext } from "../../ffi/cuda/cuda.ts";
+import { KernelCache } from "../../kernels/cuda/kernel_cache.ts";
+import type { KvType } from "../../kernels/dtype.ts";
+import type { AttentionPartial } from "../../kernels/merge_partials/spec.ts";
+import { WeightKernels } from "../../kernels/weight_bf16/weight_bf16_cuda.ts";
+import type { ModelConfig, OpenModel } from "../model/model.ts";
+import { checkBatch, checkWhole } from "./batch_check.ts";
+import { CheckedStep, complete } from "./checked_step.ts";
+import { CudaAttention } from "./cuda_attention.ts";
+import { CudaForward, forwardBytes, type StepSizes } from "./cuda_forward.ts";
+import { CudaKvStore } from "./cuda_kv_store.ts";
+import { cudaBlocks } from "./cuda_memory.ts";
+import { checkCudaPool, cudaBlockBytes } from "./cuda_pool.ts";
+import { CudaSteps } from "./cuda_step.ts";
+import { CUDA_BLOCK_TOKENS } from "./cuda_tables.ts";
+import { CudaWeights, type CudaWeightsOptions, type WeightVariant } from "./cuda_weights.ts";
+import type {
+  AttendRange,
+  Device,
+  DeviceInfo,
+  DeviceOptions,
+  DeviceStep,
+  KvLayout,
+  NodePartial,
+  NodeWork,
+  StepOutput,
+  StepSequence,
+} from "./device.ts";
+import { layoutOf } from "./kv_layout.ts";
+import { sequenceNodes } from "./step_nodes.ts";
+
+/** Tokens and rows of a step when nothing is asked for. */
+const DEFAULT_STEP_TOKENS = 4096;
+const DEFAULT_LOGIT_ROWS = 256;
+/** Sequences of the model's full context beyond which a pool that is sized by memory does not grow. */
+const MOST_CONTEXTS = 1024;
+
+/** How to open a CUDA device. Blocks have 64 tokens, keys and values are bf16; other wishes are refused. */
+export interface CudaDeviceOptions extends Omit<DeviceOptions, "blocks"> {
+  /** KV blocks in the pool. @default {what memory allows, see `memoryUtilization`} */
+  readonly blocks?: number;
+  /** Number of the GPU. @default {0} */
+  readonly ordinal?: number;
+  /** Share of the GPU's memory that may be in use, by whomever, when `blocks` is left out. @default {0.9} */
+  readonly memoryUtilization?: number;
+  /**
+   * Gives a sequence the same bits whatever else is in the step and however its tokens were cut into steps: slower.
+   *
+   * @default {false}
+   */
+  readonly deterministic?: boolean;
+  /** Whether decoding runs captured steps. @default {true} */
+  readonly graphs?: boolean;
+  /** Where compiled kernels are kept. @default {the user's cache directory} */
+  readonly kernelDirectory?: string;
+  /** Called before each kernel that has to be compiled. */
+  readonly onKernel?: (name: string) => void;
+  /** Called while weights load. */
+  readonly onProgress?: (loadedBytes: number, totalBytes: number) => void;
+}
+
+/** Everything a device owns, in the order it was made. */
+interface Parts {
+  readonly opened: DisposableStack;
+  readonly context: CudaContext;
+  readonly store: CudaKvStore;
+  readonly steps: CudaSteps;
+  readonly config: ModelConfig;
+  readonly info: DeviceInfo;
+}
+
+/** Runs a model on one GPU. */
+export class CudaDevice implements Device {
+  /** See {@linkcode Device.info}. */
+  readonly info: DeviceInfo;
+  /** See {@linkcode Device.config}. */
+  readonly config: ModelConfig;
+  /** See {@linkcode Device.layout}. */
+  readonly layout: KvLayout;
+  readonly #opened: DisposableStack;
+  readonly #context: CudaContext;
+  readonly #store: CudaKvStore;
+  readonly #steps: CudaSteps;
+  #step: CheckedStep | undefined;
+
+  /** Takes over what {@linkcode CudaDevice.open} made. */
+  constructor({ opened, context, store, steps, config, info }: Parts) {
+    this.info = info;
+    this.config = config;
+    this.layout = store.layout;
+    this.#opened = opened;
+    this.#context = context;
+    this.#store = store;
+    this.#steps = steps;
+  }
+
+  /**
+   * Loads a model's weights and makes the KV pool. The model may be disposed afterwards.
+   *
+   * @throws {Deno.errors.NotFound} when there is no driver or no library, saying where it looked.
+   * @throws {RangeError} when there is no GPU of that number, or a size is not one a CUDA device has, or memory is short.
+   * @throws {CudaError} when the driver or a compiler refuses.
+   */
+  static open(model: OpenModel, options: CudaDeviceOptions = {}): CudaDevice {
+    const { onProgress } = options;
+    return open(model.config, (made) => CudaWeights.load(model, { ...made, onProgress }), options);
+  }
+
+  /** As {@linkcode CudaDevice.open}, with random weights made on the GPU: a model's size and speed without its file. */
+  static random(
+    config: ModelConfig,
+    options: CudaDeviceOptions & Partial<WeightVariant> & { readonly seed?: number } = {},
+  ): CudaDevice {
+    const { tied = false, biases = false, seed = 1 } = options;
+    return open(config, (made) => CudaWeights.random(config, { ...made, tied, biases, seed }), options);
+  }
+
+  /** See {@linkcode Device.blocks}. */
+  get blocks(): number {
+    return this.info.blocks;
+  }
+
+  /** See {@linkcode Device.blockBytes}. */
+  get blockBytes(): number {
+    return this.info.blockBytes;
+  }
+
+  /** Sizes of the captured steps there are so far. */
+  get buckets(): readonly number[] {
+    return this.#steps.buckets;
+  }
+
+  /** See {@linkcode Device.step}. @throws {CudaError} when the GPU failed. */
+  step(batch: readonly StepSequence[]): StepOutput {
+    checkWhole(batch);
+    return complete(this.begin(batch));
+  }
+
+  /** See {@linkcode Device.begin}. @throws {CudaError} when the GPU failed. */
+  begin(batch: readonly StepSequence[]): DeviceStep {
+    this.#enter();
+    if (this.#step?.running) {
+      throw new Error("Cannot begin a step: wanted the last one done or abandoned, got one that is neither");
+    }
+    const size = checkBatch(batch, this.info, this.config);
+    const nodes = batch.map((sequence) => sequenceNodes(sequence));
+    const runner = this.#steps.begin({ batch, size, nodes });
+    this.#step = new CheckedStep({ runner, batch, nodes, sizes: this.config });
+    return this.#step;
+  }
+
+  /** See {@linkcode Device.attendNodes}. */
+  attendNodes(layer: number, work: readonly NodeWork[]): readonly (readonly NodePartial[])[] {
+    this.#enter();
+    return this.#store.attendNodes(layer, work);
+  }
+
+  /** See {@linkcode Device.attend}. */
+  attend(layer: number, ranges: readonly AttendRange[]): AttentionPartial {
+    this.#enter();
+    return this.#store.attend(layer, ranges);
+  }
+
+  /** See {@linkcode Device.readBlock}. */
+  readBlock(block: number): Uint8Array {
+    this.#enter();
+    return this.#store.readBlock(block);
+  }
+
+  /** See {@linkcode Device.writeBlock}. */
+  writeBlock(block: number, bytes: Uint8Array): void {
+    this.#enter();
+    this.#store.writeBlock(block, bytes);
+  }
+
+  /** Frees everything on the GPU. */
+  [Symbol.dispose](): void {
+    this.#opened.dispose();
+  }
+
+  /** Several devices may share a thread. */
+  #enter(): void {
+    if (this.#opened.disposed) throw new ReferenceError("Cannot use the device: it was disposed");
+    this.#context.makeCurrent();
+  }
+}
+
+function open(
+  config: ModelConfig,
+  makeWeights: (options: CudaWeightsOptions) => CudaWeights,
+  options: CudaDeviceOptions,
+): CudaDevice {
+  const { blockTokens = CUDA_BLOCK_TOKENS, kvType = "bf16" satisfies KvType, deterministic = false } = options;
+  const layout = layoutOf(config, { blockTokens, kvType });
+  checkCudaPool({ layout, blocks: options.blocks ?? 1 });
+  const sizes: StepSizes = {
+    maxStepTokens: options.maxStepTokens ?? DEFAULT_STEP_TOKENS,
+    maxLogitRows: options.maxLogitRows ?? DEFAULT_LOGIT_ROWS,
+  };
+  using opened = new DisposableStack();
+  const context = opened.use(CudaContext.open({ ordinal: options.ordinal }));
+  const kernels = KernelCache.open(context, {
+    directory: options.kernelDirectory,
+    onProgress: (done, total, name) => {
+      if (done < total) options.onKernel?.(name);
+    },
+  });
+  const weights = opened.use(loadWeights({ context, kernels }, makeWeights));
+  const contextBlocks = Math.ceil(config.contextLength / CUDA_BLOCK_TOKENS);
+  const blocks = options.blocks ?? cudaBlocks({
+    ...context.memory(),
+    stepBytes: forwardBytes(config, sizes),
+    blockBytes: cudaBlockBytes(layout),
+    utilization: options.memoryUtilization,
+    mostBlocks: MOST_CONTEXTS * contextBlocks,
+  });
+  const store = opened.use(new CudaKvStore({ context, kernels, layout, blocks }));
+  const forward = opened.use(
+    new CudaForward({ context, kernels, config, weights, pool: store.pool, sizes, deterministic }),
+  );
+  const attention = opened.use(
+    new CudaAttention({ context, kernels, layout, plain: store.attention, deterministic }),
+  );
+  const steps = opened.use(
+    new CudaSteps({
+      context,
+      config,
+      forward,
+      attention,
+      store,
+      sizes,
+      tableWidth: Math.min(blocks, contextBlocks),
+      graphs: options.graphs ?? true,
+    }),
+  );
+  const { name, ordinal } = context.properties;
+  return new CudaDevice({
+    opened: opened.move(),
+    context,
+    store,
+    steps,
+    config,
+    info: {
+      kind: "cuda",
+      description: `cuda:${ordinal}, ${name}, bf16${deterministic ? ", deterministic" : ""}`,
+      blockTokens,
+      blocks,
+      blockBytes: store.blockBytes,
+      weightBytes: weights.bytes,
+      kvType,
+      activations: options.activations ?? "f32",
+      ...sizes,
+    },
+  });
+}
+
+function loadWeights(
+  { context, kernels }: { readonly context: CudaContext; readonly kernels: KernelCache },
+  makeWeights: (options: CudaWeightsOptions) => CudaWeights,
+): CudaWeights {
+  using stream = context.stream();
+  return makeWeights({ context, stream, kernels: new WeightKernels(kernels) });
+}

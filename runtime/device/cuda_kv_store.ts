@@ -1,0 +1,226 @@
+/**
+ * A pool of KV blocks in the memory of a GPU, with attention to it: the KV of a CUDA device and, without a model, all of a
+ * holder.
+ *
+ * @module
+ */
+import type { CudaContext, CudaStream, PinnedBuffer } from "../../ffi/cuda/cuda.ts";
+import { AttendPlain, TASK_WORDS } from "../../kernels/attend_partial/attend_plain_cuda.ts";
+import type { KernelCache } from "../../kernels/cuda/kernel_cache.ts";
+import { KvCopyKernels } from "../../kernels/kv_copy/kv_copy_cuda.ts";
+import { type AttentionPartial, segmentNodes } from "../../kernels/merge_partials/spec.ts";
+import { StepPlanKernels } from "../../kernels/step_plan/step_plan_cuda.ts";
+import { checkBlock, checkBlockBytes, checkNodeWork, checkRanges } from "./batch_check.ts";
+import { CudaPool } from "./cuda_pool.ts";
+import { CudaSignal } from "./cuda_signal.ts";
+import { CudaStaging } from "./cuda_staging.ts";
+import { CUDA_BLOCK_TOKENS } from "./cuda_tables.ts";
+import {
+  type AttendRange,
+  type KvLayout,
+  type KvStore,
+  type NodePartial,
+  type NodeWork,
+  SEGMENT_TOKENS,
+} from "./device.ts";
+
+/** Queries of one sequence and token ranges of it that they see whole. */
+interface RangesOfOne {
+  readonly queries: Float32Array;
+  readonly blocks: ArrayLike<number>;
+  readonly blockCount: number;
+  /** Position of the first token of `blocks[0]`. */
+  readonly start: number;
+  readonly ranges: readonly { readonly from: number; readonly to: number }[];
+}
+
+/** What a store stands on; it stays the caller's. */
+export interface CudaKvStoreParts {
+  /** The GPU. */
+  readonly context: CudaContext;
+  /** Its kernels. */
+  readonly kernels: KernelCache;
+  /** Shape of the blocks: 64 tokens, bf16. */
+  readonly layout: KvLayout;
+  /** Blocks in the pool. */
+  readonly blocks: number;
+}
+
+/** A pool of KV blocks on a GPU. Its calls have a stream of their own, ahead of a step that is under way. */
+export class CudaKvStore implements KvStore {
+  /** See {@linkcode KvStore.layout}. */
+  readonly layout: KvLayout;
+  /** See {@linkcode KvStore.blocks}. */
+  readonly blocks: number;
+  /** Bytes of a block as it travels, see kv_copy. */
+  readonly blockBytes: number;
+  /** The memory. */
+  readonly pool: CudaPool;
+  /** Its attention, for the steps of a device. */
+  readonly attention: AttendPlain;
+  /** Queries, tables and signals, for the steps of a device. */
+  readonly plans: StepPlanKernels;
+  readonly #stream: CudaStream;
+  readonly #copies: KvCopyKernels;
+  readonly #signal: CudaSignal;
+  /** A call: block ids, tasks, queries. */
+  readonly #work: CudaStaging;
+  /** Queries in bf16, then partials; the host's side takes the partials. */
+  readonly #results: CudaStaging;
+  /** A block as it travels. */
+  readonly #block: PinnedBuffer;
+  readonly #opened: DisposableStack;
+
+  /**
+   * Makes a pool.
+   *
+   * @throws {RangeError} when the layout is not one of a CUDA pool.
+   * @throws {CudaError} when there is not enough memory.
+   */
+  constructor({ context, kernels, layout, blocks }: CudaKvStoreParts) {
+    using opened = new DisposableStack();
+    this.layout = layout;
+    this.blocks = blocks;
+    this.#stream = opened.use(context.stream({ priority: "high" }));
+    this.pool = opened.use(new CudaPool(context, { layout, blocks, stream: this.#stream }));
+    this.attention = new AttendPlain(kernels, layout);
+    this.plans = new StepPlanKernels(kernels);
+    this.#copies = new KvCopyKernels(kernels, { ...layout, storedTokens: CUDA_BLOCK_TOKENS });
+    this.blockBytes = this.#copies.storedBytes;
+    this.#signal = opened.use(new CudaSignal(context));
+    this.#work = opened.use(new CudaStaging(context));
+    this.#results = opened.use(new CudaStaging(context));
+    this.#block = opened.use(context.pinned(this.blockBytes));
+    this.#opened = opened.move();
+  }
+
+  /** See {@linkcode KvStore.attendNodes}. */
+  attendNodes(layer: number, work: readonly NodeWork[]): readonly (readonly NodePartial[])[] {
+    this.#checkOpen();
+    checkNodeWork(layer, work, this);
+    const nodes = work.map(({ segments }) => segmentNodes(segments.from, segments.to));
+    const partials = this.#attend(
+      layer,
+      work.map(({ queries, blocks, segments }, index) => ({
+        queries,
+        blocks,
+        blockCount: (segments.to - segments.from) * (SEGMENT_TOKENS / CUDA_BLOCK_TOKENS),
+        start: segments.from * SEGMENT_TOKENS,
+        ranges: nodes[index].map(({ first, segments }) => ({
+          from: first * SEGMENT_TOKENS,
+          to: (first + segments) * SEGMENT_TOKENS,
+        })),
+      })),
+    );
+    let next = 0;
+    return nodes.map((nodes) => nodes.map((node) => ({ node, ...partials[next++] })));
+  }
+
+  /** See `Device.attend`. */
+  attend(layer: number, ranges: readonly AttendRange[]): AttentionPartial {
+    this.#checkOpen();
+    checkRanges(layer, ranges, this);
+    const { heads, headDim } = this.layout;
+    const partials = this.#attend(
+      layer,
+      ranges.map(({ query, blocks, start, length }) => ({
+        queries: query,
+        blocks,
+        blockCount: Math.ceil(length / CUDA_BLOCK_TOKENS),
+        start,
+        ranges: [{ from: start, to: start + length }],
+      })),
+    );
+    const o = new Float32Array(ranges.length * heads * headDim);
+    const lse = new Float32Array(ranges.length * heads);
+    for (const [index, partial] of partials.entries()) {
+      o.set(partial.o, index * heads * headDim);
+      lse.set(partial.lse, index * heads);
+    }
+    return { o, lse };
+  }
+
+  /** See {@linkcode KvStore.readBlock}. */
+  readBlock(block: number): Uint8Array {
+    this.#checkOpen();
+    checkBlock(block, this);
+    this.#copies.exportBlock(this.#stream, { block: this.pool.block(block), stored: this.#block.address });
+    this.#stream.synchronize();
+    return new Uint8Array(this.#block.buffer, 0, this.blockBytes).slice();
+  }
+
+  /** See {@linkcode KvStore.writeBlock}. */
+  writeBlock(block: number, bytes: Uint8Array): void {
+    this.#checkOpen();
+    checkBlockBytes(block, bytes, this);
+    new Uint8Array(this.#block.buffer, 0, this.blockBytes).set(bytes);
+    this.#copies.importBlock(this.#stream, { block: this.pool.block(block), stored: this.#block.address });
+    this.#stream.synchronize();
+  }
+
+  /** Frees the memory. */
+  [Symbol.dispose](): void {
+    this.#opened.dispose();
+  }
+
+  #checkOpen(): void {
+    if (this.#opened.disposed) throw new ReferenceError("Cannot use the KV store: it was disposed");
+  }
+
+  /** One partial for each range, in order. Views, valid until the next call. */
+  #attend(layer: number, all: readonly RangesOfOne[]): AttentionPartial[] {
+    const { heads, headDim } = this.layout;
+    const width = heads * headDim;
+    const rows = all.reduce((sum, { queries }) => sum + queries.length / width, 0);
+    const slots = all.reduce((sum, { queries, ranges }) => sum + ranges.length * queries.length / width, 0);
+    if (slots === 0) return [];
+    const tableWords = all.reduce((sum, { blockCount }) => sum + blockCount, 0);
+    const tasksAt = Math.ceil(tableWords / 4) * 4;
+    const queriesAt = tasksAt + Math.ceil(slots * TASK_WORDS / 4) * 4;
+    const words = queriesAt + rows * width;
+    this.#work.reserve(4 * words);
+    const i32 = new Int32Array(this.#work.memory, 0, words);
+    const f32 = new Float32Array(this.#work.memory, 0, words);
+    const partialWords = slots * (width + heads);
+    this.#results.reserve(4 * (partialWords + rows * width));
+    const results = new Float32Array(this.#results.memory, 0, partialWords);
+    const call = this.#signal.next();
+    const partials: AttentionPartial[] = [];
+    let [table, task, row, slot] = [0, tasksAt, 0, 0];
+    for (const { queries, blocks, blockCount, start, ranges } of all) {
+      const tokens = queries.length / width;
+      f32.set(queries, queriesAt + row * width);
+      const origin = table - start / CUDA_BLOCK_TOKENS;
+      for (let i = 0; i < blockCount; i++) i32[table++] = blocks[i];
+      for (const { from, to } of ranges) {
+        const lseAt = slots * width + slot * heads;
+        partials.push({
+          o: results.subarray(slot * width, (slot + tokens) * width),
+          lse: results.subarray(lseAt, lseAt + tokens * heads),
+        });
+        for (let token = 0; token < tokens; token++) {
+          i32.set([row + token, origin, from, to, slot++], task);
+          task += TASK_WORDS;
+        }
+      }
+      row += tokens;
+    }
+    const stream = this.#stream;
+    const q = this.#results.device(4 * partialWords);
+    stream.copy(this.#work.device(), this.#work.host(), 4 * words);
+    this.plans.queriesIn(stream, { from: this.#work.device(4 * queriesAt), q, count: rows * width });
+    this.attention.attendTasks(stream, {
+      ...this.pool.layer(layer),
+      tasks: slots,
+      q,
+      tables: this.#work.device(),
+      taskList: this.#work.device(4 * tasksAt),
+      o: this.#results.device(),
+      lse: this.#results.device(4 * slots * width),
+    });
+    stream.copy(this.#results.host(), this.#results.device(), 4 * partialWords);
+    this.plans.signalValue(stream, { value: call, word: this.#signal.address });
+    this.#signal.wait(call, stream);
+    return partials;
+  }
+}

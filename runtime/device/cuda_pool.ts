@@ -1,0 +1,86 @@
+/**
+ * The memory of a CUDA KV pool: blocks of 64 tokens, each one contiguous run of bytes (see `PoolLayout`).
+ *
+ * @module
+ */
+import type { CudaContext, CudaStream, DeviceBuffer, DevicePtr } from "../../ffi/cuda/cuda.ts";
+import type { PoolLayer } from "../../kernels/attend_partial/attend_plain_cuda.ts";
+import { PoolLayout } from "../../kernels/kv_copy/pool_layout.ts";
+import { CUDA_BLOCK_TOKENS } from "./cuda_tables.ts";
+import type { KvLayout } from "./device.ts";
+import { checkPool } from "./kv_layout.ts";
+
+/** The pool begins at a multiple of this. */
+const ALIGNMENT = 1024n;
+
+/** Bytes of one block in the memory of the GPU. */
+export function cudaBlockBytes({ layers, kvHeads, headDim }: Pick<KvLayout, "layers" | "kvHeads" | "headDim">): number {
+  return new PoolLayout({ layers, kvHeads, headDim }).blockBytes;
+}
+
+/**
+ * Checks that a layout is one that CUDA pools have.
+ *
+ * @throws {RangeError} naming what is not.
+ */
+export function checkCudaPool(pool: { readonly layout: KvLayout; readonly blocks: number }): void {
+  checkPool(pool);
+  const { blockTokens, kvType } = pool.layout;
+  if (blockTokens !== CUDA_BLOCK_TOKENS) {
+    throw new RangeError(
+      `Cannot make a KV pool: a CUDA device has blocks of ${CUDA_BLOCK_TOKENS} tokens, got ${blockTokens}`,
+    );
+  }
+  if (kvType !== "bf16") throw new RangeError(`Cannot make a KV pool: a CUDA device stores bf16, got ${kvType}`);
+}
+
+/** The blocks; zero at first, so that padding is. */
+export class CudaPool implements Disposable {
+  /** Blocks. */
+  readonly blocks: number;
+  /** Bytes from a block to the next. */
+  readonly blockBytes: number;
+  readonly #layerBytes: number;
+  readonly #buffer: DeviceBuffer;
+  readonly #base: DevicePtr;
+
+  /**
+   * Takes the memory.
+   *
+   * @throws {RangeError} when the layout is not one of a CUDA pool.
+   * @throws {CudaError} when there is not enough memory.
+   */
+  constructor(
+    context: CudaContext,
+    options: { readonly layout: KvLayout; readonly blocks: number; readonly stream: CudaStream },
+  ) {
+    checkCudaPool(options);
+    const { layout, blocks, stream } = options;
+    this.blocks = blocks;
+    this.blockBytes = cudaBlockBytes(layout);
+    this.#layerBytes = this.blockBytes / layout.layers;
+    this.#buffer = context.alloc(blocks * this.blockBytes + Number(ALIGNMENT));
+    const { address } = this.#buffer;
+    this.#base = this.#buffer.at(Number(-address & (ALIGNMENT - 1n)));
+    stream.fill(this.#base, 0, blocks * this.blockBytes);
+    stream.synchronize();
+  }
+
+  /** Address of a block. */
+  block(block: number): DevicePtr {
+    return this.#base + BigInt(block * this.blockBytes) as DevicePtr;
+  }
+
+  /** Where a layer lies. */
+  layer(layer: number): PoolLayer {
+    return {
+      layer: this.#base + BigInt(layer * this.#layerBytes) as DevicePtr,
+      blockBytes: this.blockBytes,
+    };
+  }
+
+  /** Frees the memory. */
+  [Symbol.dispose](): void {
+    this.#buffer[Symbol.dispose]();
+  }
+}
