@@ -1,0 +1,317 @@
+/**
+ * Matrix products by cuBLASLt.
+ *
+ * @module
+ */
+import { BLAS_SYMBOLS, type BlasSymbols } from "./blas_symbols.ts";
+import type { DeviceBuffer, DevicePtr } from "./buffer.ts";
+import type { CudaContext } from "./context.ts";
+import { CudaError } from "./error.ts";
+import { HostMemory } from "./host_memory.ts";
+import { openLibrary } from "./open_library.ts";
+import type { ContextScope } from "./owned_handle.ts";
+import type { CudaStream } from "./stream.ts";
+
+/** A product D[M, N] = A[M, K] W[N, K]ᵀ, all row-major; A and W bf16, accumulated in f32. */
+export interface BlasShape {
+  /** Rows of A and D. */
+  readonly m: number;
+  /** Rows of W, columns of D. */
+  readonly n: number;
+  /** Columns of A and W. */
+  readonly k: number;
+  /** Element type of D. */
+  readonly out: "bf16" | "f32";
+  /** Whether the product is added to what D holds. */
+  readonly add: boolean;
+}
+
+/** Where the matrices of one product lie, each at a multiple of 16 bytes. */
+export interface BlasArguments {
+  /** A[M, K], bf16. */
+  readonly a: DevicePtr;
+  /** W[N, K], bf16. */
+  readonly w: DevicePtr;
+  /** D[M, N]. */
+  readonly d: DevicePtr;
+}
+
+/** Scratch memory; what the library asks for at most on Hopper. */
+const DEFAULT_WORKSPACE_BYTES = 32 * 2 ** 20;
+
+/** Algorithms asked for. */
+const MAX_ALGORITHMS = 16;
+
+/** Alignment of every matrix that callers promise. */
+const ALIGNMENT_BYTES = 16;
+
+const DataType = { f32: 0, bf16: 14 } as const;
+const COMPUTE_F32 = 68;
+const TRANSPOSE = 1;
+const DescAttribute = { transposeA: 3 } as const;
+const PreferenceAttribute = { maxWorkspaceBytes: 1, minAlignmentBytes: [5, 6, 7, 8] } as const;
+
+/** Bytes of `cublasLtMatmulHeuristicResult_t`: the algorithm, its workspace, a status, waves, four reserved words. */
+const RESULT_BYTES = 96;
+const RESULT_STATE_OFFSET = 72;
+
+/** cuBLASLt on one GPU with its scratch memory; products of one stream at a time. Closed on dispose. */
+export class BlasLt implements Disposable {
+  readonly #library: Deno.DynamicLibrary<typeof BLAS_SYMBOLS>;
+  readonly #host: HostMemory;
+  readonly #scope: ContextScope;
+  readonly #handle: bigint;
+  readonly #workspace: DeviceBuffer;
+  readonly #plans = new Map<string, BlasPlan>();
+  readonly #undo: (() => void)[] = [];
+  #open = true;
+
+  /**
+   * Loads the library and allocates its scratch memory.
+   *
+   * @param options.workspaceBytes Scratch memory. @default {33554432}
+   * @throws {Deno.errors.NotFound} when there is no cuBLASLt for the driver. @throws {CudaError}
+   */
+  constructor(context: CudaContext, options: { readonly workspaceBytes?: number } = {}) {
+    const { workspaceBytes = DEFAULT_WORKSPACE_BYTES } = options;
+    const maxMajor = Number.parseInt(context.properties.driverVersion);
+    this.#scope = context.scope;
+    this.#library = openLibrary(context.libraries.get("blasLt", { maxMajor }), BLAS_SYMBOLS);
+    this.#undo.push(() => this.#library.close());
+    this.#host = new HostMemory(this.#library.symbols);
+    try {
+      context.makeCurrent();
+      const handle = new BigUint64Array(1);
+      this.check(this.symbols.cublasLtCreate(handle), "cublasLtCreate", "start cuBLASLt");
+      this.#handle = handle[0];
+      this.#undo.push(() => this.#library.symbols.cublasLtDestroy(this.#handle));
+      this.#workspace = context.alloc(workspaceBytes);
+      this.#undo.push(() => this.#workspace[Symbol.dispose]());
+    } catch (error) {
+      this.#giveBack();
+      throw error;
+    }
+    // A context that is disposed first takes this along.
+    this.#scope.adopt(this);
+  }
+
+  /** The library's version, 10000 times the major plus 100 times the minor plus the patch number. */
+  get version(): number {
+    return Number(this.symbols.cublasLtGetVersion());
+  }
+
+  /** Its functions. @throws {ReferenceError} after dispose. */
+  get symbols(): BlasSymbols {
+    if (!this.#open) throw new ReferenceError("Cannot use cuBLASLt: it is disposed");
+    return this.#library.symbols;
+  }
+
+  /** The library's handle. */
+  get handle(): bigint {
+    return this.#handle;
+  }
+
+  /** Its scratch memory. */
+  get workspace(): DeviceBuffer {
+    return this.#workspace;
+  }
+
+  /**
+   * Prepares products of one shape; the same shape gives the same plan.
+   *
+   * @throws {RangeError} when a size is not a positive integer. @throws {CudaError} when the library knows no algorithm.
+   */
+  plan(shape: BlasShape): BlasPlan {
+    const { m, n, k, out, add } = shape;
+    const key = `${m}x${n}x${k} ${out} ${add}`;
+    const known = this.#plans.get(key);
+    if (known !== undefined) return known;
+    for (const [axis, size] of Object.entries({ M: m, N: n, K: k })) {
+      if (!(Number.isSafeInteger(size) && size > 0)) {
+        throw new RangeError(`Cannot plan a matrix product: ${axis} must be a positive integer, got ${size}`);
+      }
+    }
+    this.#scope.enter();
+    const plan = this.#prepare(shape, `plan a product of M ${m}, N ${n}, K ${k}`);
+    this.#plans.set(key, plan);
+    return plan;
+  }
+
+  /** Throws unless `code` is success. The arguments are those of {@linkcode CudaError}. */
+  check(code: number, call: string, context: string): void {
+    if (code === 0) return;
+    const codeName = this.#host.text(this.#library.symbols.cublasLtGetStatusName(code));
+    throw new CudaError({ call, code, codeName, context });
+  }
+
+  /** Gives everything back, the plans too. Idempotent. */
+  [Symbol.dispose](): void {
+    if (!this.#open) return;
+    this.#open = false;
+    this.#scope.release(this);
+    this.#giveBack();
+  }
+
+  #giveBack(): void {
+    for (const undo of this.#undo.splice(0).reverse()) undo();
+  }
+
+  /** The library counts in columns, so Dᵀ[N, M] = W[N, K] Aᵀ[K, M] is what it computes: W is its A, and transposed. */
+  #prepare({ m, n, k, out, add }: BlasShape, context: string): BlasPlan {
+    const { symbols } = this;
+    const operation = this.#made(
+      "cublasLtMatmulDescCreate",
+      "cublasLtMatmulDescDestroy",
+      context,
+      (handle) => symbols.cublasLtMatmulDescCreate(handle, COMPUTE_F32, DataType.f32),
+    );
+    const set = symbols.cublasLtMatmulDescSetAttribute(
+      operation,
+      DescAttribute.transposeA,
+      new Int32Array([TRANSPOSE]),
+      4n,
+    );
+    this.check(set, "cublasLtMatmulDescSetAttribute", context);
+    const layout = (type: "bf16" | "f32", rows: number, columns: number) =>
+      this.#made(
+        "cublasLtMatrixLayoutCreate",
+        "cublasLtMatrixLayoutDestroy",
+        context,
+        (handle) =>
+          symbols.cublasLtMatrixLayoutCreate(handle, DataType[type], BigInt(rows), BigInt(columns), BigInt(rows)),
+      );
+    const layouts = { w: layout("bf16", k, n), a: layout("bf16", k, m), d: layout(out, n, m) };
+    const results = this.#algorithms({ operation, ...layouts }, context);
+    return new BlasPlan(this, { operation, ...layouts }, { results, beta: add ? 1 : 0, context: context.slice(5) });
+  }
+
+  #algorithms({ operation, w, a, d }: BlasDescriptors, context: string): Uint8Array<ArrayBuffer>[] {
+    const { symbols } = this;
+    const created = new BigUint64Array(1);
+    this.check(symbols.cublasLtMatmulPreferenceCreate(created), "cublasLtMatmulPreferenceCreate", context);
+    const preference = created[0];
+    try {
+      const set = (attribute: number, value: Uint32Array<ArrayBuffer> | BigUint64Array<ArrayBuffer>) => {
+        const bytes = BigInt(value.byteLength);
+        const code = symbols.cublasLtMatmulPreferenceSetAttribute(preference, attribute, value, bytes);
+        this.check(code, "cublasLtMatmulPreferenceSetAttribute", context);
+      };
+      set(PreferenceAttribute.maxWorkspaceBytes, new BigUint64Array([BigInt(this.#workspace.bytes)]));
+      for (const attribute of PreferenceAttribute.minAlignmentBytes) set(attribute, new Uint32Array([ALIGNMENT_BYTES]));
+      const results = new Uint8Array(RESULT_BYTES * MAX_ALGORITHMS);
+      const count = new Int32Array(1);
+      const { cublasLtMatmulAlgoGetHeuristic: ask } = symbols;
+      const code = ask(this.#handle, operation, w, a, d, d, preference, MAX_ALGORITHMS, results, count);
+      this.check(code, "cublasLtMatmulAlgoGetHeuristic", context);
+      return Array.from(
+        { length: count[0] },
+        (_, index) => results.slice(RESULT_BYTES * index, RESULT_BYTES * (index + 1)),
+      )
+        .filter((result) => new DataView(result.buffer).getInt32(RESULT_STATE_OFFSET, true) === 0);
+    } finally {
+      symbols.cublasLtMatmulPreferenceDestroy(preference);
+    }
+  }
+
+  /** Makes a descriptor that lives as long as this. */
+  #made(
+    create: string,
+    destroy: "cublasLtMatmulDescDestroy" | "cublasLtMatrixLayoutDestroy",
+    context: string,
+    make: (handle: BigUint64Array<ArrayBuffer>) => number,
+  ): bigint {
+    const handle = new BigUint64Array(1);
+    this.check(make(handle), create, context);
+    this.#undo.push(() => this.#library.symbols[destroy](handle[0]));
+    return handle[0];
+  }
+}
+
+/** Handles that describe a product: the operation, and the layouts of W, A and D. */
+export interface BlasDescriptors {
+  /** `cublasLtMatmulDesc_t`. */
+  readonly operation: bigint;
+  /** `cublasLtMatrixLayout_t` of W. */
+  readonly w: bigint;
+  /** `cublasLtMatrixLayout_t` of A. */
+  readonly a: bigint;
+  /** `cublasLtMatrixLayout_t` of D. */
+  readonly d: bigint;
+}
+
+/** Products of one shape. Belongs to its {@linkcode BlasLt}, which makes and frees it. */
+export class BlasPlan {
+  readonly #blas: BlasLt;
+  readonly #descriptors: BlasDescriptors;
+  readonly #results: readonly Uint8Array<ArrayBuffer>[];
+  readonly #alpha = new Float32Array([1]);
+  readonly #beta: Float32Array<ArrayBuffer>;
+  readonly #context: string;
+  #chosen = 0;
+
+  /** Takes the descriptors and the library's answers; {@linkcode BlasLt.plan} makes these. */
+  constructor(
+    blas: BlasLt,
+    descriptors: BlasDescriptors,
+    rest: { readonly results: readonly Uint8Array<ArrayBuffer>[]; readonly beta: number; readonly context: string },
+  ) {
+    if (rest.results.length === 0) {
+      throw new CudaError({
+        call: "cublasLtMatmulAlgoGetHeuristic",
+        code: 15,
+        codeName: "no algorithm",
+        context: `plan ${rest.context}`,
+      });
+    }
+    this.#blas = blas;
+    this.#descriptors = descriptors;
+    this.#results = rest.results;
+    this.#beta = new Float32Array([rest.beta]);
+    this.#context = `compute ${rest.context}`;
+  }
+
+  /** Algorithms that {@linkcode choose} chooses from, by the library's estimate the fastest first. */
+  get algorithms(): number {
+    return this.#results.length;
+  }
+
+  /** The chosen one; 0 at first. */
+  get chosen(): number {
+    return this.#chosen;
+  }
+
+  /** Has later runs use algorithm `index`; results may differ in their last bits. @throws {RangeError} */
+  choose(index: number): void {
+    if (!(Number.isInteger(index) && index >= 0 && index < this.algorithms)) {
+      throw new RangeError(`Cannot choose an algorithm: wanted 0 to ${this.algorithms - 1}, got ${index}`);
+    }
+    this.#chosen = index;
+  }
+
+  /** Enqueues one product. @throws {CudaError} @throws {ReferenceError} */
+  run(stream: CudaStream, { a, w, d }: BlasArguments): void {
+    const blas = this.#blas;
+    const result = this.#results[this.#chosen];
+    const { operation, ...layouts } = this.#descriptors;
+    const { address, bytes } = blas.workspace;
+    const code = blas.symbols.cublasLtMatmul(
+      blas.handle,
+      operation,
+      this.#alpha,
+      w,
+      layouts.w,
+      a,
+      layouts.a,
+      this.#beta,
+      d,
+      layouts.d,
+      d,
+      layouts.d,
+      result,
+      address,
+      BigInt(bytes),
+      stream.handle,
+    );
+    if (code !== 0) blas.check(code, "cublasLtMatmul", this.#context);
+  }
+}

@@ -1,0 +1,175 @@
+/**
+ * One launch as the driver reads it: `CUlaunchConfig`, its attributes, the parameters and the array of their addresses.
+ *
+ * All of it lies in one buffer whose address is asked for once, so a launch writes numbers and calls one function.
+ *
+ * @module
+ */
+import type { DevicePtr } from "./buffer.ts";
+import type { HostMemory } from "./host_memory.ts";
+import type { CudaFunction } from "./module.ts";
+
+/** A kernel argument, passed by value. `bytes` is a structure as C lays it out. */
+export type KernelArg =
+  | { readonly u32: number }
+  | { readonly i32: number }
+  | { readonly f32: number }
+  | { readonly u64: bigint }
+  | { readonly ptr: DevicePtr }
+  | { readonly bytes: Uint8Array };
+
+/** Sizes along x, y and z; y and z are 1 where they are left out. */
+export type Extent = readonly [x: number, y?: number, z?: number];
+
+/** How to launch a kernel. */
+export interface LaunchOptions {
+  /** Blocks. */
+  readonly grid: Extent;
+  /** Threads of a block. */
+  readonly block: Extent;
+  /** Dynamic shared memory of a block; above 48 KB only after `CudaFunction.setSharedBytes`. @default {0} */
+  readonly sharedBytes?: number;
+  /** One for each parameter of the kernel. */
+  readonly args: readonly KernelArg[];
+  /** Blocks of a cluster; divides the grid. */
+  readonly cluster?: Extent;
+  /**
+   * Lets the kernel begin before the one in front of it on the stream has ended; it waits for its results with
+   * `griddepcontrol.wait`. @default {false}
+   */
+  readonly programmatic?: boolean;
+  /** Has all blocks resident at once, so that they can wait for each other. @default {false} */
+  readonly cooperative?: boolean;
+}
+
+/** Byte offsets of `CUlaunchConfig`: seven 32-bit sizes, the stream, the attributes and their count. */
+const STREAM_OFFSET = 32;
+const ATTRIBUTES_OFFSET = 40;
+const ATTRIBUTE_COUNT_OFFSET = 48;
+/** Bytes of `CUlaunchConfig`. */
+const CONFIG_BYTES = 56;
+
+/** Bytes of a `CUlaunchAttribute`: an id, padding, and a union of 64 bytes. */
+const ATTRIBUTE_BYTES = 72;
+const ATTRIBUTE_VALUE_OFFSET = 8;
+const AttributeId = { cooperative: 2, clusterDimension: 4, programmaticStreamSerialization: 6 } as const;
+
+/** Most parameters of one launch. */
+const MAX_PARAMETERS = 256;
+/** Most bytes of parameters, as the driver has it since CUDA 12.1, and four more. */
+const MAX_PARAMETER_BYTES = 32768;
+
+/** Where the parts lie in the buffer. */
+const ATTRIBUTES_AT = 64;
+const ADDRESSES_AT = 512;
+const SLOTS_AT = ADDRESSES_AT + 8 * MAX_PARAMETERS;
+const STRUCTURES_AT = SLOTS_AT + 8 * MAX_PARAMETERS;
+const TOTAL_BYTES = STRUCTURES_AT + MAX_PARAMETER_BYTES + 16 * MAX_PARAMETERS;
+
+/** The launches of one stream, one at a time. */
+export class LaunchBlock {
+  /** `CUlaunchConfig`. */
+  readonly config: Uint8Array<ArrayBuffer>;
+  /** Addresses of the parameters, `void *kernelParams[]`. */
+  readonly parameters: Uint8Array<ArrayBuffer>;
+  readonly #words: Uint32Array<ArrayBuffer>;
+  readonly #bytes: Uint8Array<ArrayBuffer>;
+  readonly #floats: Float32Array<ArrayBuffer>;
+  readonly #longs: BigUint64Array<ArrayBuffer>;
+  readonly #base: bigint;
+  readonly #slots: readonly bigint[];
+
+  /** Lays out the launches of the stream with handle `stream`. */
+  constructor(host: HostMemory, stream: bigint) {
+    const memory = new ArrayBuffer(TOTAL_BYTES);
+    this.#words = new Uint32Array(memory);
+    this.#bytes = new Uint8Array(memory);
+    this.#floats = new Float32Array(memory);
+    this.#longs = new BigUint64Array(memory);
+    this.config = new Uint8Array(memory, 0, CONFIG_BYTES);
+    this.parameters = new Uint8Array(memory, ADDRESSES_AT, 8 * MAX_PARAMETERS);
+    this.#base = host.address(memory);
+    this.#slots = Array.from({ length: MAX_PARAMETERS }, (_, index) => this.#base + BigInt(SLOTS_AT + 8 * index));
+    this.#longs[STREAM_OFFSET / 8] = stream;
+    this.#longs[ATTRIBUTES_OFFSET / 8] = this.#base + BigInt(ATTRIBUTES_AT);
+  }
+
+  /**
+   * Writes a launch of `kernel`.
+   *
+   * @throws {TypeError} when the number of arguments or the size of one is not the kernel's.
+   * @throws {RangeError} when a number does not fit its type.
+   */
+  encode(kernel: CudaFunction, options: LaunchOptions): void {
+    const { grid, block, sharedBytes = 0, args } = options;
+    const words = this.#words;
+    writeExtent(words, 0, grid);
+    writeExtent(words, 3, block);
+    words[6] = sharedBytes;
+    words[ATTRIBUTE_COUNT_OFFSET / 4] = this.#writeAttributes(options);
+    const wanted = kernel.parameterBytes;
+    if (args.length !== wanted.length) {
+      throw new TypeError(`Cannot launch ${kernel.name}: wanted ${wanted.length} arguments, got ${args.length}`);
+    }
+    let structuresAt = STRUCTURES_AT;
+    for (let index = 0; index < args.length; index++) {
+      const arg = args[index];
+      const size = argBytes(arg);
+      if (size !== wanted[index]) {
+        throw new TypeError(
+          `Cannot launch ${kernel.name}: argument ${index} has ${wanted[index]} bytes, got ${
+            Object.keys(arg)[0]
+          } with ${size}`,
+        );
+      }
+      if ("bytes" in arg) {
+        this.#longs[ADDRESSES_AT / 8 + index] = this.#base + BigInt(structuresAt);
+        this.#bytes.set(arg.bytes, structuresAt);
+        structuresAt += Math.ceil(size / 16) * 16;
+      } else {
+        this.#longs[ADDRESSES_AT / 8 + index] = this.#slots[index];
+        this.#writeScalar(SLOTS_AT + 8 * index, arg, () => `Cannot launch ${kernel.name}: argument ${index}`);
+      }
+    }
+  }
+
+  #writeScalar(at: number, arg: Exclude<KernelArg, { readonly bytes: Uint8Array }>, subject: () => string): void {
+    if ("ptr" in arg) {
+      this.#longs[at / 8] = arg.ptr;
+    } else if ("u32" in arg) {
+      if (arg.u32 >>> 0 !== arg.u32) throw new RangeError(`${subject()} is no u32, got ${arg.u32}`);
+      this.#words[at / 4] = arg.u32;
+    } else if ("i32" in arg) {
+      if ((arg.i32 | 0) !== arg.i32) throw new RangeError(`${subject()} is no i32, got ${arg.i32}`);
+      this.#words[at / 4] = arg.i32;
+    } else if ("f32" in arg) {
+      this.#floats[at / 4] = arg.f32;
+    } else {
+      this.#longs[at / 8] = arg.u64;
+    }
+  }
+
+  #writeAttributes({ cluster, programmatic, cooperative }: LaunchOptions): number {
+    let count = 0;
+    const next = (id: number): number => {
+      const at = (ATTRIBUTES_AT + ATTRIBUTE_BYTES * count++) / 4;
+      this.#words[at] = id;
+      return at + ATTRIBUTE_VALUE_OFFSET / 4;
+    };
+    if (cluster !== undefined) writeExtent(this.#words, next(AttributeId.clusterDimension), cluster);
+    if (programmatic) this.#words[next(AttributeId.programmaticStreamSerialization)] = 1;
+    if (cooperative) this.#words[next(AttributeId.cooperative)] = 1;
+    return count;
+  }
+}
+
+function argBytes(arg: KernelArg): number {
+  if ("bytes" in arg) return arg.bytes.length;
+  return "ptr" in arg || "u64" in arg ? 8 : 4;
+}
+
+function writeExtent(words: Uint32Array, at: number, [x, y = 1, z = 1]: Extent): void {
+  words[at] = x;
+  words[at + 1] = y;
+  words[at + 2] = z;
+}
