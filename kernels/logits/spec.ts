@@ -9,9 +9,10 @@
  * Roofline: bytes = 4 V from the L2 cache, read about twice; one exponential (17 instructions for 4 values) bounds it.
  *
  * Schedule (kernels/wasm/src/logits.rs): chunks of 4096 any thread may take, joined in order; candidates from the groups of 64
- * whose maximum reaches the 64th largest maximum.
+ * whose maximum reaches the 64th largest maximum. On CUDA (logits.cu) rows are also bf16, chunks the same, candidates from the keys
+ * that reach the 64th of 128 group maxima; places beyond min(64, V) hold id -1 and -Infinity.
  *
- * Test: launch_test.ts. Time: `deno run -A kernels/logits/launch_bench.ts`.
+ * Test: launch_test.ts, logits_cuda_test.ts. Time: `deno run -A kernels/logits/launch_bench.ts`.
  *
  * @module
  */
@@ -36,7 +37,7 @@ export function checkLogits(row: Float32Array): void {
 
 /**
  * Absolute tolerance of lse against the f64 reference: exponentials and their 1024 additions a lane, in practice 1e-6
- * relatively, plus half an ulp of lse.
+ * relatively, plus half an ulp of lse. It holds for CUDA too, whose exponentials are right to 2^-22 and whose sums are short.
  */
 export const TOLERANCE = { absolute: 1.5e-6, relative: 1.2e-7 } as const;
 

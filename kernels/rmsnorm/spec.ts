@@ -7,9 +7,10 @@
  *
  * Roofline: bytes = 4 * (2 T + 1) * N; bound by the L1 cache: in a model it is under 1 % of a step.
  *
- * Schedule (kernels/wasm/src/norm.rs): 16 interleaved sums of squares, joined in a fixed tree.
+ * Schedule (kernels/wasm/src/norm.rs): 16 interleaved sums of squares, joined in a fixed tree. On CUDA (rmsnorm.cu) y is bf16, the
+ * input of a product, and a launch may name the rows of x it wants; a row outside of x gives NaN.
  *
- * Test: launch_test.ts. Time: `deno run -A kernels/rmsnorm/launch_bench.ts`.
+ * Test: launch_test.ts, rmsnorm_cuda_test.ts. Time: `deno run -A kernels/rmsnorm/launch_bench.ts`.
  *
  * @module
  */
@@ -42,6 +43,9 @@ export function checkRmsnorm({ x, w, eps }: RmsnormInput): { readonly rows: numb
  * the root, and 3 more roundings.
  */
 export const TOLERANCE = 6e-7;
+
+/** Relative tolerance of a bf16 result: half a unit in the last of 8 places, 2^-8, and {@linkcode TOLERANCE} before it. */
+export const TOLERANCE_BF16: number = 2 ** -8 + TOLERANCE;
 
 /** Seeds of test and bench data. */
 export const SEEDS = { test: 41, bench: 42 } as const;

@@ -12,9 +12,10 @@
  * Roofline: bytes = 8 * T * H * D from the caches; the table of cosines and sines costs 2 P f64 functions a token, shared by
  * all heads and layers.
  *
- * Schedule (kernels/wasm/src/rope.rs): 4 pairs at a time.
+ * Schedule (kernels/wasm/src/rope.rs): 4 pairs at a time. On CUDA the table is rope_table.cu, once a step, and the rotation a part of
+ * rope_append.cu, see append_spec.ts.
  *
- * Test: launch_test.ts. Time: `deno run -A kernels/rope/launch_bench.ts`.
+ * Test: launch_test.ts, rope_cuda_test.ts. Time: `deno run -A kernels/rope/launch_bench.ts`.
  *
  * @module
  */

@@ -7,9 +7,10 @@
  *
  * Roofline: bytes = 12 N from the caches; about 25 instructions for 4 values.
  *
- * Schedule (kernels/wasm/src/activation.rs): 4 values at a time; exponential by range reduction and a polynomial.
+ * Schedule (kernels/wasm/src/activation.rs): 4 values at a time; exponential by range reduction and a polynomial. On CUDA
+ * (swiglu.cu) gate and up are the two halves of each row of one product and y is bf16, the input of the next.
  *
- * Test: launch_test.ts. Time: `deno run -A kernels/swiglu/launch_bench.ts`.
+ * Test: launch_test.ts, swiglu_cuda_test.ts. Time: `deno run -A kernels/swiglu/launch_bench.ts`.
  *
  * @module
  */
@@ -35,6 +36,12 @@ export function checkSwiglu({ gate, up }: SwigluInput): void {
  * |gate * up|, covers gates below -87, whose exponential is held at exp(87).
  */
 export const TOLERANCE = { relative: 5e-7, absolute: 2e-38 } as const;
+
+/**
+ * The same for a bf16 result of the CUDA kernel: half a unit in the last of 8 places, 2^-8, after an exponential whose
+ * argument is rounded once (88 times 2^-24) and which the special function unit gives to 2^-22.
+ */
+export const TOLERANCE_BF16 = { relative: 2 ** -8 + 1e-5, absolute: 2e-38 } as const;
 
 /** Seeds of test and bench data. */
 export const SEEDS = { test: 61, bench: 62 } as const;

@@ -1,0 +1,71 @@
+/**
+ * Launches `sample.cu`.
+ *
+ * @module
+ */
+import type { CudaFunction, CudaStream, DevicePtr } from "../../ffi/cuda/cuda.ts";
+import type { KernelCache } from "../cuda/kernel_cache.ts";
+import source from "./sample.cu" with { type: "text" };
+import type { SampleRingSize } from "./sample_ring.ts";
+
+/** Rows of a block, one warp each. */
+const BLOCK_ROWS = 8;
+
+/** Bytes of the kernel's own state, zero before the first launch. */
+export const SAMPLE_STATE_BYTES = 8;
+
+/** Arrays of one launch, on the device. */
+export interface SampleWork {
+  /** Rows as `writeSampleRow` writes them, aligned to 16 bytes; `accepted` of each is counted up. */
+  readonly rows: DevicePtr;
+  /** ln sum exp of each row, f32 [R]. */
+  readonly lse: DevicePtr;
+  /** Candidates of each row, i32 [R, 64]. */
+  readonly ids: DevicePtr;
+  /** Their logits, f32 [R, 64]. */
+  readonly top: DevicePtr;
+  /** Number of rows, one u32. */
+  readonly count: DevicePtr;
+  /** Input of the next step, i32 [inputTokens]. */
+  readonly tokens: DevicePtr;
+  /** Size of `tokens`; slots beyond are not written. */
+  readonly inputTokens: number;
+  /** The kernel's state, {@linkcode SAMPLE_STATE_BYTES}: the step it counts. */
+  readonly state: DevicePtr;
+  /** The ring, pinned memory, aligned to 64 bytes. */
+  readonly ring: DevicePtr;
+  /** Sizes of the ring. */
+  readonly ringSize: SampleRingSize;
+  /** Rows there is room for, at most `ringSize.rows`; fixes the grid. */
+  readonly maxRows: number;
+  /** Whether the launch may begin before its predecessor has ended. @default {false} */
+  readonly programmatic?: boolean;
+}
+
+/** Chooses tokens on the GPU. */
+export class SampleKernel {
+  readonly #function: CudaFunction;
+
+  /** Compiles or finds it. */
+  constructor(kernels: KernelCache, { vocab }: { readonly vocab: number }) {
+    this.#function = kernels.module({ name: "sample", source, defines: { VOCAB: vocab } }).function("sample");
+  }
+
+  /** Samples the first `count` rows. */
+  launch(stream: CudaStream, work: SampleWork): void {
+    const { rows, lse, ids, top, count, tokens, inputTokens, state, ring, ringSize, maxRows } = work;
+    stream.launch(this.#function, {
+      grid: [Math.ceil(maxRows / BLOCK_ROWS)],
+      block: [BLOCK_ROWS * 32],
+      args: [
+        ...[rows, lse, ids, top, count, tokens].map((ptr) => ({ ptr })),
+        { u32: inputTokens },
+        { ptr: state },
+        { ptr: ring },
+        { u32: ringSize.slots },
+        { u32: ringSize.rows },
+      ],
+      programmatic: work.programmatic,
+    });
+  }
+}

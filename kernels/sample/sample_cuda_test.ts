@@ -1,0 +1,136 @@
+import { assertEquals } from "@std/assert";
+import { randomValues } from "../attend_partial/test_data.ts";
+import { gpuTest, type TestGpu } from "../cuda/test_gpu.ts";
+import { logitsReference } from "../logits/reference.ts";
+import { CANDIDATES, type LogitSummary } from "../logits/spec.ts";
+import { sampleReference } from "./reference.ts";
+import { SAMPLE_STATE_BYTES, SampleKernel } from "./sample_cuda.ts";
+import { SampleRing, sampleRingBytes } from "./sample_ring.ts";
+import { SAMPLE_ROW_BYTES, writeSampleRow } from "./sample_rows.ts";
+import { type SampleMode, type SampleRow, SEEDS } from "./spec.ts";
+
+const INPUT_TOKENS = 40;
+
+/** One launch over rows, as a captured graph, `steps` times. */
+function sample(
+  gpu: TestGpu,
+  { rows, summaries, vocab, steps = 1 }: {
+    readonly rows: readonly SampleRow[];
+    readonly summaries: readonly LogitSummary[];
+    readonly vocab: number;
+    readonly steps?: number;
+  },
+) {
+  const kernel = new SampleKernel(gpu.kernels, { vocab });
+  const ringSize = { slots: 4, rows: rows.length };
+  const pinned = gpu.context.pinned(sampleRingBytes(ringSize));
+  const bytes = new Uint8Array(rows.length * SAMPLE_ROW_BYTES);
+  rows.forEach((row, r) => {
+    writeSampleRow(bytes.subarray(r * SAMPLE_ROW_BYTES, (r + 1) * SAMPLE_ROW_BYTES), row);
+  });
+  const ids = new Int32Array(rows.length * CANDIDATES).fill(-1);
+  const top = new Float32Array(rows.length * CANDIDATES).fill(-Infinity);
+  summaries.forEach((summary, r) => {
+    ids.set(summary.ids, r * CANDIDATES);
+    top.set(summary.logits, r * CANDIDATES);
+  });
+  const tokens = gpu.poisoned(4 * INPUT_TOKENS);
+  const deviceRows = gpu.upload(bytes);
+  const work = {
+    rows: deviceRows,
+    lse: gpu.upload(Float32Array.from(summaries, ({ logSumExp }) => logSumExp)),
+    ids: gpu.upload(ids),
+    top: gpu.upload(top),
+    count: gpu.word(rows.length),
+    tokens,
+    inputTokens: INPUT_TOKENS,
+    state: gpu.zeroed(SAMPLE_STATE_BYTES),
+    ring: pinned.address,
+    ringSize,
+    maxRows: rows.length + 9,
+  };
+  gpu.stream.synchronize();
+  using graph = gpu.stream.capture(() => kernel.launch(gpu.stream, work));
+  for (let step = 0; step < steps; step++) graph.launch(gpu.stream);
+  gpu.stream.synchronize();
+  const ring = new SampleRing(pinned.buffer, ringSize);
+  const after = gpu.bytes(deviceRows, bytes.length);
+  pinned[Symbol.dispose]();
+  return { ring, tokens: gpu.i32(tokens, INPUT_TOKENS), after, before: bytes };
+}
+
+const DRAWS: readonly Omit<SampleMode & { kind: "draw" }, "seed">[] = [
+  { kind: "draw", inverseTemperature: 1, topK: Infinity, topP: 1, depth: Infinity },
+  { kind: "draw", inverseTemperature: 1 / 0.7, topK: Infinity, topP: 1, depth: Infinity },
+  { kind: "draw", inverseTemperature: 1 / 1.4, topK: 50, topP: 1, depth: Infinity },
+  { kind: "draw", inverseTemperature: 1 / 0.3, topK: Infinity, topP: 0.9, depth: Infinity },
+  { kind: "draw", inverseTemperature: 1, topK: 1, topP: 1, depth: Infinity },
+  { kind: "draw", inverseTemperature: 1, topK: 200, topP: 0.8, depth: Infinity },
+  { kind: "draw", inverseTemperature: 1, topK: Infinity, topP: 1, depth: -Math.log(0.05) },
+  { kind: "draw", inverseTemperature: 1.25, topK: 20, topP: 0.95, depth: -Math.log(0.02) },
+  { kind: "draw", inverseTemperature: 1e300, topK: Infinity, topP: 1, depth: Infinity },
+];
+
+for (const vocab of [1, 3, 63, 64, 65, 3000]) {
+  gpuTest(`SampleKernel.launch() decides rows of ${vocab} as the reference does`, (gpu) => {
+    const rows: SampleRow[] = [];
+    const summaries: LogitSummary[] = [];
+    for (let r = 0; r < 360; r++) {
+      const logits = randomValues(vocab, SEEDS.test + r, [0.01, 3, 8, 30][r % 4]);
+      if (r % 7 === 0) logits.fill(-Infinity, Math.ceil(vocab / 3));
+      summaries.push(logitsReference(logits));
+      rows.push({
+        mode: r % 10 === 9
+          ? { kind: "greedy" }
+          : { ...DRAWS[r % DRAWS.length], seed: r % 2 === 0 ? r : -(2 ** 40) - r },
+        accepted: r % 3 === 0 ? 2 ** 33 + r : r,
+        slot: r < INPUT_TOKENS ? r : undefined,
+        tag: 7 * r,
+      });
+    }
+    const { ring, tokens, after, before } = sample(gpu, { rows, summaries, vocab });
+    assertEquals([ring.has(1), ring.rows(1)], [true, rows.length]);
+    rows.forEach((row, r) => {
+      const outcome = sampleReference(row, { summary: summaries[r], vocab });
+      assertEquals(ring.result(1, r), { outcome, logSumExp: summaries[r].logSumExp, tag: 7 * r }, `row ${r}`);
+      if (r < INPUT_TOKENS) assertEquals(tokens[r], outcome.kind === "chosen" ? outcome.id : 0, `token of row ${r}`);
+      new DataView(before.buffer).setBigUint64(r * SAMPLE_ROW_BYTES + 40, BigInt(row.accepted + 1), true);
+    });
+    assertEquals(after, before, "nothing of a row changes but its count");
+  });
+}
+
+gpuTest("SampleKernel.launch() draws anew in every step of a graph and keeps four steps", (gpu) => {
+  const vocab = 500;
+  const logits = randomValues(vocab, SEEDS.test, 2);
+  const summary = logitsReference(logits);
+  const rows = [0, 1, 2].map((r): SampleRow => ({
+    mode: { ...DRAWS[2], topK: 30, seed: r },
+    accepted: 5 * r,
+    slot: 2 - r,
+  }));
+  const { ring, tokens } = sample(gpu, { rows, summaries: rows.map(() => summary), vocab, steps: 6 });
+  assertEquals([1, 2, 3, 4, 5, 6, 7].map((step) => ring.has(step)), [false, false, true, true, true, true, false]);
+  rows.forEach((row, r) => {
+    for (let step = 3; step <= 6; step++) {
+      const outcome = sampleReference({ ...row, accepted: 5 * r + step - 1 }, { summary, vocab });
+      assertEquals(ring.result(step, r).outcome, outcome, `row ${r} of step ${step}`);
+      if (step === 6) assertEquals(tokens[2 - r], outcome.kind === "chosen" ? outcome.id : 0);
+    }
+  });
+});
+
+gpuTest("SampleKernel.launch() names bad logits, leaves rows to the host and writes no token without a slot", (gpu) => {
+  const vocab = 90;
+  const good = logitsReference(randomValues(vocab, SEEDS.test, 2));
+  const lses = [NaN, Infinity, -Infinity, good.logSumExp];
+  const summaries = lses.map((logSumExp) => ({ ...good, logSumExp }));
+  const rows = lses.map((_, r): SampleRow => ({
+    mode: r === 3 ? { kind: "host" } : { kind: "greedy" },
+    accepted: 0,
+    slot: r === 3 ? INPUT_TOKENS : undefined,
+  }));
+  const { ring, tokens } = sample(gpu, { rows, summaries, vocab });
+  assertEquals(rows.map((_, r) => ring.result(1, r).outcome.kind), ["bad logits", "bad logits", "bad logits", "host"]);
+  assertEquals(tokens, new Int32Array(INPUT_TOKENS).fill(-1));
+});
