@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { CudaContext, CudaLibraries, type CudaStream, type DevicePtr } from "../../ffi/cuda/cuda.ts";
+import { CudaContext, CudaLibraries, type CudaStream, type DevicePtr, type PinnedBuffer } from "../../ffi/cuda/cuda.ts";
 import { KernelCache } from "./kernel_cache.ts";
 
 /** A GPU, a stream, kernels, and memory that is freed together. */
@@ -50,6 +50,11 @@ export class TestGpu implements Disposable {
     const address = this.poisoned(bytes);
     this.stream.fill(address, 0, Math.max(bytes, 1));
     return address;
+  }
+
+  /** Pinned host memory. */
+  pinned(bytes: number): PinnedBuffer {
+    return this.#stack.use(this.context.pinned(bytes));
   }
 
   /** Address of a copy of `values`. */

@@ -29,7 +29,7 @@ for (
     const block = randomBytes(3 * blockBytes, SEEDS.test);
     const pool = gpu.upload(block);
     const middle = (pool + BigInt(blockBytes)) as typeof pool;
-    using pinned = gpu.context.pinned(kernels.storedBytes + 16);
+    const pinned = gpu.pinned(kernels.storedBytes + 16);
     const host = new Uint8Array(pinned.buffer, 0, kernels.storedBytes + 16).fill(0xee);
     kernels.exportBlock(gpu.stream, { block: middle, stored: pinned.address });
     gpu.stream.synchronize();

@@ -23,7 +23,7 @@ function sample(
 ) {
   const kernel = new SampleKernel(gpu.kernels, { vocab });
   const ringSize = { slots: 4, rows: rows.length };
-  const pinned = gpu.context.pinned(sampleRingBytes(ringSize));
+  const pinned = gpu.pinned(sampleRingBytes(ringSize));
   const bytes = new Uint8Array(rows.length * SAMPLE_ROW_BYTES);
   rows.forEach((row, r) => {
     writeSampleRow(bytes.subarray(r * SAMPLE_ROW_BYTES, (r + 1) * SAMPLE_ROW_BYTES), row);
@@ -55,7 +55,6 @@ function sample(
   gpu.stream.synchronize();
   const ring = new SampleRing(pinned.buffer, ringSize);
   const after = gpu.bytes(deviceRows, bytes.length);
-  pinned[Symbol.dispose]();
   return { ring, tokens: gpu.i32(tokens, INPUT_TOKENS), after, before: bytes };
 }
 
