@@ -4,14 +4,15 @@
  *
  * @module
  */
-import type { CudaContext, CudaStream, PinnedBuffer } from "../../ffi/cuda/cuda.ts";
+import { CudaContext, type CudaStream, type PinnedBuffer } from "../../ffi/cuda/cuda.ts";
 import { AttendPlain, TASK_WORDS } from "../../kernels/attend_partial/attend_plain_cuda.ts";
-import type { KernelCache } from "../../kernels/cuda/kernel_cache.ts";
+import { KernelCache } from "../../kernels/cuda/kernel_cache.ts";
 import { KvCopyKernels } from "../../kernels/kv_copy/kv_copy_cuda.ts";
 import { type AttentionPartial, segmentNodes } from "../../kernels/merge_partials/spec.ts";
 import { StepPlanKernels } from "../../kernels/step_plan/step_plan_cuda.ts";
 import { checkBlock, checkBlockBytes, checkNodeWork, checkRanges } from "./batch_check.ts";
-import { CudaPool } from "./cuda_pool.ts";
+import { cudaBlocks } from "./cuda_memory.ts";
+import { checkCudaPool, cudaBlockBytes, CudaPool } from "./cuda_pool.ts";
 import { CudaSignal } from "./cuda_signal.ts";
 import { CudaStaging } from "./cuda_staging.ts";
 import { CUDA_BLOCK_TOKENS } from "./cuda_tables.ts";
@@ -34,10 +35,12 @@ interface RangesOfOne {
   readonly ranges: readonly { readonly from: number; readonly to: number }[];
 }
 
-/** What a store stands on; it stays the caller's. */
+/** What a store stands on. */
 export interface CudaKvStoreParts {
   /** The GPU. */
   readonly context: CudaContext;
+  /** Whether the store closes the context at its end. @default {false} */
+  readonly ownsContext?: boolean;
   /** Its kernels. */
   readonly kernels: KernelCache;
   /** Shape of the blocks: 64 tokens, bf16. */
@@ -60,6 +63,7 @@ export class CudaKvStore implements KvStore {
   readonly attention: AttendPlain;
   /** Queries, tables and signals, for the steps of a device. */
   readonly plans: StepPlanKernels;
+  readonly #context: CudaContext;
   readonly #stream: CudaStream;
   readonly #copies: KvCopyKernels;
   readonly #signal: CudaSignal;
@@ -77,8 +81,10 @@ export class CudaKvStore implements KvStore {
    * @throws {RangeError} when the layout is not one of a CUDA pool.
    * @throws {CudaError} when there is not enough memory.
    */
-  constructor({ context, kernels, layout, blocks }: CudaKvStoreParts) {
+  constructor({ context, ownsContext = false, kernels, layout, blocks }: CudaKvStoreParts) {
     using opened = new DisposableStack();
+    if (ownsContext) opened.use(context);
+    this.#context = context;
     this.layout = layout;
     this.blocks = blocks;
     this.#stream = opened.use(context.stream({ priority: "high" }));
@@ -96,7 +102,7 @@ export class CudaKvStore implements KvStore {
 
   /** See {@linkcode KvStore.attendNodes}. */
   attendNodes(layer: number, work: readonly NodeWork[]): readonly (readonly NodePartial[])[] {
-    this.#checkOpen();
+    this.#enter();
     checkNodeWork(layer, work, this);
     const nodes = work.map(({ segments }) => segmentNodes(segments.from, segments.to));
     const partials = this.#attend(
@@ -118,7 +124,7 @@ export class CudaKvStore implements KvStore {
 
   /** See `Device.attend`. */
   attend(layer: number, ranges: readonly AttendRange[]): AttentionPartial {
-    this.#checkOpen();
+    this.#enter();
     checkRanges(layer, ranges, this);
     const { heads, headDim } = this.layout;
     const partials = this.#attend(
@@ -142,7 +148,7 @@ export class CudaKvStore implements KvStore {
 
   /** See {@linkcode KvStore.readBlock}. */
   readBlock(block: number): Uint8Array {
-    this.#checkOpen();
+    this.#enter();
     checkBlock(block, this);
     this.#copies.exportBlock(this.#stream, { block: this.pool.block(block), stored: this.#block.address });
     this.#stream.synchronize();
@@ -151,7 +157,7 @@ export class CudaKvStore implements KvStore {
 
   /** See {@linkcode KvStore.writeBlock}. */
   writeBlock(block: number, bytes: Uint8Array): void {
-    this.#checkOpen();
+    this.#enter();
     checkBlockBytes(block, bytes, this);
     new Uint8Array(this.#block.buffer, 0, this.blockBytes).set(bytes);
     this.#copies.importBlock(this.#stream, { block: this.pool.block(block), stored: this.#block.address });
@@ -163,8 +169,10 @@ export class CudaKvStore implements KvStore {
     this.#opened.dispose();
   }
 
-  #checkOpen(): void {
+  /** Several stores may share a thread. */
+  #enter(): void {
     if (this.#opened.disposed) throw new ReferenceError("Cannot use the KV store: it was disposed");
+    this.#context.makeCurrent();
   }
 
   /** One partial for each range, in order. Views, valid until the next call. */
@@ -223,4 +231,42 @@ export class CudaKvStore implements KvStore {
     this.#signal.wait(call, stream);
     return partials;
   }
+}
+
+/** How to open a store. */
+export interface OpenCudaKvStoreOptions {
+  /** Shape of its blocks: 64 tokens, bf16. */
+  readonly layout: KvLayout;
+  /** Blocks in the pool. @default {what memory allows, see `memoryUtilization`} */
+  readonly blocks?: number;
+  /** Number of the GPU. @default {0} */
+  readonly ordinal?: number;
+  /** Share of the GPU's memory that may be in use, by whomever, when `blocks` is left out. @default {0.9} */
+  readonly memoryUtilization?: number;
+  /** Where compiled kernels are kept. @default {the user's cache directory} */
+  readonly kernelDirectory?: string;
+}
+
+/**
+ * Opens a pool without a model.
+ *
+ * @throws {Deno.errors.NotFound} when there is no driver or no library, saying where it looked.
+ * @throws {RangeError} when there is no GPU of that number, the layout is not one of a CUDA pool, or memory is short.
+ * @throws {CudaError} when the driver or a compiler refuses.
+ */
+export function openCudaKvStore(options: OpenCudaKvStoreOptions): CudaKvStore {
+  const { layout, ordinal, memoryUtilization, kernelDirectory } = options;
+  checkCudaPool({ layout, blocks: options.blocks ?? 1 });
+  using opened = new DisposableStack();
+  const context = opened.use(CudaContext.open({ ordinal }));
+  const blocks = options.blocks ?? cudaBlocks({
+    ...context.memory(),
+    stepBytes: 0,
+    blockBytes: cudaBlockBytes(layout),
+    utilization: memoryUtilization,
+  });
+  const kernels = KernelCache.open(context, { directory: kernelDirectory });
+  const store = new CudaKvStore({ context, ownsContext: true, kernels, layout, blocks });
+  opened.move();
+  return store;
 }

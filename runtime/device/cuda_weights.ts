@@ -125,7 +125,7 @@ export class CudaWeights implements Disposable {
   readonly #buffer: DeviceBuffer;
 
   /** Takes over memory that is filled. */
-  private constructor(buffer: DeviceBuffer, places: WeightPlaces) {
+  constructor(buffer: DeviceBuffer, places: WeightPlaces) {
     this.#buffer = buffer;
     this.bytes = places.bytes;
     this.embedding = buffer.at(places.embedding);

@@ -6,6 +6,7 @@
 import { assert, assertAlmostEquals, assertEquals, assertThrows } from "@std/assert";
 import { type Device, type DeviceOptions, SEGMENT_TOKENS, type StepSequence } from "../../runtime/device/device.ts";
 import { ReferenceDevice } from "../../runtime/device/reference_device.ts";
+import type { ActivationType, KvType } from "../../kernels/dtype.ts";
 import type { OpenModel } from "../../runtime/model/model.ts";
 import type { SyntheticSpec } from "../synthetic/spec.ts";
 import { SeededRandom } from "../synthetic/random.ts";
@@ -46,7 +47,26 @@ const VARIANTS: readonly Variant[] = [
   { name: "YaRN", spec: { rope: { kind: "yarn", factor: 4, originalContext: 64 }, ropeDimensions: 8 } },
 ];
 
-const BASE: DeviceOptions = { blocks: 64, blockTokens: 16, kvType: "f32", activations: "f32", maxLogitRows: 64 };
+/** How exact a device is: the same bits however tokens come, or logits within this of each other, in the units of the largest. */
+export type Sameness = "bits" | { readonly within: number };
+
+/** How to run the suite. */
+export interface DeviceSuite {
+  /** Opens the device under test. */
+  readonly open: OpenDevice;
+  /** Bounds a logit's distance from the reference, in the units of the largest logit. */
+  readonly tolerance: number;
+  /** What neighbours, chunks and blocks may change. @default {"bits"} */
+  readonly sameness?: Sameness;
+  /** Tokens of a block. @default {16} */
+  readonly blockTokens?: number;
+  /** Element types of the pool. @default {all} */
+  readonly kvTypes?: readonly KvType[];
+  /** Inputs of products. @default {all} */
+  readonly activations?: readonly ActivationType[];
+  /** Why the tests cannot run here; then they are ignored. @default {they can} */
+  readonly ignored?: string;
+}
 
 function randomIds(count: number, vocab: number, seed: number): number[] {
   const random = new SeededRandom(seed, "ids");
@@ -60,7 +80,8 @@ function run(
   options: { chunks?: readonly number[]; blocks?: readonly number[]; beside?: (step: number) => StepSequence[] } = {},
 ): Float32Array[] {
   const { chunks = [64], beside = () => [] } = options;
-  const blocks = options.blocks ?? Array.from({ length: Math.ceil(ids.length / 16) }, (_, i) => i);
+  const count = Math.ceil(ids.length / device.info.blockTokens);
+  const blocks = options.blocks ?? Array.from({ length: count }, (_, i) => i);
   const rows: Float32Array[] = [];
   let position = 0;
   for (let step = 0; position < ids.length; step++) {
@@ -73,6 +94,21 @@ function run(
   return rows;
 }
 
+function largest(values: Float32Array): number {
+  return values.reduce((most, x) => Math.max(most, Math.abs(x)), 0);
+}
+
+function assertNear(actual: readonly Float32Array[], expected: readonly Float32Array[], within: number): void {
+  assertEquals(actual.length, expected.length);
+  for (const [row, logits] of expected.entries()) {
+    const tolerance = within * largest(logits);
+    for (const [i, value] of logits.entries()) {
+      assert(Number.isFinite(actual[row][i]), `row ${row}, logit ${i} is ${actual[row][i]}`);
+      assertAlmostEquals(actual[row][i], value, tolerance, `row ${row}, logit ${i}`);
+    }
+  }
+}
+
 function assertSameBits(actual: readonly Float32Array[], expected: readonly Float32Array[], what: string): void {
   assertEquals(actual.length, expected.length);
   for (const [row, values] of actual.entries()) {
@@ -83,70 +119,83 @@ function assertSameBits(actual: readonly Float32Array[], expected: readonly Floa
   }
 }
 
-/** Runs the suite. `tolerance` bounds a logit's distance from the reference in the units of the largest logit. */
-export function testDevice(name: string, options: { open: OpenDevice; tolerance: number }): void {
-  const { open, tolerance } = options;
+/** Runs the suite. */
+export function testDevice(name: string, suite: DeviceSuite): void {
+  const { open, tolerance, sameness = "bits", blockTokens = 16 } = suite;
+  const { kvTypes = ["f32", "f16", "bf16"], activations: activationTypes = ["f32", "i8"] } = suite;
+  const base: DeviceOptions = {
+    blocks: 64,
+    blockTokens,
+    kvType: kvTypes[0],
+    activations: activationTypes[0],
+    maxLogitRows: 64,
+  };
+  const test = (behaviour: string, fn: () => Promise<void>): void => {
+    const because = suite.ignored === undefined ? "" : ` (ignored: ${suite.ignored})`;
+    Deno.test({ name: `${name}${behaviour}${because}`, ignore: suite.ignored !== undefined, fn });
+  };
+  const blocksOf = (tokens: number): number => Math.ceil(tokens / blockTokens);
+  const same = sameness === "bits" ? "the same bits" : "near the same logits";
+
+  function assertSame(actual: readonly Float32Array[], expected: readonly Float32Array[], what: string): void {
+    if (sameness === "bits") assertSameBits(actual, expected, what);
+    else assertNear(actual, expected, sameness.within);
+  }
 
   for (const { name: variant, spec } of VARIANTS) {
-    Deno.test(`${name}.step() agrees with the reference: ${variant}`, async () => {
+    test(`.step() agrees with the reference: ${variant}`, async () => {
       using model = openSynthetic(spec);
-      using device = await open(model, BASE);
-      using reference = new ReferenceDevice(model, BASE);
+      using device = await open(model, base);
+      using reference = new ReferenceDevice(model, base);
       const ids = randomIds(41, model.config.vocab, 7);
-      const got = run(device, ids, { chunks: [17, 1, 23] });
-      const want = run(reference, ids);
-      for (const [row, logits] of want.entries()) {
-        const scale = logits.reduce((most, x) => Math.max(most, Math.abs(x)), 0);
-        for (const [i, value] of logits.entries()) {
-          assert(Number.isFinite(got[row][i]), `row ${row}, logit ${i} is ${got[row][i]}`);
-          assertAlmostEquals(got[row][i], value, tolerance * scale, `row ${row}, logit ${i}`);
-        }
-      }
+      assertNear(run(device, ids, { chunks: [17, 1, 23] }), run(reference, ids), tolerance);
     });
   }
 
-  for (const activations of ["f32", "i8"] as const) {
-    for (const kvType of ["f32", "f16", "bf16"] as const) {
-      Deno.test(`${name}.step() gives the same bits for any chunks, blocks and neighbours: ${activations}, ${kvType}`, async () => {
+  for (const activations of activationTypes) {
+    for (const kvType of kvTypes) {
+      test(`.step() gives ${same} for any chunks, blocks and neighbours: ${activations}, ${kvType}`, async () => {
         using model = openSynthetic({ dtype: "Q4_1", embeddingDtype: "Q8_0", heads: 6, kvHeads: 2, intermediate: 160 });
-        using device = await open(model, { ...BASE, activations, kvType });
+        using device = await open(model, { ...base, activations, kvType });
         const { vocab } = model.config;
         // Longer than a segment, so that partials of two segments are merged.
         const ids = randomIds(SEGMENT_TOKENS + 37, vocab, 3);
         const whole = run(device, ids);
-        assertSameBits(run(device, ids, { chunks: [1, 15, 16, 17, 3, 64] }), whole, "odd chunks");
-        const shuffled = Array.from({ length: 20 }, (_, i) => 63 - ((i * 7) % 20));
-        assertSameBits(run(device, ids, { blocks: shuffled }), whole, "other blocks");
+        assertSame(run(device, ids, { chunks: [1, 15, 16, 17, 3, 64] }), whole, "odd chunks");
+        const count = blocksOf(ids.length);
+        const shuffled = Array.from({ length: count }, (_, i) => 63 - ((i * 7) % count));
+        assertSame(run(device, ids, { blocks: shuffled }), whole, "other blocks");
         const neighbour = randomIds(300, vocab, 4);
         const beside = (step: number): StepSequence[] => [
           {
             tokens: neighbour.slice(step * 5, step * 5 + 5),
             position: step * 5,
-            blocks: Array.from({ length: 20 }, (_, i) => 40 + i),
+            blocks: Array.from({ length: blocksOf(neighbour.length) }, (_, i) => 40 + i),
             logits: "last",
           },
         ];
-        assertSameBits(run(device, ids, { chunks: [13, 40], beside }), whole, "with a neighbour");
+        assertSame(run(device, ids, { chunks: [13, 40], beside }), whole, "with a neighbour");
         const decoded = run(device, ids.slice(0, 30), { chunks: [1] });
-        assertSameBits(decoded, whole.slice(0, 30), "token by token");
+        assertSame(decoded, whole.slice(0, 30), "token by token");
       });
     }
   }
 
-  Deno.test(`${name}.step() reads nothing but the sequence's own tokens`, async () => {
+  test(`.step() reads nothing but the sequence's own tokens`, async () => {
     using model = openSynthetic({ heads: 6, kvHeads: 2 });
-    using device = await open(model, BASE);
+    using device = await open(model, base);
     const ids = randomIds(37, model.config.vocab, 5);
     const clean = run(device, ids);
     const poison = new Uint8Array(device.info.blockBytes).fill(0xff);
     for (let block = 0; block < device.info.blocks; block++) device.writeBlock(block, poison);
-    const blocks = [5, 9, 2, ...Array.from({ length: 4 }, () => 63)];
-    assertSameBits(run(device, ids, { blocks }), clean, "poisoned pool");
+    const blocks = [5, 9, 2].slice(0, blocksOf(ids.length));
+    blocks.push(63, 63, 63, 63);
+    assertSame(run(device, ids, { blocks }), clean, "poisoned pool");
   });
 
-  Deno.test(`${name}.step() reports log-sum-exp and the best candidates of each row`, async () => {
+  test(`.step() reports log-sum-exp and the best candidates of each row`, async () => {
     using model = openSynthetic({});
-    using device = await open(model, BASE);
+    using device = await open(model, base);
     const output = device.step([{ tokens: [1, 2, 3], position: 0, blocks: [4], logits: "all" }]);
     assertEquals(output.rows, 3);
     for (let row = 0; row < 3; row++) {
@@ -162,9 +211,9 @@ export function testDevice(name: string, options: { open: OpenDevice; tolerance:
     assertThrows(() => output.logits(3), RangeError);
   });
 
-  Deno.test(`${name}.step() returns rows in batch order and none for a chunk that is not the last`, async () => {
+  test(`.step() returns rows in batch order and none for a chunk that is not the last`, async () => {
     using model = openSynthetic({});
-    using device = await open(model, BASE);
+    using device = await open(model, base);
     const a = { tokens: [7, 8], position: 0, blocks: [0], logits: "last" as const };
     const b = { tokens: [9], position: 0, blocks: [1], logits: "none" as const };
     const c = { tokens: [3, 4, 5], position: 0, blocks: [2], logits: "all" as const };
@@ -174,12 +223,12 @@ export function testDevice(name: string, options: { open: OpenDevice; tolerance:
     const alone = [device.step([a]).logits(0).slice()];
     const rows = device.step([c]);
     for (let row = 0; row < 3; row++) alone.push(rows.logits(row).slice());
-    assertSameBits(together, alone, "together");
+    assertSame(together, alone, "together");
   });
 
-  Deno.test(`${name}.step() refuses what is out of range and writes nothing`, async () => {
+  test(`.step() refuses what is out of range and writes nothing`, async () => {
     using model = openSynthetic({});
-    using device = await open(model, { ...BASE, maxStepTokens: 32, maxLogitRows: 4 });
+    using device = await open(model, { ...base, maxStepTokens: 32, maxLogitRows: 4 });
     const good: StepSequence = { tokens: [1], position: 0, blocks: [0], logits: "last" };
     const bad: [Partial<StepSequence>, string][] = [
       [{ tokens: [] }, "at least one token"],
@@ -187,7 +236,7 @@ export function testDevice(name: string, options: { open: OpenDevice; tolerance:
       [{ tokens: [-1] }, "token ids"],
       [{ tokens: [1.5] }, "token ids"],
       [{ position: -1 }, "position"],
-      [{ position: 16 }, "need 2 blocks"],
+      [{ position: blockTokens }, "need 2 blocks"],
       [{ blocks: [64] }, "block ids"],
       [{ blocks: [-1] }, "block ids"],
       [{ tokens: Array(33).fill(1), blocks: [0, 1, 2] }, "at most 32 tokens"],
@@ -201,26 +250,27 @@ export function testDevice(name: string, options: { open: OpenDevice; tolerance:
     assertEquals(device.readBlock(0), before);
   });
 
-  Deno.test(`${name}.readBlock() and writeBlock() move KV to another block`, async () => {
+  test(`.readBlock() and writeBlock() move KV to another block`, async () => {
     using model = openSynthetic({});
-    using device = await open(model, { ...BASE, kvType: "f16" });
-    const ids = randomIds(33, model.config.vocab, 9);
+    using device = await open(model, { ...base, kvType: kvTypes[1] ?? kvTypes[0] });
+    const position = 2 * blockTokens;
+    const ids = randomIds(position + 1, model.config.vocab, 9);
     const whole = run(device, ids);
-    run(device, ids.slice(0, 32), { blocks: [0, 1] });
+    run(device, ids.slice(0, position), { blocks: [0, 1] });
     device.writeBlock(40, device.readBlock(0));
     device.writeBlock(41, device.readBlock(1));
-    const output = device.step([{ tokens: [ids[32]], position: 32, blocks: [40, 41, 7], logits: "last" }]);
-    assertSameBits([output.logits(0).slice()], [whole[32]], "moved");
+    const output = device.step([{ tokens: [ids[position]], position, blocks: [40, 41, 7], logits: "last" }]);
+    assertSame([output.logits(0).slice()], [whole[position]], "moved");
     assertThrows(() => device.readBlock(64), RangeError);
     assertThrows(() => device.writeBlock(0, new Uint8Array(3)), RangeError);
   });
 
-  Deno.test(`${name}.attend() of ranges merges to attention over the whole`, async () => {
+  test(`.attend() of ranges merges to attention over the whole`, async () => {
     using model = openSynthetic({ heads: 6, kvHeads: 2 });
     const { heads, headDim } = model.config;
-    using device = await open(model, BASE);
+    using device = await open(model, base);
     const length = 2 * SEGMENT_TOKENS + 19;
-    const blocks = Array.from({ length: Math.ceil(length / 16) }, (_, i) => i);
+    const blocks = Array.from({ length: blocksOf(length) }, (_, i) => i);
     run(device, randomIds(length, model.config.vocab, 11), { blocks });
     const random = new SeededRandom(2, "query");
     const query = Float32Array.from({ length: heads * headDim }, () => random.normal());
@@ -228,7 +278,7 @@ export function testDevice(name: string, options: { open: OpenDevice; tolerance:
       query,
       start,
       length: end - start,
-      blocks: blocks.slice(start / 16),
+      blocks: blocks.slice(start / blockTokens),
     });
     const whole = device.attend(1, [range(0, length)]);
     const parts = device.attend(1, [
@@ -254,6 +304,6 @@ export function testDevice(name: string, options: { open: OpenDevice; tolerance:
     }
     assertThrows(() => device.attend(2, [range(0, 16)]), RangeError, "layer");
     assertThrows(() => device.attend(0, [{ ...range(0, 16), start: 16 }]), RangeError, "start");
-    assertThrows(() => device.attend(0, [{ ...range(0, 32), blocks: [0] }]), RangeError, "need 2 blocks");
+    assertThrows(() => device.attend(0, [{ ...range(0, 2 * blockTokens), blocks: [0] }]), RangeError, "need 2 blocks");
   });
 }

@@ -5,7 +5,6 @@
  */
 import { assert, assertEquals, assertNotEquals, assertThrows } from "@std/assert";
 import fc from "fast-check";
-import type { KvType } from "../../kernels/dtype.ts";
 import { segmentNodes } from "../../kernels/merge_partials/spec.ts";
 import {
   type Device,
@@ -34,6 +33,10 @@ export interface SpreadSuite {
   readonly segments: number;
   /** Changes to the models, to make them smaller. @default {none} */
   readonly spec?: SyntheticSpec;
+  /** Layouts the device has. @default {all} */
+  readonly settings?: readonly Setting[];
+  /** Why the tests cannot run here; then they are ignored. @default {they can} */
+  readonly ignored?: string;
 }
 
 /** Absent ranges out of bounds that ascend. */
@@ -46,7 +49,11 @@ function rangesOf(bounds: readonly number[]): SegmentRange[] {
 
 /** Runs the suite. */
 export function testSpread(device: string, suite: SpreadSuite): void {
-  const { open, openStore, segments } = suite;
+  const { open, openStore, segments, settings = SETTINGS } = suite;
+  const test = (name: string, fn: () => Promise<void>): void => {
+    const because = suite.ignored === undefined ? "" : ` (ignored: ${suite.ignored})`;
+    Deno.test({ name: `${name}${because}`, ignore: suite.ignored !== undefined, fn });
+  };
 
   /** Opens everything, runs `body` and closes it. */
   async function withBench(
@@ -60,8 +67,8 @@ export function testSpread(device: string, suite: SpreadSuite): void {
     body(new SpreadBench(opened, segments), [first, second]);
   }
 
-  for (const setting of SETTINGS) {
-    Deno.test(`${device}.begin() gives the same bits for any spread of a sequence: ${setting.name}`, async () => {
+  for (const setting of settings) {
+    test(`${device}.begin() gives the same bits for any spread of a sequence: ${setting.name}`, async () => {
       await withBench(setting, (bench, stores) => {
         // All absent, in one piece and in two that touch.
         bench.check([{ from: 0, to: segments }], { stores, chunks: [TAIL], late: true });
@@ -85,7 +92,7 @@ export function testSpread(device: string, suite: SpreadSuite): void {
       });
     });
 
-    Deno.test(`${device}.begin() gives the same bits for any budgets: ${setting.name}`, async () => {
+    test(`${device}.begin() gives the same bits for any budgets: ${setting.name}`, async () => {
       await withBench(setting, (bench, stores) => {
         let slices = 0;
         const onStop: SpreadOptions["onStop"] = (stop) => {
@@ -101,9 +108,9 @@ export function testSpread(device: string, suite: SpreadSuite): void {
     });
   }
 
-  const setting = SETTINGS[0];
+  const setting = settings[0];
 
-  Deno.test(`${device}.begin() lets others attend, read and write between slices`, async () => {
+  test(`${device}.begin() lets others attend, read and write between slices`, async () => {
     await withBench(setting, (bench, stores) => {
       const { device, blocks } = bench;
       const { heads, headDim, blockTokens } = device.layout;
@@ -123,7 +130,7 @@ export function testSpread(device: string, suite: SpreadSuite): void {
     });
   });
 
-  Deno.test(`${device}.attendNodes() gives each node's partial, equal to attend() of its range`, async () => {
+  test(`${device}.attendNodes() gives each node's partial, equal to attend() of its range`, async () => {
     await withBench(setting, (bench, [store]) => {
       const { device } = bench;
       const { heads, headDim, blockTokens } = device.layout;
@@ -162,7 +169,7 @@ export function testSpread(device: string, suite: SpreadSuite): void {
     });
   });
 
-  Deno.test(`${device}.attendNodes() refuses what is out of range`, async () => {
+  test(`${device}.attendNodes() refuses what is out of range`, async () => {
     await withBench(setting, (bench, [store]) => {
       const { heads, headDim, layers } = store.layout;
       const [share] = bench.shares([{ from: 0, to: 1 }], [store]);
@@ -188,7 +195,7 @@ export function testSpread(device: string, suite: SpreadSuite): void {
     });
   });
 
-  Deno.test(`${device}.begin() refuses absent ranges that are empty, out of order or not below the position`, async () => {
+  test(`${device}.begin() refuses absent ranges that are empty, out of order or not below the position`, async () => {
     await withBench(setting, (bench, stores) => {
       const { device } = bench;
       const position = segments * SEGMENT_TOKENS;
@@ -216,7 +223,7 @@ export function testSpread(device: string, suite: SpreadSuite): void {
     });
   });
 
-  Deno.test(`${device}.begin() takes one step at a time`, async () => {
+  test(`${device}.begin() takes one step at a time`, async () => {
     await withBench(setting, ({ device, blocks }) => {
       const batch: StepSequence[] = [{ tokens: [1, 2, 3], position: 0, blocks: blocks.slice(-1), logits: "last" }];
       const whole = bits(device.step(batch).logits(0));
@@ -237,7 +244,7 @@ export function testSpread(device: string, suite: SpreadSuite): void {
     });
   });
 
-  Deno.test(`${device}.begin() goes on only with every partial, each of a node that is absent`, async () => {
+  test(`${device}.begin() goes on only with every partial, each of a node that is absent`, async () => {
     await withBench(setting, (bench, stores) => {
       const { device, blocks } = bench;
       const { heads, headDim } = device.layout;
@@ -287,7 +294,7 @@ export function testSpread(device: string, suite: SpreadSuite): void {
     });
   });
 
-  Deno.test(`kernelDigest() is the same for every pool of ${device} and tells layouts apart`, async () => {
+  test(`kernelDigest() is the same for every pool of ${device} and tells layouts apart`, async () => {
     await withBench(setting, ({ device }, stores) => {
       const before = [0, 1].map((block) => device.readBlock(block));
       const digest = kernelDigest(device);
@@ -295,12 +302,13 @@ export function testSpread(device: string, suite: SpreadSuite): void {
       assert(/^[0-9a-f]{64}$/.test(digest));
       for (const store of stores) assertEquals(kernelDigest(store), digest);
     });
-    const layout = { layers: 1, heads: 2, kvHeads: 1, headDim: 8, blockTokens: 256 };
-    const digests = await Promise.all((["f32", "f16", "bf16"] satisfies KvType[]).map(async (kvType) => {
-      using store = await openStore({ layout: { ...layout, kvType }, blocks: 1 });
+    const pools = settings.map(({ options: { blockTokens = 16, kvType = "f16" } }) => ({ blockTokens, kvType }));
+    const layout = { layers: 1, heads: 2, kvHeads: 1, headDim: 8 };
+    const digests = await Promise.all(pools.map(async (pool) => {
+      using store = await openStore({ layout: { ...layout, ...pool }, blocks: 1 });
       return kernelDigest(store);
     }));
-    using wider = await openStore({ layout: { ...layout, kvType: "f32", heads: 4 }, blocks: 2 });
+    using wider = await openStore({ layout: { ...layout, ...pools[0], heads: 4 }, blocks: 2 });
     assertNotEquals(kernelDigest(wider), digests[0]);
   });
 }

@@ -1,0 +1,59 @@
+/**
+ * The CUDA device against everything a device must do; ignored where there is no GPU.
+ *
+ * Tolerances. In its fast mode weights and every input of a product are bf16 (a relative half ulp of 2^-9 each), so a logit
+ * of these models of two layers is within about 2^-9 times the square root of the roundings on its way, some 60, of the
+ * reference, in the units of the largest logit. Steps of other sizes take other orders of summation, whose differences are
+ * rounded to bf16 as well; deterministic mode has one order and gives the same bits.
+ *
+ * @module
+ */
+import { TestGpu } from "../../kernels/cuda/test_gpu.ts";
+import { CudaDevice } from "../../runtime/device/cuda_device.ts";
+import { openCudaKvStore } from "../../runtime/device/cuda_kv_store.ts";
+import { testDevice } from "../conformance/device_suite.ts";
+import { SETTINGS } from "../conformance/spread_bench.ts";
+import { testSpread } from "../conformance/spread_suite.ts";
+
+const TOLERANCE = 0.03;
+const POOL = { blockTokens: 64, kvType: "bf16", activations: "f32" } as const;
+
+/** What sets the suite's models apart. */
+const SPREAD_NAMES = [
+  "three heads a KV head",
+  "one head a KV head, biases",
+  "eight heads a KV head, heads of 20",
+] as const;
+
+const ignored = TestGpu.missing();
+
+testDevice("CudaDevice", {
+  open: (model, options) => CudaDevice.open(model, options),
+  tolerance: TOLERANCE,
+  sameness: { within: TOLERANCE },
+  blockTokens: POOL.blockTokens,
+  kvTypes: [POOL.kvType],
+  activations: [POOL.activations],
+  ignored,
+});
+
+testDevice("CudaDevice, deterministic,", {
+  open: (model, options) => CudaDevice.open(model, { ...options, deterministic: true }),
+  tolerance: TOLERANCE,
+  blockTokens: POOL.blockTokens,
+  kvTypes: [POOL.kvType],
+  activations: [POOL.activations],
+  ignored,
+});
+
+testSpread("CudaDevice, deterministic,", {
+  open: (model, options) => CudaDevice.open(model, { ...options, deterministic: true }),
+  openStore: openCudaKvStore,
+  segments: 3,
+  settings: SETTINGS.map(({ spec }, index) => ({
+    name: SPREAD_NAMES[index],
+    spec,
+    options: POOL,
+  })),
+  ignored,
+});
