@@ -70,7 +70,7 @@ export class Http2Dialler {
       sealer: new FrameSealer("hello"),
       handler: {
         frame: (frame) => this.#guard(() => this.#hello(frame, control)),
-        over: (error) => this.#fail(unreachable(url, error)),
+        over: (error) => this.#fail(unanswered(url, error, context)),
       },
     });
     control.sendSealed(this.#handshake.start());
@@ -89,7 +89,8 @@ export class Http2Dialler {
   }
 
   #connect(): ClientHttp2Session {
-    const session = connect(this.url, { ...this.#context.http2, ...this.#context.tls });
+    // Said outright: an environment variable of node's turns the default off.
+    const session = connect(this.url, { ...this.#context.http2, ...this.#context.tls, rejectUnauthorized: true });
     session.once("connect", () => endInTurn(session, this.#context.setTimer));
     this.#sessions.add(session);
     this.#handler.connected(session);
@@ -170,6 +171,18 @@ export class Http2Dialler {
     this.abandon();
     this.#handler.failed(this, error);
   }
+}
+
+/**
+ * The same for a peer that has said nothing yet. With TLS 1.3 the dialler's handshake is over before the peer has seen its
+ * certificate, so one that is refused shows as a connection that ends.
+ */
+function unanswered(url: string, error: Error, { tls }: HelloContext): PeerError {
+  const failed = unreachable(url, error);
+  const named = error.cause !== undefined || (error instanceof PeerError && error.code !== "closed");
+  if (tls === undefined || named) return failed;
+  const message = `${failed.message} before its hello; it may not take this member's certificate`;
+  return new PeerError(message, { code: "unreachable", cause: error });
 }
 
 /** An error of a dial that names the url and the first cause. */

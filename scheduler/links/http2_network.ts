@@ -2,6 +2,8 @@
  * Links over HTTP/2. A link is two connections: one carries the control stream, on which the hello is spoken, and the
  * attention stream; the other carries the kv stream, so that attention never waits behind KV.
  *
+ * The file is long because every event of a connection, a hello or a dial is weighed against the same tables.
+ *
  * @module
  */
 import {
@@ -14,6 +16,7 @@ import {
   type ServerHttp2Stream,
 } from "node:http2";
 import { randomBytes } from "node:crypto";
+import type { Socket } from "node:net";
 import { checkPeer } from "../protocol/hello_checks.ts";
 import { DuplicateLinkError } from "../protocol/handshake.ts";
 import type { MemberCard } from "../protocol/member.ts";
@@ -29,6 +32,7 @@ import { type NetworkListener, PeerError } from "./link.ts";
 import { DEFAULT_LINK_LIMITS, type SetTimer } from "./link_limits.ts";
 import { PeerTable } from "./peer_table.ts";
 import { SessionSet } from "./session_set.ts";
+import { TlsHandshakes } from "./tls_handshakes.ts";
 
 export type { Http2Network, Http2NetworkOptions, LinkCounters } from "./http2_options.ts";
 
@@ -94,6 +98,8 @@ class MemberNetwork implements Http2Network {
   readonly #hellos = new Set<Http2Acceptor>();
   /** Accepted connections. */
   readonly #sessions: SessionSet;
+  /** Accepted connections that are none of HTTP/2 yet; without certificates there are none. */
+  readonly #handshakes: TlsHandshakes;
   /** Dialled connections that have not closed. */
   #dialled = 0;
   /** Whether the server still has something open. */
@@ -133,6 +139,8 @@ class MemberNetwork implements Http2Network {
       windowBytes: WINDOW_BYTES,
       kvWindowBytes: KV_WINDOW_BYTES,
     };
+    const { helloMs: ms, connections: most } = this.#context.limits;
+    this.#handshakes = new TlsHandshakes({ ms, most, setTimer });
   }
 
   get url(): string {
@@ -143,6 +151,12 @@ class MemberNetwork implements Http2Network {
     const { promise, resolve, reject } = Promise.withResolvers<void>();
     this.#server.once("error", reject);
     this.#server.on("session", (session: ServerHttp2Session) => this.#connected(session));
+    if (this.#context.tls !== undefined) {
+      this.#server.on("connection", (socket: Socket) => {
+        if (!this.#handshakes.begin(socket)) this.counters.turnedAway++;
+      });
+      this.#server.on("secureConnection", (socket: Socket) => this.#handshakes.end(socket));
+    }
     this.#server.on("close", () => {
       this.#serving = false;
       this.#checkFinished();
@@ -205,6 +219,7 @@ class MemberNetwork implements Http2Network {
     for (const dial of this.#dials.values()) dial.abandon();
     for (const hello of this.#hellos) hello.abandon();
     this.#server.close();
+    this.#handshakes.destroy();
     // Links linger for a moment so that what they said last arrives; everything else has gone by now.
     this.#cancelLinger = this.#context.setTimer(() => this.#sessions.destroy(), this.#context.limits.lingerMs);
     this.#checkFinished();
