@@ -71,6 +71,11 @@ export const COMMANDS = {
   },
   list: { usage: "[flags]", summary: "List the models in the cache", words: [0, 0] },
   remove: { usage: "MODEL [flags]", summary: "Remove a model from the cache", words: [1, 1] },
+  doctor: {
+    usage: "[flags]",
+    summary: "Show what this machine can compute with: GPUs, driver, libraries, compiled kernels, free memory",
+    words: [0, 0],
+  },
   "plugin check": {
     usage: "FILE [flags]",
     summary: "Run every check of the scheduler interface on a policy",

@@ -40,7 +40,15 @@ export type FlagSpec =
 
 const SERVE_COMMANDS = ["serve", "cluster"] as const satisfies readonly CommandName[];
 const MODEL_COMMANDS = ["serve", "run", "cluster"] as const satisfies readonly CommandName[];
-const CACHE_COMMANDS = ["serve", "run", "cluster", "pull", "list", "remove"] as const satisfies readonly CommandName[];
+const CACHE_COMMANDS = [
+  "serve",
+  "run",
+  "cluster",
+  "pull",
+  "list",
+  "remove",
+  "doctor",
+] as const satisfies readonly CommandName[];
 const EVERY_COMMAND: readonly CommandName[] = [...COMMAND_SPECS.keys()].filter((name) => name !== "bench");
 
 /** The table. */

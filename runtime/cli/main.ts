@@ -95,6 +95,8 @@ async function loadCommand(name: Exclude<CommandName, "bench">): Promise<Command
       return (await import("./commands/list.ts")).list;
     case "remove":
       return (await import("./commands/remove.ts")).remove;
+    case "doctor":
+      return (await import("./commands/doctor.ts")).doctor;
     case "plugin check":
       return (await import("./commands/plugin_check.ts")).pluginCheck;
   }
