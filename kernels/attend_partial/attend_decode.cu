@@ -1,0 +1,638 @@
+// attend_decode: paged attention of one query token a job, one launch from the pool to the merged result.
+//
+// s_i = q . k_i / sqrt(D), lse = ln sum exp(s_i), o = sum exp(s_i - lse) v_i, over the first `tokens` tokens of a job.
+//
+// Work: attend_decode_plan.cu cuts every job (a sequence, or a node of the merge tree) into aligned nodes of 2^k pages; an item
+// is one node of one KV head and yields one partial. A CTA takes items 2 at first by its number, then by ticket. A job in
+// several nodes meets in the workspace: the CTA that arrives last finishes the tree in the same launch.
+// Warps: warp 4 copies whole page-heads (K and V adjacent, one bulk copy) into a ring; warps 0 to 3 take one page at a time.
+// Page: tokens are the M axis of K Q^T and the dimensions the M axis of V^T P^T, so a group of up to 8 heads costs one N tile;
+// warp w scores tokens 16 w.., all warps exchange scores once through shared memory, and warp w owns a quarter of the dimensions.
+// Bits: leaf (64 tokens) in one fixed order, then the tree over the page number; every node is kept as (o normalised, lse), so
+// that it does not matter which CTA, launch or machine computed it, nor what else ran.
+//
+// Compile time: HEAD_DIM (true D, even, at most 256), GROUP (query heads a KV head, 1 to 16). Needs bulk copies.
+// Limit: bytes of KV over the bulk-copy read rate. Test: attend_decode_cuda_test.ts. Time: attend_decode_cuda_bench.ts.
+//
+// @arch sm_90a sm_100
+// @define HEAD_DIM=128 GROUP=1
+// @define HEAD_DIM=128 GROUP=4
+// @define HEAD_DIM=64 GROUP=3
+// @define HEAD_DIM=80 GROUP=9
+// @define HEAD_DIM=256 GROUP=16
+
+#include "dependents.cuh"
+
+typedef unsigned char u8;
+typedef unsigned short u16;
+typedef unsigned int u32;
+typedef unsigned long long u64;
+
+#define LOG2E 1.4426950408889634f
+#define LN2 0.6931471805599453f
+#define NO_LSE __int_as_float(0xff800000)
+
+constexpr int PAD = (HEAD_DIM + 63) / 64 * 64;
+constexpr int SUBTILE_BYTES = 64 * 128;
+constexpr int SIDE_BYTES = PAD / 64 * SUBTILE_BYTES;
+constexpr int PAGE_BYTES = 2 * SIDE_BYTES;
+constexpr int STEPS = (HEAD_DIM + 15) / 16;
+constexpr int TILES_M = PAD / 64;
+constexpr int TILES_N = (GROUP + 7) / 8;
+
+#ifndef CTAS
+#define CTAS (PAD <= 128 ? 2 : 1)
+#endif
+#ifndef STAGES
+#define STAGES (PAD == 64 ? 6 : PAD == 192 ? 4 : 3)
+#endif
+constexpr int WARPS = 4;
+constexpr int THREADS = (WARPS + 1) * 32;
+constexpr int DESCRIPTORS = 4;
+constexpr int SCORES_BYTES = TILES_N * 8 * 64 * 4;
+
+// Shared memory, from a base aligned to 1024 bytes.
+constexpr int AT_SCORES = STAGES * PAGE_BYTES;
+constexpr int AT_DESCRIPTORS = AT_SCORES + 2 * SCORES_BYTES;
+constexpr int AT_BARRIERS = AT_DESCRIPTORS + DESCRIPTORS * 32;
+constexpr int AT_LAST = AT_BARRIERS + 8 * 2 * (STAGES + DESCRIPTORS);
+
+// A plan entry, i32: first index into the block table, pages, tokens, query row, output row, nodes of the job, slot of this
+// node, slot of the job's first node, then the first four block ids.
+constexpr int ENTRY = 12;
+// A slot of the workspace: o in the order the threads hold it, then lse of the heads.
+constexpr int SLOT_LSE = PAD * 8 * TILES_N;
+constexpr int SLOT = SLOT_LSE + 32;
+
+constexpr int PART_FLOATS = TILES_N * (TILES_M * 4 + 2);
+// Tree levels kept in registers; the deeper ones, met once in 2^LOW pages, lie in local memory.
+constexpr int LOW = PART_FLOATS <= 10 ? 4 : TILES_N == 1 ? 2 : 1;
+constexpr int DEEP = 22 - LOW;
+// Nodes of a split job that are merged at a time.
+constexpr int BATCH = PART_FLOATS <= 10 ? 4 : TILES_N == 1 ? 2 : 1;
+
+// One thread's share of a partial: of heads 2 q, 2 q + 1 of each N tile (q = lane % 4), dimensions of lane / 4 (+ 8).
+struct Part {
+  float o[TILES_M][TILES_N][4];
+  float lse[TILES_N][2];
+};
+
+struct Item {
+  int pages, tokens, query_row, out_row, parts, slot, first_slot, head;
+};
+
+__device__ __forceinline__ float exp2_of(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+__device__ __forceinline__ float log2_of(float x) {
+  float y;
+  asm("lg2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+__device__ __forceinline__ float inverse_of(float x) {
+  float y;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+__device__ __forceinline__ u32 pack(float low, float high) {
+  u32 y;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(y) : "f"(high), "f"(low));
+  return y;
+}
+
+__device__ __forceinline__ void barrier_init(u32 barrier, u32 count) {
+  asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(count) : "memory");
+}
+__device__ __forceinline__ void barrier_wait(u32 barrier, u32 parity) {
+  asm volatile(
+      "{\n.reg .pred done;\nagain:\n"
+      "mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n"
+      "@!done bra again;\n}" ::"r"(barrier), "r"(parity) : "memory");
+}
+__device__ __forceinline__ void barrier_arrive(u32 barrier) {
+  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
+}
+__device__ __forceinline__ void barrier_expect(u32 barrier, u32 bytes) {
+  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes) : "memory");
+}
+__device__ __forceinline__ void copy_page(u32 to, const u8* from, u32 barrier) {
+  asm volatile(
+      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(to), "l"(from),
+      "r"(PAGE_BYTES), "r"(barrier) : "memory");
+}
+__device__ __forceinline__ void consumers_sync() { asm volatile("bar.sync 1, 128;" ::: "memory"); }
+
+__device__ __forceinline__ void load_matrices(u32 (&a)[4], u32 address) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(a[0]), "=r"(a[1]), "=r"(a[2]), "=r"(a[3]) : "r"(address));
+}
+__device__ __forceinline__ void load_transposed(u32 (&a)[4], u32 address) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(a[0]), "=r"(a[1]), "=r"(a[2]), "=r"(a[3]) : "r"(address));
+}
+__device__ __forceinline__ void multiply(float (&c)[4], const u32 (&a)[4], const u32 (&b)[2]) {
+  asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+      : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+
+// right <- merge(left, right). lse = -infinity marks an empty partial, which changes nothing, not a bit.
+__device__ __forceinline__ void merge(const Part& left, Part& right) {
+#pragma unroll
+  for (int n = 0; n < TILES_N; n++) {
+    float to_left[2], to_right[2];
+#pragma unroll
+    for (int h = 0; h < 2; h++) {
+      const float a = left.lse[n][h], b = right.lse[n][h];
+      const bool first = a >= b;
+      const float high = first ? a : b, low = first ? b : a;
+      const float e = low == NO_LSE ? 0.f : exp2_of(__fmul_rn(__fsub_rn(low, high), LOG2E));
+      const float sum = __fadd_rn(1.f, e);
+      const float big = inverse_of(sum), small = __fmul_rn(e, big);
+      right.lse[n][h] = __fmaf_rn(log2_of(sum), LN2, high);
+      to_left[h] = first ? big : small;
+      to_right[h] = first ? small : big;
+    }
+#pragma unroll
+    for (int m = 0; m < TILES_M; m++) {
+#pragma unroll
+      for (int i = 0; i < 4; i++) {
+        right.o[m][n][i] = __fmaf_rn(left.o[m][n][i], to_left[i & 1], __fmul_rn(right.o[m][n][i], to_right[i & 1]));
+      }
+    }
+  }
+}
+
+// The right spine of the tree while nodes arrive in order: a binary counter. `deep` is an array of its own, so that `low` is
+// indexed by constants alone and stays in registers.
+struct Spine {
+  Part low[LOW];
+  Part* deep;
+
+  // Takes node `index` of its level, LEVEL at first.
+  template <int LEVEL = 0>
+  __device__ __forceinline__ void push(Part& node, u32 index) {
+    if constexpr (LEVEL < LOW) {
+      if (index & 1) {
+        merge(low[LEVEL], node);
+        push<LEVEL + 1>(node, index >> 1);
+      } else {
+        low[LEVEL] = node;
+      }
+    } else {
+      int level = 0;
+      for (; index & 1; index >>= 1) merge(deep[level++], node);
+      deep[level] = node;
+    }
+  }
+
+  // What `count` pushed nodes make together; missing nodes are empty. `some` tells whether `node` holds any yet.
+  template <int LEVEL = 0>
+  __device__ __forceinline__ void finish(Part& node, u32 count, bool some = false) {
+    if constexpr (LEVEL < LOW) {
+      if (count & 1) {
+        if (some) merge(low[LEVEL], node);
+        else node = low[LEVEL];
+        some = true;
+      }
+      finish<LEVEL + 1>(node, count >> 1, some);
+    } else {
+      for (int level = 0; count != 0; count >>= 1, level++) {
+        if ((count & 1) == 0) continue;
+        if (some) merge(deep[level], node);
+        else node = deep[level];
+        some = true;
+      }
+    }
+  }
+};
+
+// Byte offsets that depend on the thread alone.
+struct Lane {
+  u32 warp, row, pair;  // row = lane / 4, pair = lane % 4
+  u32 key, value[TILES_M];
+  u32 put_even, put_odd, get;
+
+  __device__ __forceinline__ Lane(u32 thread) {
+    const u32 lane = thread % 32, r = lane % 8, matrix = lane / 8;
+    warp = thread / 32;
+    row = lane / 4;
+    pair = lane % 4;
+    key = (warp * 16 + r + matrix % 2 * 8) * 128 + ((matrix / 2 ^ r) << 4);
+#pragma unroll
+    for (int m = 0; m < TILES_M; m++) {
+      const u32 chunk = warp * (PAD / 32) + m * 2 + matrix % 2;
+      value[m] = SIDE_BYTES + chunk / 8 * SUBTILE_BYTES + (r + matrix / 2 * 8) * 128 + ((chunk % 8 ^ r) << 4);
+    }
+    // Scores [head][64 tokens], token XORed by a number of the head, so that neither side has bank conflicts.
+    const u32 token = warp * 16 + row;
+    put_even = (pair * 2 * 64 + (token ^ pair * 8)) * 4;
+    put_odd = ((pair * 2 + 1) * 64 + (token ^ (pair ^ 2) * 8)) * 4;
+    get = (row * 64 + (pair * 2 ^ (row >> 1 ^ (row & 1) << 1) * 8)) * 4;
+  }
+};
+
+// The partial of one page, of which `visible` tokens count. The page is read to its end before `free` is arrived at.
+template <bool WHOLE>
+__device__ __forceinline__ void attend_page(
+    Part& part, u32 page, u32 free, u32 scores, const u32 (&query)[STEPS][TILES_N][2], u32 visible, float scale, const Lane& at) {
+  float s[TILES_N][2][4];
+#pragma unroll
+  for (int n = 0; n < TILES_N; n++) {
+#pragma unroll
+    for (int i = 0; i < 4; i++) s[n][0][i] = s[n][1][i] = 0.f;
+  }
+#pragma unroll
+  for (int step = 0; step < STEPS; step++) {
+    u32 a[4];
+    load_matrices(a, page + (at.key ^ step % 4 * 32) + step / 4 * SUBTILE_BYTES);
+#pragma unroll
+    for (int n = 0; n < TILES_N; n++) multiply(s[n][step & 1], a, query[step][n]);
+  }
+#pragma unroll
+  for (int n = 0; n < TILES_N; n++) {
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+      const u32 to = scores + n * 2048 + ((i & 1 ? at.put_odd : at.put_even) ^ i / 2 * 32);
+      asm volatile("st.shared.f32 [%0], %1;" ::"r"(to), "f"(__fadd_rn(s[n][0][i], s[n][1][i])) : "memory");
+    }
+  }
+  consumers_sync();
+
+  u32 p[TILES_N][4][2];
+  float inverse[TILES_N][2];
+#pragma unroll
+  for (int n = 0; n < TILES_N; n++) {
+    float x[16];
+#pragma unroll
+    for (int i = 0; i < 8; i++) {
+      asm volatile("ld.shared.v2.f32 {%0, %1}, [%2];"
+                   : "=f"(x[2 * i]), "=f"(x[2 * i + 1]) : "r"(scores + n * 2048 + (at.get ^ i * 32)) : "memory");
+      if (!WHOLE) {
+        const u32 token = i * 8 + at.pair * 2;
+        if (token >= visible) x[2 * i] = NO_LSE;
+        if (token + 1 >= visible) x[2 * i + 1] = NO_LSE;
+      }
+    }
+    float top[8];
+#pragma unroll
+    for (int i = 0; i < 8; i++) top[i] = fmaxf(x[i], x[i + 8]);
+#pragma unroll
+    for (int i = 0; i < 4; i++) top[i] = fmaxf(top[i], top[i + 4]);
+    float most = fmaxf(fmaxf(top[0], top[2]), fmaxf(top[1], top[3]));
+    most = fmaxf(most, __shfl_xor_sync(~0u, most, 1));
+    most = fmaxf(most, __shfl_xor_sync(~0u, most, 2));
+    const float by = __fmul_rn(scale, LOG2E), shift = __fmul_rn(most, -by);
+#pragma unroll
+    for (int i = 0; i < 16; i++) x[i] = exp2_of(__fmaf_rn(x[i], by, shift));
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+      p[n][i][0] = pack(x[4 * i], x[4 * i + 1]);
+      p[n][i][1] = pack(x[4 * i + 2], x[4 * i + 3]);
+    }
+#pragma unroll
+    for (int i = 0; i < 8; i++) x[i] = __fadd_rn(x[i], x[i + 8]);
+#pragma unroll
+    for (int i = 0; i < 4; i++) x[i] = __fadd_rn(x[i], x[i + 4]);
+    float sum = __fadd_rn(__fadd_rn(x[0], x[2]), __fadd_rn(x[1], x[3]));
+    sum = __fadd_rn(sum, __shfl_xor_sync(~0u, sum, 1));
+    sum = __fadd_rn(sum, __shfl_xor_sync(~0u, sum, 2));
+    const float lse = __fmaf_rn(log2_of(sum), LN2, __fmul_rn(most, scale)), over = inverse_of(sum);
+#pragma unroll
+    for (int h = 0; h < 2; h++) {
+      part.lse[n][h] = __shfl_sync(~0u, lse, at.pair * 8 + h * 4);
+      inverse[n][h] = __shfl_sync(~0u, over, at.pair * 8 + h * 4);
+    }
+  }
+
+#pragma unroll
+  for (int m = 0; m < TILES_M; m++) {
+#pragma unroll
+    for (int n = 0; n < TILES_N; n++) {
+#pragma unroll
+      for (int i = 0; i < 4; i++) part.o[m][n][i] = 0.f;
+    }
+  }
+#pragma unroll
+  for (int step = 0; step < 4; step++) {
+    u32 keep[2] = {~0u, ~0u};
+    if (!WHOLE) {
+      // Values behind the last token may be anything, NaN too, and 0 * NaN is NaN.
+#pragma unroll
+      for (int i = 0; i < 2; i++) {
+        const u32 token = step * 16 + i * 8 + at.pair * 2;
+        keep[i] = token + 1 < visible ? ~0u : token < visible ? 0xffffu : 0u;
+      }
+    }
+#pragma unroll
+    for (int m = 0; m < TILES_M; m++) {
+      u32 a[4];
+      load_transposed(a, page + at.value[m] + step * 2048);
+      if (!WHOLE) {
+        a[0] &= keep[0];
+        a[1] &= keep[0];
+        a[2] &= keep[1];
+        a[3] &= keep[1];
+      }
+#pragma unroll
+      for (int n = 0; n < TILES_N; n++) multiply(part.o[m][n], a, p[n][step]);
+    }
+  }
+  __syncwarp();
+  if (threadIdx.x % 32 == 0) barrier_arrive(free);
+#pragma unroll
+  for (int m = 0; m < TILES_M; m++) {
+#pragma unroll
+    for (int n = 0; n < TILES_N; n++) {
+#pragma unroll
+      for (int i = 0; i < 4; i++) part.o[m][n][i] = __fmul_rn(part.o[m][n][i], inverse[n][i & 1]);
+    }
+  }
+}
+
+__device__ __forceinline__ void load_part(Part& part, const float* slot, const Lane& at) {
+#pragma unroll
+  for (int n = 0; n < TILES_N; n++) {
+    const bool real = n * 8 + at.pair * 2 < GROUP;
+    float2 lse = make_float2(NO_LSE, NO_LSE);
+    if (real) lse = __ldcg((const float2*)(slot + SLOT_LSE + n * 8 + at.pair * 2));
+    part.lse[n][0] = lse.x;
+    part.lse[n][1] = lse.y;
+#pragma unroll
+    for (int m = 0; m < TILES_M; m++) {
+      float4 o = make_float4(0.f, 0.f, 0.f, 0.f);
+      if (real) o = __ldcg((const float4*)slot + ((at.warp * TILES_M + m) * TILES_N + n) * 32 + threadIdx.x % 32);
+      part.o[m][n][0] = o.x;
+      part.o[m][n][1] = o.y;
+      part.o[m][n][2] = o.z;
+      part.o[m][n][3] = o.w;
+    }
+  }
+}
+
+__device__ __forceinline__ void store_part(const Part& part, float* slot, const Lane& at) {
+#pragma unroll
+  for (int n = 0; n < TILES_N; n++) {
+    if (n * 8 + at.pair * 2 >= GROUP) continue;
+    if (at.warp == 0 && at.row == 0) {
+      __stcg((float2*)(slot + SLOT_LSE + n * 8 + at.pair * 2), make_float2(part.lse[n][0], part.lse[n][1]));
+    }
+#pragma unroll
+    for (int m = 0; m < TILES_M; m++) {
+      const float(&o)[4] = part.o[m][n];
+      __stcg((float4*)slot + ((at.warp * TILES_M + m) * TILES_N + n) * 32 + threadIdx.x % 32,
+             make_float4(o[0], o[1], o[2], o[3]));
+    }
+  }
+}
+
+// Results: bf16 [row][heads][D] for the output projection, and (o, lse) in f32; either may be absent.
+struct Results {
+  u16* out;
+  float* o;
+  float* lse;
+  int heads;
+};
+
+__device__ __forceinline__ void store_result(const Part& part, const Results& to, int row, int head, const Lane& at) {
+#pragma unroll
+  for (int n = 0; n < TILES_N; n++) {
+#pragma unroll
+    for (int h = 0; h < 2; h++) {
+      const int member = n * 8 + at.pair * 2 + h;
+      if (member >= GROUP) continue;
+      const u64 index = (u64)row * to.heads + head * GROUP + member;
+      if (to.lse && at.warp == 0 && at.row == 0) to.lse[index] = part.lse[n][h];
+#pragma unroll
+      for (int m = 0; m < TILES_M; m++) {
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+          const int dim = at.warp * (PAD / 4) + m * 16 + i * 8 + at.row;
+          const float o = part.o[m][n][i * 2 + h];
+          if (dim >= HEAD_DIM) continue;
+          if (to.out) to.out[index * HEAD_DIM + dim] = (u16)pack(o, 0.f);
+          if (to.o) to.o[index * HEAD_DIM + dim] = o;
+        }
+      }
+    }
+  }
+}
+
+// Finishes the tree over the `parts` nodes of one job and KV head. Several at a time, so that their loads and merges overlap.
+__device__ __forceinline__ void merge_slots(
+    Part& part, Spine& spine, const float* slots, u64 stride, int parts, const Lane& at) {
+  for (int first = 0; first < parts; first += BATCH) {
+    Part node[BATCH];
+#pragma unroll
+    for (int i = 0; i < BATCH; i++) {
+      if (first + i < parts) load_part(node[i], slots + (u64)(first + i) * stride, at);
+    }
+    const int have = parts - first;
+#pragma unroll
+    for (int reach = 1; reach < BATCH; reach *= 2) {
+#pragma unroll
+      for (int i = 2 * reach - 1; i < BATCH; i += 2 * reach) {
+        // node[i] covers what ends with it; without a right half it is the left half.
+        if (have > i + 1 - reach) merge(node[i - reach], node[i]);
+        else node[i] = node[i - reach];
+      }
+    }
+    spine.push(node[BATCH - 1], first / BATCH);
+  }
+  spine.finish(part, (parts + BATCH - 1) / BATCH);
+}
+
+__device__ __forceinline__ void consume(
+    u32 shared, const u16* queries, float scale, u32* arrivals, float* slots, int kv_heads, const Results& to) {
+  const Lane at(threadIdx.x);
+  const u32 full = shared + AT_BARRIERS, free = full + 8 * STAGES, told = free + 8 * STAGES, read = told + 8 * DESCRIPTORS;
+  u32 stage = 0, phase = 0, turn = 0;
+  Part deep[DEEP];
+  // The successor may prepare itself from here on: what ran before this launch has ended.
+  await_predecessors();
+  release_dependents();
+  for (u32 number = 0;; number++) {
+    const u32 descriptor = number % DESCRIPTORS, round = number / DESCRIPTORS & 1;
+    barrier_wait(told + 8 * descriptor, round);
+    Item item;
+    const u32 from = shared + AT_DESCRIPTORS + descriptor * 32;
+    asm volatile("ld.shared.v4.b32 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(item.pages), "=r"(item.tokens), "=r"(item.query_row), "=r"(item.out_row) : "r"(from) : "memory");
+    asm volatile("ld.shared.v4.b32 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(item.parts), "=r"(item.slot), "=r"(item.first_slot), "=r"(item.head) : "r"(from + 16) : "memory");
+    __syncwarp();
+    if (threadIdx.x % 32 == 0) barrier_arrive(read + 8 * descriptor);
+    if (item.pages < 0) break;
+
+    u32 query[STEPS][TILES_N][2];
+#pragma unroll
+    for (int n = 0; n < TILES_N; n++) {
+      const int member = n * 8 + at.row;
+      const u16* row = queries + ((u64)item.query_row * to.heads + item.head * GROUP + member) * HEAD_DIM;
+#pragma unroll
+      for (int step = 0; step < STEPS; step++) {
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+          const int dim = step * 16 + i * 8 + at.pair * 2;
+          query[step][n][i] = member < GROUP && dim < HEAD_DIM ? __ldcg((const u32*)(row + dim)) : 0u;
+        }
+      }
+    }
+
+    Part part;
+    Spine spine;
+    spine.deep = deep;
+    for (int page = 0; page < item.pages; page++) {
+      const u32 visible = item.tokens - page * 64, base = shared + stage * PAGE_BYTES, scores = shared + AT_SCORES + turn * SCORES_BYTES;
+      barrier_wait(full + 8 * stage, phase);
+      if (visible >= 64) attend_page<true>(part, base, free + 8 * stage, scores, query, 64, scale, at);
+      else attend_page<false>(part, base, free + 8 * stage, scores, query, visible, scale, at);
+      spine.push(part, page);
+      turn ^= 1;
+      if (++stage == STAGES) {
+        stage = 0;
+        phase ^= 1;
+      }
+    }
+    spine.finish(part, item.pages);
+    if (item.pages == 0) {
+#pragma unroll
+      for (int n = 0; n < TILES_N; n++) {
+        part.lse[n][0] = part.lse[n][1] = NO_LSE;
+#pragma unroll
+        for (int m = 0; m < TILES_M; m++) part.o[m][n][0] = part.o[m][n][1] = part.o[m][n][2] = part.o[m][n][3] = 0.f;
+      }
+    }
+
+    if (item.parts > 1) {
+      store_part(part, slots + ((u64)item.slot * kv_heads + item.head) * SLOT, at);
+      consumers_sync();
+      if (threadIdx.x == 0) {
+        u32* const counter = arrivals + (u64)item.first_slot * kv_heads + item.head;
+        u32 before;
+        asm volatile("atom.acq_rel.gpu.global.add.u32 %0, [%1], 1;" : "=r"(before) : "l"(counter) : "memory");
+        const u32 last = before == (u32)item.parts - 1;
+        if (last) *counter = 0;
+        asm volatile("st.shared.u32 [%0], %1;" ::"r"(shared + AT_LAST), "r"(last) : "memory");
+      }
+      consumers_sync();
+      u32 last;
+      asm volatile("ld.shared.u32 %0, [%1];" : "=r"(last) : "r"(shared + AT_LAST) : "memory");
+      if (!last) continue;
+      merge_slots(part, spine, slots + ((u64)item.first_slot * kv_heads + item.head) * SLOT, (u64)kv_heads * SLOT, item.parts, at);
+    }
+    store_result(part, to, item.out_row, item.head, at);
+  }
+}
+
+__device__ __forceinline__ void produce(
+    u32 shared, const u8* pool, u64 block_bytes, const int* table, const int* header, const int* entries, u32* tickets,
+    int kv_heads, int early) {
+  const u32 lane = threadIdx.x % 32;
+  const u32 full = shared + AT_BARRIERS, free = full + 8 * STAGES, told = free + 8 * STAGES, read = told + 8 * DESCRIPTORS;
+  const int first = blockIdx.x, grid = gridDim.x;
+  u32 stage = 0, phase = 1, number = 0;
+  bool waited = !early;
+  if (waited) await_predecessors();
+  // The plan reserves entries for one item a CTA, so this may be read before it is known whether there is such an item.
+  int fields = lane < ENTRY ? entries[first / kv_heads * ENTRY + lane] : 0;
+  const int items = header[0];
+  const bool tickets_drawn = items > 2 * grid;
+  for (int item = first, next = first + grid; item < items;) {
+    const int upcoming = next < items && lane < ENTRY ? entries[next / kv_heads * ENTRY + lane] : 0;
+    const int head = item % kv_heads;
+    const int start = __shfl_sync(~0u, fields, 0), pages = __shfl_sync(~0u, fields, 1);
+    const int parts = __shfl_sync(~0u, fields, 5);
+    const int slot = __shfl_sync(~0u, fields, 6), first_slot = __shfl_sync(~0u, fields, 7);
+    int blocks = (int)lane < pages ? table[start + lane] : 0;
+    int following = (int)lane + 32 < pages ? table[start + lane + 32] : 0;
+    u32 ticket = 0;
+    if (waited && tickets_drawn && lane == 0) ticket = atomicAdd(tickets, 1);
+
+    const u32 descriptor = number % DESCRIPTORS;
+    barrier_wait(read + 8 * descriptor, (number / DESCRIPTORS & 1) ^ 1);
+    // Descriptor: pages, tokens, query row, output row, nodes, slot, first slot, head.
+    int field = __shfl_sync(~0u, fields, lane + 1 & 31);
+    if (lane == 7) field = head;
+    if (lane < 8) {
+      asm volatile("st.shared.b32 [%0], %1;" ::"r"(shared + AT_DESCRIPTORS + descriptor * 32 + lane * 4), "r"(field) : "memory");
+    }
+    __syncwarp();
+    if (lane == 0) barrier_arrive(told + 8 * descriptor);
+    number++;
+
+    // Before the predecessor has ended, only pages that it cannot have written: all but the last of the sequence.
+    const int fresh = slot - first_slot == parts - 1 ? pages - 1 : pages;
+    for (int page = 0; page < pages; page++) {
+      if (page % 32 == 0 && page > 0) {
+        blocks = following;
+        const int ahead = page + 32 + (int)lane;
+        following = ahead < pages ? table[start + ahead] : 0;
+      }
+      const int block = page < 4 ? __shfl_sync(~0u, fields, 8 + page) : __shfl_sync(~0u, blocks, page % 32);
+      if (!waited && page == fresh) {
+        await_predecessors();
+        waited = true;
+        if (tickets_drawn && lane == 0) ticket = atomicAdd(tickets, 1);
+      }
+      barrier_wait(free + 8 * stage, phase);
+      if (lane == 0) {
+        barrier_expect(full + 8 * stage, PAGE_BYTES);
+        copy_page(shared + stage * PAGE_BYTES, pool + (u64)block * block_bytes + (u64)head * PAGE_BYTES, full + 8 * stage);
+      }
+      __syncwarp();
+      if (++stage == STAGES) {
+        stage = 0;
+        phase ^= 1;
+      }
+    }
+    if (!waited) {
+      await_predecessors();
+      waited = true;
+      if (tickets_drawn && lane == 0) ticket = atomicAdd(tickets, 1);
+    }
+    item = next;
+    next = items;
+    if (tickets_drawn) {
+      // Every item draws one ticket, so the last ticket is known and its drawer leaves the counter as it was found.
+      ticket = __shfl_sync(~0u, ticket, 0);
+      if (lane == 0 && ticket == (u32)items - 1) *tickets = 0;
+      next = 2 * grid + (int)ticket;
+    }
+    fields = upcoming;
+  }
+  const u32 descriptor = number % DESCRIPTORS;
+  barrier_wait(read + 8 * descriptor, (number / DESCRIPTORS & 1) ^ 1);
+  if (lane == 0) {
+    asm volatile("st.shared.b32 [%0], %1;" ::"r"(shared + AT_DESCRIPTORS + descriptor * 32), "r"(-1) : "memory");
+    barrier_arrive(told + 8 * descriptor);
+  }
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS, CTAS) attend_decode(
+    const u8* pool, u64 block_bytes, const int* table, const u16* queries, const int* header, const int* entries, u32* tickets,
+    u32* arrivals, float* slots, u16* out, float* o, float* lse, int kv_heads, float scale, int early) {
+  extern __shared__ __align__(1024) u8 memory[];
+  u32 shared;
+  asm("{\n.reg .u64 t;\ncvta.to.shared.u64 t, %1;\ncvt.u32.u64 %0, t;\n}" : "=r"(shared) : "l"(memory));
+  if (threadIdx.x == 0) {
+    const u32 full = shared + AT_BARRIERS, free = full + 8 * STAGES, told = free + 8 * STAGES, read = told + 8 * DESCRIPTORS;
+    for (int i = 0; i < STAGES; i++) {
+      barrier_init(full + 8 * i, 1);
+      barrier_init(free + 8 * i, WARPS);
+    }
+    for (int i = 0; i < DESCRIPTORS; i++) {
+      barrier_init(told + 8 * i, 1);
+      barrier_init(read + 8 * i, WARPS);
+    }
+    asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+  }
+  __syncthreads();
+  if (threadIdx.x < WARPS * 32) {
+    consume(shared, queries, scale, arrivals, slots, kv_heads, Results{out, o, lse, kv_heads * GROUP});
+  } else {
+    produce(shared, pool, block_bytes, table, header, entries, tickets, kv_heads, early);
+  }
+}
