@@ -4,8 +4,10 @@
  * @module
  */
 import type { CudaContext, CudaStream } from "../../ffi/cuda/cuda.ts";
+import { AttendDecode, type DecodePlan } from "../../kernels/attend_partial/attend_decode_cuda.ts";
 import type { AttendPlain, PoolLayer } from "../../kernels/attend_partial/attend_plain_cuda.ts";
 import { AttendPrefill } from "../../kernels/attend_partial/attend_prefill_cuda.ts";
+import { MAX_DECODE_GROUP } from "../../kernels/attend_partial/decode_layout.ts";
 import type { KernelCache } from "../../kernels/cuda/kernel_cache.ts";
 import type { CudaForward } from "./cuda_forward.ts";
 import { type DevicePlan, planAddress } from "./cuda_plan.ts";
@@ -23,6 +25,24 @@ export interface CudaAttentionParts {
   readonly plain: AttendPlain;
   /** Whether everything is computed in one order. */
   readonly deterministic: boolean;
+  /** Most sequences of a captured step. */
+  readonly sequences: number;
+}
+
+/** The kernels that were made for a GPU and a shape; the plain one does what they cannot. */
+export interface AttentionKernels {
+  /** For several tokens a sequence. */
+  readonly prefill: boolean;
+  /** For one token a sequence. */
+  readonly decode: boolean;
+}
+
+/** Which kernels can do a shape on a GPU of this compute capability. */
+export function attentionKernels(major: number, { heads, kvHeads, headDim }: KvLayout): AttentionKernels {
+  return {
+    prefill: headDim % 8 === 0,
+    decode: major >= 9 && headDim % 2 === 0 && heads / kvHeads <= MAX_DECODE_GROUP,
+  };
 }
 
 /** One layer of a step. */
@@ -39,13 +59,21 @@ export interface AttendLayer {
 export class CudaAttention implements Disposable {
   readonly #plain: AttendPlain;
   readonly #prefill: AttendPrefill | undefined;
+  readonly #decode: DecodePlan | undefined;
+  readonly #opened: DisposableStack;
 
   /** Compiles or finds the kernels. */
-  constructor({ context, kernels, layout, plain, deterministic }: CudaAttentionParts) {
+  constructor({ context, kernels, layout, plain, deterministic, sequences }: CudaAttentionParts) {
+    using opened = new DisposableStack();
     this.#plain = plain;
-    this.#prefill = deterministic || layout.headDim % 8 !== 0
-      ? undefined
-      : new AttendPrefill(context, { kernels, shape: layout });
+    const { heads, kvHeads, headDim } = layout;
+    const shape = { heads, kvHeads, headDim };
+    const { prefill, decode } = attentionKernels(context.properties.major, layout);
+    if (!deterministic && prefill) this.#prefill = opened.use(new AttendPrefill(context, { kernels, shape }));
+    if (!deterministic && decode) {
+      this.#decode = opened.use(new AttendDecode(context, kernels, shape).plan(sequences));
+    }
+    this.#opened = opened.move();
   }
 
   /** What the kernel for several tokens a sequence reads: words of the plan. Sequence i uses table i of `tableWidth`. */
@@ -82,9 +110,20 @@ export class CudaAttention implements Disposable {
     });
   }
 
-  /** Attends for a step with one token a sequence. */
-  attendDecode(stream: CudaStream, layer: AttendLayer): void {
-    this.attendTokens(stream, layer);
+  /** Spreads the work of a step with one token a sequence over the GPU, for all its layers. */
+  planDecode(stream: CudaStream, plan: DevicePlan): void {
+    this.#decode?.sequences(stream, {
+      count: plan.capacity.sequences,
+      lengths: planAddress(plan, plan.places.lengths),
+      tables: plan.tables,
+      tableWidth: plan.tableWidth,
+    });
+  }
+
+  /** Attends for a step with one token a sequence that was planned last. */
+  attendDecode(stream: CudaStream, { plan, forward, pool }: AttendLayer): void {
+    if (this.#decode === undefined) this.attendTokens(stream, { plan, forward, pool });
+    else this.#decode.attend(stream, { ...pool, q: forward.queries, out: forward.attended });
   }
 
   /** Attends token by token, in one order. `tables` is the word of each token's table. @default {the plan's} */
@@ -107,6 +146,6 @@ export class CudaAttention implements Disposable {
 
   /** Frees what the kernels keep. */
   [Symbol.dispose](): void {
-    this.#prefill?.[Symbol.dispose]();
+    this.#opened.dispose();
   }
 }

@@ -12,10 +12,11 @@ import type { ModelConfig, OpenModel } from "../model/model.ts";
 import { checkBatch, checkWhole } from "./batch_check.ts";
 import { CheckedStep, complete } from "./checked_step.ts";
 import { CudaAttention } from "./cuda_attention.ts";
+import { LARGEST_BUCKET } from "./cuda_buckets.ts";
 import { CudaForward, forwardBytes, type StepSizes } from "./cuda_forward.ts";
 import { CudaKvStore } from "./cuda_kv_store.ts";
 import { cudaBlocks } from "./cuda_memory.ts";
-import { checkCudaPool, cudaBlockBytes } from "./cuda_pool.ts";
+import { checkCudaPool, cudaBlockBytes, type CudaPool } from "./cuda_pool.ts";
 import { CudaSteps } from "./cuda_step.ts";
 import { CUDA_BLOCK_TOKENS } from "./cuda_tables.ts";
 import { CudaWeights, type CudaWeightsOptions, type WeightVariant } from "./cuda_weights.ts";
@@ -108,16 +109,26 @@ export class CudaDevice implements Device {
    */
   static open(model: OpenModel, options: CudaDeviceOptions = {}): CudaDevice {
     const { onProgress } = options;
-    return open(model.config, (made) => CudaWeights.load(model, { ...made, onProgress }), options);
+    return open(model.config, { weights: (made) => CudaWeights.load(model, { ...made, onProgress }) }, options);
   }
 
-  /** As {@linkcode CudaDevice.open}, with random weights made on the GPU: a model's size and speed without its file. */
+  /**
+   * As {@linkcode CudaDevice.open}, with random weights and KV made on the GPU: a model's size and speed without its file.
+   */
   static random(
     config: ModelConfig,
     options: CudaDeviceOptions & Partial<WeightVariant> & { readonly seed?: number } = {},
   ): CudaDevice {
     const { tied = false, biases = false, seed = 1 } = options;
-    return open(config, (made) => CudaWeights.random(config, { ...made, tied, biases, seed }), options);
+    return open(config, {
+      weights: (made) => CudaWeights.random(config, { ...made, tied, biases, seed }),
+      // Padding of a head stays zero.
+      pool: config.headDim % 64 !== 0 ? undefined : (pool, { stream, kernels }) => {
+        const count = pool.blocks * pool.blockBytes / 2;
+        kernels.randomMatrix(stream, { to: pool.block(0), count, seed, scale: 1 });
+        stream.synchronize();
+      },
+    }, options);
   }
 
   /** See {@linkcode Device.blocks}. */
@@ -190,11 +201,13 @@ export class CudaDevice implements Device {
   }
 }
 
-function open(
-  config: ModelConfig,
-  makeWeights: (options: CudaWeightsOptions) => CudaWeights,
-  options: CudaDeviceOptions,
-): CudaDevice {
+/** What a device's memory is filled with. */
+interface Contents {
+  readonly weights: (options: CudaWeightsOptions) => CudaWeights;
+  readonly pool?: (pool: CudaPool, options: CudaWeightsOptions) => void;
+}
+
+function open(config: ModelConfig, contents: Contents, options: CudaDeviceOptions): CudaDevice {
   const { blockTokens = CUDA_BLOCK_TOKENS, kvType = "bf16" satisfies KvType, deterministic = false } = options;
   const layout = layoutOf(config, { blockTokens, kvType });
   checkCudaPool({ layout, blocks: options.blocks ?? 1 });
@@ -210,7 +223,9 @@ function open(
       if (done < total) options.onKernel?.(name);
     },
   });
-  const weights = opened.use(loadWeights({ context, kernels }, makeWeights));
+  using stream = context.stream();
+  const filling = { context, stream, kernels: new WeightKernels(kernels) };
+  const weights = opened.use(contents.weights(filling));
   const contextBlocks = Math.ceil(config.contextLength / CUDA_BLOCK_TOKENS);
   const blocks = options.blocks ?? cudaBlocks({
     ...context.memory(),
@@ -220,11 +235,19 @@ function open(
     mostBlocks: MOST_CONTEXTS * contextBlocks,
   });
   const store = opened.use(new CudaKvStore({ context, kernels, layout, blocks }));
+  contents.pool?.(store.pool, filling);
   const forward = opened.use(
     new CudaForward({ context, kernels, config, weights, pool: store.pool, sizes, deterministic }),
   );
   const attention = opened.use(
-    new CudaAttention({ context, kernels, layout, plain: store.attention, deterministic }),
+    new CudaAttention({
+      context,
+      kernels,
+      layout,
+      plain: store.attention,
+      deterministic,
+      sequences: LARGEST_BUCKET,
+    }),
   );
   const steps = opened.use(
     new CudaSteps({
@@ -257,12 +280,4 @@ function open(
       ...sizes,
     },
   });
-}
-
-function loadWeights(
-  { context, kernels }: { readonly context: CudaContext; readonly kernels: KernelCache },
-  makeWeights: (options: CudaWeightsOptions) => CudaWeights,
-): CudaWeights {
-  using stream = context.stream();
-  return makeWeights({ context, stream, kernels: new WeightKernels(kernels) });
 }

@@ -240,6 +240,7 @@ export class CudaSteps implements Disposable {
     const plan = this.#place(this.#captured, capacity);
     stream.copy(plan.address, this.#captured.host(), 4 * plan.places.words);
     this.#patch(plan);
+    attention.planDecode(stream, plan);
     forward.begin(stream, plan);
     for (let layer = 0; layer < config.layers; layer++) {
       forward.project(stream, layer, plan);
