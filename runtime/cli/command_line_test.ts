@@ -3,7 +3,7 @@ import { type CommandLine, readCommandLine } from "./command_line.ts";
 import { UsageError } from "./usage_error.ts";
 
 const COMMANDS = "serve, run, cluster, cluster status, gmanager, ps, move, evacuate, pin, leave, pull, list, remove, " +
-  "plugin check, bench";
+  "doctor, plugin check, bench";
 
 function given(...args: string[]): Record<string, unknown> {
   const line: CommandLine = readCommandLine(args);
