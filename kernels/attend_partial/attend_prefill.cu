@@ -1,0 +1,657 @@
+// attend_prefill - causal attention of many query tokens over the paged pool, with wgmma (sm_90a).
+//
+// o[t, h] = sum_i p_i v_i / sum_i p_i, p_i = exp(q[t, h] . k_i / sqrt(D)) over the KV tokens i of [kvBegin, kvEnd) with
+// i <= position of t; lse[t, h] = ln sum_i p_i. One launch serves the chunks of several sequences (varlen).
+//
+// q [token][HEADS][HEAD_DIM] bf16, rotated, not scaled. Pool: block of 64 tokens = [layer][kvHead][K then V][subtile of 64
+// dims][64 tokens][64 dims] bf16, dims padded with zeros to DP; in a row t of 128 bytes the 16-byte chunk c lies at c ^ (t & 7).
+// Output bf16 [token][HEADS][HEAD_DIM], or, for chunks marked partial, o f32 [row][HEADS][HEAD_DIM] and lse f32 [row][HEADS].
+//
+// plan (i32), made by planPrefill in attend_prefill_cuda.ts:
+//   header [tiles, chunks, KV heads a section, 0]
+//   chunk  [query row, tokens, position, kvBegin, kvEnd, first table entry of the sequence, output row, partial], kvBegin
+//          a multiple of 256
+//   tile   [chunk, first row]: rows of a chunk are (token, head of the group), row = token * GROUP + head
+// An item is a tile and a KV head. Item i lies in section i / (tiles * S) of S KV heads: the keys and values of a section fit
+// in L2, and inside a section the longest tiles come first. Blocks take items from `counter`, which is 0 before and after.
+//
+// Schedule: one producer warpgroup (warp 0: keys and values, warps 1-3: queries) and WARPGROUPS consumers of 64 rows each.
+// Keys and values of 128 tokens are slots of one ring, filled by 1-D bulk copies in the order they are used: K(n-1), K(n-2),
+// V(n-1), ... V(0). A consumer issues S(j+1) = Q K' before O += P(j) V and the softmax of j+1; the consumers take turns in
+// issuing, so that one computes exponentials while the other multiplies. Only blocks that cross the diagonal or the end are
+// masked. Blocks lie at absolute positions and go downward, so a row has the same bits whatever chunk or tile it came in.
+//
+// Needs: HEADS, KV_HEADS, HEAD_DIM (a multiple of 8, at most 128) defined; HEADS a multiple of KV_HEADS; a launch of
+// 128 * (WARPGROUPS + 1) threads, at most one block a multiprocessor, SHARED_BYTES of dynamic shared memory. KV tokens of
+// [kvBegin, kvEnd) are finite. What lies behind kvEnd, in unused blocks and in unused table entries is never used.
+//
+// Limit: 4 * D multiply-adds' flops a row and visible token over the tensor cores' rate, causal 2 * S^2 * H * D flops.
+//
+// Test: attend_prefill_cuda_test.ts. Time: `deno run -A kernels/attend_partial/attend_prefill_cuda_bench.ts`.
+//
+// @arch sm_90a
+// @define HEADS=9 KV_HEADS=3 HEAD_DIM=64
+// @define HEADS=32 KV_HEADS=8 HEAD_DIM=128
+// @define HEADS=32 KV_HEADS=32 HEAD_DIM=128
+// @define HEADS=16 KV_HEADS=1 HEAD_DIM=80
+
+#include "dependents.cuh"
+#include "kv_pool.cuh"
+
+#ifndef WARPGROUPS
+#define WARPGROUPS 2
+#endif
+#ifndef SLOTS
+#define SLOTS 4
+#endif
+#ifndef TURNS
+#define TURNS 1
+#endif
+
+constexpr int GROUP = HEADS / KV_HEADS;
+constexpr int DP = KV_PADDED_DIM(HEAD_DIM);
+constexpr int SUBTILES = DP / 64;
+constexpr int PAGE = KV_BLOCK_TOKENS;
+constexpr int BLOCK = 2 * PAGE;
+constexpr int SUBTILE_BYTES = KV_SUBTILE_BYTES;
+constexpr int PAGE_BYTES = KV_PART_BYTES(HEAD_DIM);
+constexpr int HEAD_BYTES = 2 * PAGE_BYTES;
+constexpr int SLOT_BYTES = 2 * PAGE_BYTES;
+constexpr int ROWS = 64 * WARPGROUPS;
+constexpr int Q_BYTES = ROWS * DP * 2;
+constexpr int CONSUMER_WARPS = 4 * WARPGROUPS;
+constexpr int LOADER_WARPS = 3;
+constexpr int THREADS = 128 * (WARPGROUPS + 1);
+// What a launch gets, 168 (or 128) registers for each thread, is dealt out again.
+constexpr int CONSUMER_REGISTERS = WARPGROUPS == 2 ? 224 : 160;
+constexpr int PRODUCER_REGISTERS = WARPGROUPS == 2 ? 56 : 32;
+
+// Shared memory: queries [subtile][ROWS][128 bytes], the ring, barriers.
+constexpr int RING_AT = Q_BYTES;
+constexpr int BARRIERS_AT = RING_AT + SLOTS * SLOT_BYTES;
+constexpr int FULL_AT = BARRIERS_AT;
+constexpr int EMPTY_AT = FULL_AT + 8 * SLOTS;
+constexpr int Q_FULL_AT = EMPTY_AT + 8 * SLOTS;
+constexpr int Q_EMPTY_AT = Q_FULL_AT + 8;
+constexpr int TAIL_AT = Q_EMPTY_AT + 8;
+constexpr int ITEM_FULL_AT = TAIL_AT + 8;
+constexpr int ITEM_EMPTY_AT = ITEM_FULL_AT + 16;
+constexpr int ITEM_AT = ITEM_EMPTY_AT + 16;
+
+static_assert(HEADS % KV_HEADS == 0, "HEADS is a multiple of KV_HEADS");
+static_assert(HEAD_DIM % 8 == 0 && HEAD_DIM <= 128, "HEAD_DIM is a multiple of 8, at most 128");
+static_assert(ITEM_AT + 8 + 1024 <= 232448, "shared memory of a block");
+
+#define DEVICE __device__ __forceinline__
+#define ACC4(d, i) "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3])
+#define ACC16(d, i) ACC4(d, i), ACC4(d, i + 4), ACC4(d, i + 8), ACC4(d, i + 12)
+#define ACC32(d, i) ACC16(d, i), ACC16(d, i + 16)
+#define NAMES32                                                                                                          \
+  "%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31"
+#define NAMES64                                                                                                          \
+  NAMES32                                                                                                                \
+  ",%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47,%48,%49,%50,%51,%52,%53,%54,%55,%56,%57,%58,%59,"    \
+  "%60,%61,%62,%63"
+
+DEVICE void barrier_init(u32 barrier, u32 count) {
+  asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(count) : "memory");
+}
+
+DEVICE void barrier_arrive(u32 barrier) {
+  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
+}
+
+DEVICE void barrier_expect(u32 barrier, u32 bytes) {
+  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes) : "memory");
+}
+
+DEVICE void barrier_wait(u32 barrier, u32 parity) {
+  asm volatile(
+      "{\n.reg .pred done;\nagain:\nmbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n@!done bra again;\n}" ::"r"(
+          barrier),
+      "r"(parity)
+      : "memory");
+}
+
+DEVICE void bulk_copy(u32 to, const u8* from, u32 bytes, u32 barrier) {
+  asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(to),
+               "l"(from), "r"(bytes), "r"(barrier)
+               : "memory");
+}
+
+DEVICE void wgmma_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
+DEVICE void wgmma_commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
+template <int N>
+DEVICE void wgmma_wait() {
+  asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(N) : "memory");
+}
+
+// Registers of a product in flight: what reads them stays behind the wait that stands before this.
+template <int N>
+DEVICE void hold(float (&d)[N]) {
+#pragma unroll
+  for (int i = 0; i < N; i++) asm volatile("" : "+f"(d[i])::"memory");
+}
+
+template <int N>
+DEVICE void hold(u32 (&d)[N]) {
+#pragma unroll
+  for (int i = 0; i < N; i++) asm volatile("" : "+r"(d[i])::"memory");
+}
+
+// Shared-memory operand with the 128-byte swizzle, `offset` bytes behind `address`; groups of 8 rows lie 1024 bytes apart,
+// `lead` bytes are between subtiles where rows run along the product's inner axis.
+DEVICE u64 operand(u32 address, u32 offset, u32 lead) {
+  const u32 low = (address >> 4) + ((offset >> 4) | (lead >> 4) << 16), high = 1024 >> 4 | 1u << 30;
+  u64 both;
+  asm("mov.b64 %0, {%1, %2};" : "=l"(both) : "r"(low), "r"(high));
+  return both;
+}
+
+// S[64, 128] (+)= A[64, 16] B[128, 16]'.
+DEVICE void wgmma_scores(float (&d)[64], u64 a, u64 b, int add) {
+  asm volatile(
+      "{\n.reg .pred p;\nsetp.ne.b32 p, %66, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {" NAMES64 "}, %64, %65, p, 1, 1, 0, 0;\n}"
+      : ACC32(d, 0), ACC32(d, 32)
+      : "l"(a), "l"(b), "r"(add));
+}
+
+// O[64, DP] += P[64, 16] V[16, DP].
+DEVICE void wgmma_values(float (&d)[64], const u32* p, u64 v) {
+  asm volatile(
+      "{\n.reg .pred p;\nsetp.ne.b32 p, %69, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {" NAMES64 "}, {%64,%65,%66,%67}, %68, p, 1, 1, 1;\n}"
+      : ACC32(d, 0), ACC32(d, 32)
+      : "r"(p[0]), "r"(p[1]), "r"(p[2]), "r"(p[3]), "l"(v), "r"(1));
+}
+
+DEVICE void wgmma_values(float (&d)[32], const u32* p, u64 v) {
+  asm volatile(
+      "{\n.reg .pred p;\nsetp.ne.b32 p, %37, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {" NAMES32 "}, {%32,%33,%34,%35}, %36, p, 1, 1, 1;\n}"
+      : ACC32(d, 0)
+      : "r"(p[0]), "r"(p[1]), "r"(p[2]), "r"(p[3]), "l"(v), "r"(1));
+}
+
+DEVICE float exp2_fast(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+
+DEVICE float quad_max(float x) {
+  x = fmaxf(x, __shfl_xor_sync(~0u, x, 1));
+  return fmaxf(x, __shfl_xor_sync(~0u, x, 2));
+}
+
+DEVICE float quad_sum(float x) {
+  x += __shfl_xor_sync(~0u, x, 1);
+  return x + __shfl_xor_sync(~0u, x, 2);
+}
+
+struct Item {
+  int queryRow, tokens, position, kvBegin, kvEnd, table, outRow, partial;
+  int row;     // first row of the tile in its chunk
+  int kvHead;
+  int blocks;  // KV blocks that some row of the tile sees
+};
+
+DEVICE Item read_item(const int* plan, int index) {
+  const int tiles = plan[0], chunks = plan[1], section = plan[2];
+  const int within = index % (tiles * section);
+  const int* tile = plan + 4 + 8 * chunks + 2 * (within / section);
+  const int* chunk = plan + 4 + 8 * tile[0];
+  Item item;
+  item.queryRow = chunk[0];
+  item.tokens = chunk[1];
+  item.position = chunk[2];
+  item.kvBegin = chunk[3];
+  item.kvEnd = chunk[4];
+  item.table = chunk[5];
+  item.outRow = chunk[6];
+  item.partial = chunk[7];
+  item.row = tile[1];
+  item.kvHead = index / (tiles * section) * section + within % section;
+  const int last = min(item.row + ROWS, item.tokens * GROUP) - 1;
+  const int end = min(item.kvEnd, item.position + last / GROUP + 1);
+  item.blocks = max(0, end - item.kvBegin + BLOCK - 1) / BLOCK;
+  return item;
+}
+
+// Items that go from the producer to everybody: a ring of two numbers.
+struct Items {
+  u32 shared;
+  u32 turn = 0;
+
+  DEVICE int next() {
+    const u32 slot = turn & 1;
+    barrier_wait(shared + ITEM_FULL_AT + 8 * slot, turn >> 1 & 1);
+    int item;
+    asm volatile("ld.shared.b32 %0, [%1];" : "=r"(item) : "r"(shared + ITEM_AT + 4 * slot) : "memory");
+    __syncwarp();
+    if (threadIdx.x % 32 == 0) barrier_arrive(shared + ITEM_EMPTY_AT + 8 * slot);
+    turn++;
+    return item;
+  }
+
+  DEVICE void put(int item) {
+    const u32 slot = turn & 1;
+    barrier_wait(shared + ITEM_EMPTY_AT + 8 * slot, (turn >> 1 & 1) ^ 1);
+    if (threadIdx.x % 32 == 0) {
+      asm volatile("st.shared.b32 [%0], %1;" ::"r"(shared + ITEM_AT + 4 * slot), "r"(item) : "memory");
+      barrier_arrive(shared + ITEM_FULL_AT + 8 * slot);
+    }
+    turn++;
+  }
+};
+
+// Position in the ring of slots.
+struct Ring {
+  u32 slot = 0;
+  u32 parity = 0;
+
+  DEVICE void advance() {
+    if (++slot == SLOTS) {
+      slot = 0;
+      parity ^= 1;
+    }
+  }
+};
+
+// Warp 0 of the producer: takes items, tells them to the others and fills the ring.
+struct Source {
+  u32 shared;
+  const u8* head;  // of the item's KV head, in block 0 of the pool
+  u64 blockBytes;
+  int length;                 // KV tokens of the item's chunk
+  Ring ring;
+  u32 tailParity = 0;
+
+  DEVICE const u8* page(int block, bool value) const {
+    return head + (u64)block * blockBytes + (value ? PAGE_BYTES : 0);
+  }
+
+  // Pages beyond the chunk's end are not there; what the slot holds in their place is masked.
+  DEVICE void keys(int block, int first, int second) {
+    const u32 full = shared + FULL_AT + 8 * ring.slot, slot = shared + RING_AT + ring.slot * SLOT_BYTES;
+    const bool both = length - block * BLOCK > PAGE;
+    barrier_wait(shared + EMPTY_AT + 8 * ring.slot, ring.parity ^ 1);
+    if (threadIdx.x % 32 == 0) {
+      barrier_expect(full, both ? SLOT_BYTES : PAGE_BYTES);
+#pragma unroll
+      for (int sub = 0; sub < SUBTILES; sub++) {
+        const u32 to = slot + sub * 2 * SUBTILE_BYTES;
+        bulk_copy(to, page(first, false) + sub * SUBTILE_BYTES, SUBTILE_BYTES, full);
+        if (both) bulk_copy(to + SUBTILE_BYTES, page(second, false) + sub * SUBTILE_BYTES, SUBTILE_BYTES, full);
+      }
+    }
+    __syncwarp();
+    ring.advance();
+  }
+
+  // Values are multiplied by zero where they are masked, so those behind the end are made zero before anybody reads them.
+  DEVICE void values(int block, int first, int second) {
+    const u32 full = shared + FULL_AT + 8 * ring.slot, slot = shared + RING_AT + ring.slot * SLOT_BYTES;
+    const int valid = min(BLOCK, length - block * BLOCK);
+    barrier_wait(shared + EMPTY_AT + 8 * ring.slot, ring.parity ^ 1);
+    const u32 landed = valid == BLOCK ? full : shared + TAIL_AT;
+    if (threadIdx.x % 32 == 0) {
+      barrier_expect(landed, valid > PAGE ? SLOT_BYTES : PAGE_BYTES);
+      bulk_copy(slot, page(first, true), PAGE_BYTES, landed);
+      if (valid > PAGE) bulk_copy(slot + PAGE_BYTES, page(second, true), PAGE_BYTES, landed);
+    }
+    __syncwarp();
+    if (valid < BLOCK) {
+      barrier_wait(landed, tailParity);
+      tailParity ^= 1;
+      for (int chunk = threadIdx.x % 32; chunk < (BLOCK - valid) * SUBTILES * 8; chunk += 32) {
+        const int token = valid + chunk / (SUBTILES * 8), within = chunk % (SUBTILES * 8);
+        const u32 to = slot + token / PAGE * PAGE_BYTES + within / 8 * SUBTILE_BYTES + token % PAGE * 128 + within % 8 * 16;
+        asm volatile("st.shared.v4.b32 [%0], {%1, %1, %1, %1};" ::"r"(to), "r"(0) : "memory");
+      }
+      asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+      __syncwarp();
+      if (threadIdx.x % 32 == 0) barrier_arrive(full);
+    }
+    ring.advance();
+  }
+};
+
+DEVICE void produce(u32 shared, const u8* layer, const int* table, const int* plan, u64 blockBytes, u32* counter) {
+  const int lane = threadIdx.x % 32;
+  const int items = plan[0] * KV_HEADS;
+  Items queue{shared};
+  Source source{shared, layer, blockBytes};
+  for (int index = blockIdx.x; index < items;) {
+    queue.put(index);
+    int next = 0;
+    if (lane == 0) next = gridDim.x + atomicInc(counter, items - 1);
+    const Item item = read_item(plan, index);
+    source.head = layer + (u64)item.kvHead * HEAD_BYTES;
+    source.length = item.kvEnd - item.kvBegin;
+    const int* entries = table + item.table + item.kvBegin / PAGE;
+    const int pages = (source.length + PAGE - 1) / PAGE;
+    // A lane keeps one table entry of a window of 32 pages, and one of the window below, which is read ahead.
+    int window = (item.blocks - 1) / 16;
+    const auto entry = [&](int of) { return of >= 0 && 32 * of + lane < pages ? entries[32 * of + lane] : 0; };
+    int current = entry(window), below = entry(window - 1);
+    int first = 0, second = 0;
+    for (int block = item.blocks - 1; block >= 0; block--) {
+      if (block / 16 != window) {
+        window = block / 16;
+        current = below;
+        below = entry(window - 1);
+      }
+      const int nextFirst = __shfl_sync(~0u, current, 2 * block % 32);
+      const int nextSecond = __shfl_sync(~0u, current, 2 * block % 32 + 1);
+      source.keys(block, nextFirst, nextSecond);
+      if (block + 1 < item.blocks) source.values(block + 1, first, second);
+      first = nextFirst;
+      second = nextSecond;
+    }
+    if (item.blocks > 0) source.values(0, first, second);
+    index = __shfl_sync(~0u, next, 0);
+  }
+  release_dependents();
+  queue.put(-1);
+}
+
+// Warps 1 to 3 of the producer: queries of an item into swizzled rows; rows and dims that do not exist become zero.
+DEVICE void load_queries(u32 shared, const bf16* q, const int* plan) {
+  const int lane = threadIdx.x % 32, warp = threadIdx.x % 128 / 32 - 1;
+  constexpr int ROW_CHUNKS = SUBTILES * 8;
+  Items queue{shared};
+  u32 parity = 0;
+  for (int index; (index = queue.next()) >= 0;) {
+    const Item item = read_item(plan, index);
+    barrier_wait(shared + Q_EMPTY_AT, parity ^ 1);
+    parity ^= 1;
+    for (int first = warp * (32 / ROW_CHUNKS); first < ROWS; first += LOADER_WARPS * (32 / ROW_CHUNKS)) {
+      const int r = first + lane / ROW_CHUNKS, c = lane % ROW_CHUNKS;
+      const int row = item.row + r, token = row / GROUP;
+      const bool real = token < item.tokens && 8 * c < HEAD_DIM;
+      const u64 at = (u64)(item.queryRow + (real ? token : 0)) * HEADS + item.kvHead * GROUP + row % GROUP;
+      const u32 to = shared + c / 8 * (ROWS * 128) + r * 128 + ((c % 8) ^ (r % 8)) * 16;
+      if (r < ROWS) {
+        asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(q + at * HEAD_DIM + (real ? 8 * c : 0)),
+                     "r"(real ? 16 : 0)
+                     : "memory");
+      }
+    }
+    asm volatile("cp.async.wait_all;" ::: "memory");
+    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+    __syncwarp();
+    if (lane == 0) barrier_arrive(shared + Q_FULL_AT);
+  }
+}
+
+// What a thread keeps of its two rows, g and g + 8 of its warp's 16: columns 2 (lane % 4) and the next of every 8.
+struct Rows {
+  float max[2] = {-INFINITE, -INFINITE};  // of the scores, not scaled
+  float sum[2] = {0.0f, 0.0f};            // of this thread's columns
+  float decay[2];                         // what the sums so far are to be multiplied by
+};
+
+// Scores to weights, in place. `column` is the first KV token of the thread, `limit` one past the last that a row sees.
+template <bool MASK>
+DEVICE void weigh(float (&s)[64], Rows& rows, int column, const int (&limit)[2], float scale) {
+#pragma unroll
+  for (int i = 0; i < 2; i++) {
+    if (MASK) {
+#pragma unroll
+      for (int j = 0; j < 16; j++) {
+        if (column + 8 * j >= limit[i]) s[4 * j + 2 * i] = -INFINITE;
+        if (column + 8 * j + 1 >= limit[i]) s[4 * j + 2 * i + 1] = -INFINITE;
+      }
+    }
+    float most[4];
+#pragma unroll
+    for (int c = 0; c < 4; c++) most[c] = fmaxf(s[4 * c + 2 * i], s[4 * c + 2 * i + 1]);
+#pragma unroll
+    for (int j = 4; j < 16; j++) most[j % 4] = fmaxf(fmaxf(most[j % 4], s[4 * j + 2 * i]), s[4 * j + 2 * i + 1]);
+    const float max = quad_max(fmaxf(fmaxf(most[0], most[1]), fmaxf(most[2], most[3])));
+    const float next = fmaxf(rows.max[i], max);
+    // A row that has seen nothing yet: subtract nothing, so that -Infinity gives 0.
+    const float from = MASK && next == -INFINITE ? 0.0f : next * scale;
+    rows.decay[i] = exp2_fast(rows.max[i] * scale - from);
+    rows.max[i] = next;
+    float sums[4] = {0.0f, 0.0f, 0.0f, 0.0f};
+#pragma unroll
+    for (int j = 0; j < 16; j++) {
+#pragma unroll
+      for (int e = 0; e < 2; e++) {
+        const float weight = exp2_fast(fmaf(s[4 * j + 2 * i + e], scale, -from));
+        s[4 * j + 2 * i + e] = weight;
+        sums[j % 4] += weight;
+      }
+    }
+    rows.sum[i] = fmaf(rows.sum[i], rows.decay[i], (sums[0] + sums[1]) + (sums[2] + sums[3]));
+  }
+}
+
+// Keeps the exponentials before the wait that follows, so that they run while the product with the values does: without
+// something that depends on them the compiler moves the wait up. A sum is never negative.
+DEVICE void settle(const Rows& rows) {
+  asm volatile("{\n.reg .pred p;\nsetp.lt.f32 p, %0, 0f00000000;\n@p trap;\n}" ::"f"(rows.sum[0] + rows.sum[1]) : "memory");
+}
+
+// Weights as the left operand of the product with the values: [step of 16 tokens][register].
+DEVICE void pack_weights(u32 (&p)[32], const float (&s)[64]) {
+#pragma unroll
+  for (int i = 0; i < 32; i++) p[i] = bf16_pair(s[2 * i], s[2 * i + 1]);
+}
+
+DEVICE void multiply_keys(float (&s)[64], u32 queries, u32 slot) {
+#pragma unroll
+  for (int k = 0; k < DP / 16; k++) {
+    const u64 a = operand(queries, k / 4 * (ROWS * 128) + k % 4 * 32, 16);
+    const u64 b = operand(slot, k / 4 * (2 * SUBTILE_BYTES) + k % 4 * 32, 16);
+    wgmma_scores(s, a, b, k > 0);
+  }
+}
+
+DEVICE void multiply_values(float (&o)[DP / 2], const u32 (&p)[32], u32 slot) {
+#pragma unroll
+  for (int k = 0; k < BLOCK / 16; k++) {
+    wgmma_values(o, p + 4 * k, operand(slot, k / 4 * PAGE_BYTES + k % 4 * 2048, SUBTILE_BYTES));
+  }
+}
+
+// Word i of thread q of four becomes word q of thread i.
+DEVICE void transpose_quad(u32 (&w)[4]) {
+  const bool odd = threadIdx.x & 1, high = threadIdx.x & 2;
+#pragma unroll
+  for (int i = 0; i < 4; i += 2) {
+    const u32 got = __shfl_xor_sync(~0u, odd ? w[i] : w[i + 1], 1);
+    w[i] = odd ? got : w[i];
+    w[i + 1] = odd ? w[i + 1] : got;
+  }
+#pragma unroll
+  for (int i = 0; i < 2; i++) {
+    const u32 got = __shfl_xor_sync(~0u, high ? w[i] : w[i + 2], 2);
+    w[i] = high ? got : w[i];
+    w[i + 2] = high ? w[i + 2] : got;
+  }
+}
+
+struct Output {
+  bf16* out;
+  float* partialO;
+  float* partialLse;
+};
+
+// Row g + 8 i of the warp: normalises and writes it.
+DEVICE void write_row(const Item& item, int row, int i, const float (&o)[DP / 2], const Rows& rows, float scale,
+                      const Output& output) {
+  const int lane = threadIdx.x % 32;
+  const float sum = quad_sum(rows.sum[i]);
+  const float inverse = sum == 0.0f ? 0.0f : 1.0f / sum;
+  const bool real = row < item.tokens * GROUP;
+  const u64 at = (u64)(item.outRow + row / GROUP) * HEADS + item.kvHead * GROUP + row % GROUP;
+  if (item.partial) {
+    if (!real) return;
+#pragma unroll
+    for (int j = 0; j < DP / 8; j++) {
+      if (8 * j < HEAD_DIM) {
+        float2 pair = {o[4 * j + 2 * i] * inverse, o[4 * j + 2 * i + 1] * inverse};
+        *(float2*)(output.partialO + at * HEAD_DIM + 8 * j + 2 * (lane % 4)) = pair;
+      }
+    }
+    const float ln2 = 0.69314718055994531f;
+    if (lane % 4 == 0) output.partialLse[at] = sum == 0.0f ? -INFINITE : (rows.max[i] * scale + log2f(sum)) * ln2;
+    return;
+  }
+#pragma unroll
+  for (int j = 0; j < DP / 8; j += 4) {
+    u32 words[4];
+#pragma unroll
+    for (int c = 0; c < 4; c++) {
+      words[c] = bf16_pair(o[4 * (j + c) + 2 * i] * inverse, o[4 * (j + c) + 2 * i + 1] * inverse);
+    }
+    transpose_quad(words);
+    const int dim = 8 * (j + lane % 4);
+    if (real && dim < HEAD_DIM) *(uint4*)(output.out + at * HEAD_DIM + dim) = {words[0], words[1], words[2], words[3]};
+  }
+}
+
+DEVICE void take_turn(int warpgroup) { asm volatile("bar.sync %0, 256;" ::"r"(1 + warpgroup) : "memory"); }
+DEVICE void pass_turn(int warpgroup) { asm volatile("bar.arrive %0, 256;" ::"r"(1 + warpgroup) : "memory"); }
+
+DEVICE void consume(u32 shared, const int* plan, float scale, const Output& output) {
+  const int warpgroup = threadIdx.x / 128 - 1, warp = threadIdx.x % 128 / 32, lane = threadIdx.x % 32;
+  const int following = (warpgroup + 1) % WARPGROUPS;
+  const u32 queries = shared + warpgroup * (64 * 128);
+  Items queue{shared};
+  Ring ring;
+  u32 queryParity = 0;
+  if (TURNS && warpgroup == WARPGROUPS - 1) pass_turn(0);
+
+  const auto full = [&] {
+    barrier_wait(shared + FULL_AT + 8 * ring.slot, ring.parity);
+    return shared + RING_AT + ring.slot * SLOT_BYTES;
+  };
+  const auto release = [&](u32 slot) {
+    if (lane == 0) barrier_arrive(shared + EMPTY_AT + 8 * slot);
+  };
+
+  for (int index; (index = queue.next()) >= 0;) {
+    const Item item = read_item(plan, index);
+    const int row = item.row + warpgroup * 64 + warp * 16 + lane / 4;
+    // Positions and limits count from kvBegin.
+    const int length = item.kvEnd - item.kvBegin, position = item.position - item.kvBegin;
+    const int limit[2] = {min(length, position + row / GROUP + 1), min(length, position + (row + 8) / GROUP + 1)};
+    const int unmasked = min(item.blocks, max(0, min(length, position + item.row / GROUP + 1)) / BLOCK);
+    const int column = 2 * (lane % 4);
+    float o[DP / 2], s[64];
+    u32 p[32];
+    Rows rows;
+#pragma unroll
+    for (int i = 0; i < DP / 2; i++) o[i] = 0.0f;
+
+    barrier_wait(shared + Q_FULL_AT, queryParity);
+    queryParity ^= 1;
+    if (item.blocks > 0) {
+      const u32 keys = full();
+      wgmma_fence();
+      multiply_keys(s, queries, keys);
+      wgmma_commit();
+      wgmma_wait<0>();
+      hold(s);
+      release(ring.slot);
+      ring.advance();
+      weigh<true>(s, rows, (item.blocks - 1) * BLOCK + column, limit, scale);
+      pack_weights(p, s);
+    }
+
+    const auto step = [&](bool mask, int block) __attribute__((always_inline)) {
+      const u32 keys = full(), keySlot = ring.slot;
+      if (TURNS) take_turn(warpgroup);
+      hold(p);
+      hold(o);
+      wgmma_fence();
+      multiply_keys(s, queries, keys);
+      wgmma_commit();
+      ring.advance();
+      const u32 values = full(), valueSlot = ring.slot;
+      wgmma_fence();
+      multiply_values(o, p, values);
+      wgmma_commit();
+      ring.advance();
+      if (TURNS) pass_turn(following);
+      wgmma_wait<1>();
+      hold(s);
+      release(keySlot);
+      if (mask) {
+        weigh<true>(s, rows, block * BLOCK + column, limit, scale);
+      } else {
+        weigh<false>(s, rows, block * BLOCK + column, limit, scale);
+      }
+      settle(rows);
+      wgmma_wait<0>();
+      hold(o);
+      hold(p);
+      release(valueSlot);
+      pack_weights(p, s);
+#pragma unroll
+      for (int i = 0; i < DP / 2; i++) o[i] *= rows.decay[i / 2 % 2];
+    };
+    int block = item.blocks - 2;
+    for (; block >= unmasked; block--) step(true, block);
+    for (; block >= 0; block--) step(false, block);
+    __syncwarp();
+    if (lane == 0) barrier_arrive(shared + Q_EMPTY_AT);
+
+    if (item.blocks > 0) {
+      const u32 values = full();
+      hold(p);
+      hold(o);
+      wgmma_fence();
+      multiply_values(o, p, values);
+      wgmma_commit();
+      wgmma_wait<0>();
+      hold(o);
+      release(ring.slot);
+      ring.advance();
+    }
+    write_row(item, row, 0, o, rows, scale, output);
+    write_row(item, row + 8, 1, o, rows, scale, output);
+  }
+  if (TURNS && warpgroup == 0) take_turn(0);
+}
+
+// layer: the pool at the layer's offset. scale: log2(e) / sqrt(HEAD_DIM).
+extern "C" __global__ __launch_bounds__(THREADS, 1) void attend_prefill(
+    const bf16* q, const u8* layer, const int* table,
+    const int* plan, bf16* out, float* partialO,
+    float* partialLse, u32* counter, u64 blockBytes, float scale) {
+  extern __shared__ u8 raw[];
+  const u32 shared = ((u32)__cvta_generic_to_shared(raw) + 1023) & ~1023u;
+  if (threadIdx.x == 0) {
+    for (int i = 0; i < SLOTS; i++) {
+      barrier_init(shared + FULL_AT + 8 * i, 1);
+      barrier_init(shared + EMPTY_AT + 8 * i, CONSUMER_WARPS);
+    }
+    barrier_init(shared + Q_FULL_AT, LOADER_WARPS);
+    barrier_init(shared + Q_EMPTY_AT, CONSUMER_WARPS);
+    barrier_init(shared + TAIL_AT, 1);
+    for (int i = 0; i < 2; i++) {
+      barrier_init(shared + ITEM_FULL_AT + 8 * i, 1);
+      barrier_init(shared + ITEM_EMPTY_AT + 8 * i, CONSUMER_WARPS + LOADER_WARPS);
+    }
+    asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+  }
+  __syncthreads();
+  await_predecessors();
+  if (threadIdx.x < 128) {
+    asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(PRODUCER_REGISTERS));
+    if (threadIdx.x < 32) {
+      produce(shared, layer, table, plan, blockBytes, counter);
+    } else {
+      load_queries(shared, q, plan);
+    }
+  } else {
+    asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(CONSUMER_REGISTERS));
+    consume(shared, plan, scale, {out, partialO, partialLse});
+  }
+}

@@ -1,0 +1,115 @@
+/**
+ * Work list of one launch of attend_prefill: which rows of which chunk make a tile, and in which order tiles are taken.
+ * The kernels' heads describe the layout.
+ *
+ * @module
+ */
+import { POOL_BLOCK_TOKENS, PoolLayout } from "../kv_copy/pool_layout.ts";
+import { SEGMENT_TOKENS } from "../merge_partials/spec.ts";
+
+/** Consecutive query tokens of one sequence and the KV tokens they may see. */
+export interface PrefillChunk {
+  /** Row of the first query token in q. */
+  readonly queryRow: number;
+  /** Query tokens, at least one. */
+  readonly tokens: number;
+  /** Absolute position of the first query token. */
+  readonly position: number;
+  /** First KV token, a multiple of {@linkcode SEGMENT_TOKENS}. @default {0} */
+  readonly kvBegin?: number;
+  /** One past the last KV token. @default {position + tokens} */
+  readonly kvEnd?: number;
+  /** Index in the block table, in entries, of the sequence's first block. */
+  readonly table: number;
+  /** Where the result goes: finished rows to the bf16 output, partials (o, lse) to the f32 outputs; the row of the first token there. */
+  readonly output: { readonly kind: "final" | "partial"; readonly row: number };
+}
+
+/** Sizes of attention that do not change between launches. */
+export interface PrefillShape {
+  /** Query heads, a multiple of `kvHeads`. */
+  readonly heads: number;
+  /** Key and value heads. */
+  readonly kvHeads: number;
+  /** Width of a head, a multiple of 8, at most 256. */
+  readonly headDim: number;
+}
+
+/** What a plan is made for. */
+export interface PlanOptions {
+  /** Sizes. */
+  readonly shape: PrefillShape;
+  /** Rows of a tile: 64 times the consumer warpgroups of the kernel. */
+  readonly tileRows: number;
+  /** Size of the second-level cache; keys and values that are used together fill at most half of it. */
+  readonly l2Bytes: number;
+}
+
+const HEADER_INTS = 4;
+const CHUNK_INTS = 8;
+
+/** Bytes of a head's keys and values of one page in the pool. */
+export function pageHeadBytes(headDim: number): number {
+  return new PoolLayout({ layers: 1, kvHeads: 1, headDim }).blockBytes;
+}
+
+/**
+ * Tolerances against the f64 reference on the same bf16 inputs. Weights are rounded to bf16 before they meet the values (half
+ * an ulp, 2^-9, relatively, of every term of a weighted mean) and so is a finished output; scores are summed in f32 by the
+ * tensor cores, which align the products of a step before they add and cut what falls off.
+ */
+export const PREFILL_TOLERANCE = {
+  /** Absolute, per unit of max |v|: finished rows and partials. */
+  final: 2 ** -8,
+  partial: 2 ** -9 * 1.1,
+  /** Absolute, per unit of 4 + max |s|. */
+  lse: 4e-6,
+} as const;
+
+/**
+ * The plan of a launch, to be copied to the device: header, chunks, tiles. Tiles with the most KV tokens come first, so that
+ * what is left for the end is short.
+ *
+ * @throws {RangeError} when a chunk's numbers are no natural numbers, or `kvBegin` is not at a segment.
+ */
+export function planPrefill(chunks: readonly PrefillChunk[], options: PlanOptions): Int32Array<ArrayBuffer> {
+  const { shape: { heads, kvHeads, headDim }, tileRows, l2Bytes } = options;
+  const group = heads / kvHeads;
+  const tiles: { readonly chunk: number; readonly row: number; readonly cost: number }[] = [];
+  const numbers: number[] = [];
+  let kvTokens = 0;
+  for (const [index, chunk] of chunks.entries()) {
+    const { queryRow, tokens, position, kvBegin = 0, kvEnd = position + tokens, table, output } = chunk;
+    const fields = [queryRow, tokens, position, kvBegin, kvEnd, table, output.row, output.kind === "partial" ? 1 : 0];
+    if (
+      fields.some((value) => !Number.isInteger(value) || value < 0 || value >= 2 ** 31) || tokens === 0 ||
+      kvEnd < kvBegin || kvBegin % SEGMENT_TOKENS !== 0 || tokens * group >= 2 ** 31
+    ) {
+      throw new RangeError(
+        `Cannot plan prefill: wanted natural numbers, tokens >= 1 and kvBegin a multiple of ${SEGMENT_TOKENS} ` +
+          `up to kvEnd, got chunk ${index} ${JSON.stringify(chunk)}`,
+      );
+    }
+    numbers.push(...fields);
+    kvTokens += kvEnd - kvBegin;
+    for (let row = 0; row < tokens * group; row += tileRows) {
+      const last = Math.min(row + tileRows, tokens * group) - 1;
+      const end = Math.min(kvEnd, position + Math.floor(last / group) + 1);
+      tiles.push({ chunk: index, row, cost: Math.max(0, end - kvBegin) });
+    }
+  }
+  tiles.sort((a, b) => b.cost - a.cost);
+  const headBytes = kvTokens / POOL_BLOCK_TOKENS * pageHeadBytes(headDim);
+  let section = kvHeads;
+  while (section > 1 && (kvHeads % section !== 0 || section * headBytes > l2Bytes / 2)) section--;
+  const plan = new Int32Array(HEADER_INTS + CHUNK_INTS * chunks.length + 2 * tiles.length);
+  plan.set([tiles.length, chunks.length, section]);
+  plan.set(numbers, HEADER_INTS);
+  tiles.forEach(({ chunk, row }, index) => plan.set([chunk, row], HEADER_INTS + numbers.length + 2 * index));
+  return plan;
+}
+
+/** Items of a plan: its tiles times the KV heads. */
+export function planItems(plan: Int32Array, shape: PrefillShape): number {
+  return plan[0] * shape.kvHeads;
+}

@@ -1,0 +1,78 @@
+import { assert, assertEquals, assertThrows } from "@std/assert";
+import fc from "fast-check";
+import { planItems, type PlanOptions, planPrefill, type PrefillChunk } from "./prefill_plan.ts";
+
+const OPTIONS: PlanOptions = {
+  shape: { heads: 32, kvHeads: 8, headDim: 128 },
+  tileRows: 128,
+  l2Bytes: 50 * 2 ** 20,
+};
+
+function chunk(fields: Partial<PrefillChunk>): PrefillChunk {
+  return { queryRow: 0, tokens: 1, position: 0, table: 0, output: { kind: "final", row: 0 }, ...fields };
+}
+
+/** Tiles as [chunk, first row]. */
+function tilesOf(plan: Int32Array): [number, number][] {
+  const at = 4 + 8 * plan[1];
+  return Array.from({ length: plan[0] }, (_, i) => [plan[at + 2 * i], plan[at + 2 * i + 1]]);
+}
+
+Deno.test("planPrefill() writes header, chunks and tiles as the kernels read them", () => {
+  const plan = planPrefill([
+    chunk({ queryRow: 3, tokens: 40, position: 100, table: 17, output: { kind: "final", row: 3 } }),
+    chunk({ tokens: 2, position: 900, kvBegin: 256, kvEnd: 512, table: 5, output: { kind: "partial", row: 9 } }),
+  ], OPTIONS);
+  assertEquals(
+    [...plan],
+    [3, 2, 8, 0, 3, 40, 100, 0, 140, 17, 3, 0, 0, 2, 900, 256, 512, 5, 9, 1, 1, 0, 0, 128, 0, 0],
+  );
+  assertEquals(planItems(plan, OPTIONS.shape), 24);
+});
+
+Deno.test("planPrefill() covers every row once and takes the tiles with the most to see first", () => {
+  fc.assert(
+    fc.property(
+      fc.array(fc.record({ tokens: fc.integer({ min: 1, max: 700 }), position: fc.nat(5000) }), { maxLength: 6 }),
+      fc.constantFrom(1, 2, 4, 8),
+      fc.constantFrom(64, 128, 192),
+      (sizes, kvHeads, tileRows) => {
+        const shape = { heads: 8, kvHeads, headDim: 64 };
+        const group = 8 / kvHeads;
+        const tiles = tilesOf(planPrefill(sizes.map((size) => chunk(size)), { ...OPTIONS, shape, tileRows }));
+        const wanted = sizes.flatMap(({ tokens }, index) =>
+          Array.from({ length: Math.ceil(tokens * group / tileRows) }, (_, i) => `${index} ${i * tileRows}`)
+        );
+        assertEquals(tiles.map((tile) => tile.join(" ")).sort(), wanted.sort());
+        const seen = tiles.map(([index, row]) => {
+          const { tokens, position } = sizes[index];
+          return position + Math.floor((Math.min(row + tileRows, tokens * group) - 1) / group) + 1;
+        });
+        assertEquals(seen, seen.toSorted((a, b) => b - a));
+      },
+    ),
+    { seed: 5 },
+  );
+});
+
+Deno.test("planPrefill() makes sections of heads whose keys and values fit in half the cache, and never none", () => {
+  const sections = [1024, 16384, 32768, 65536, 2 ** 20].map((tokens) => planPrefill([chunk({ tokens })], OPTIONS)[2]);
+  assertEquals(sections, [8, 2, 1, 1, 1]);
+  for (const kvHeads of [3, 9]) {
+    const shape = { heads: 9, kvHeads, headDim: 64 };
+    for (const tokens of [1, 20000, 60000]) {
+      const section = planPrefill([chunk({ tokens })], { ...OPTIONS, shape })[2];
+      assert(section >= 1 && kvHeads % section === 0, `${section} of ${kvHeads}`);
+    }
+  }
+});
+
+Deno.test("planPrefill() refuses chunks that the kernels cannot take", () => {
+  for (
+    const bad of [{ tokens: 0 }, { kvBegin: 64, kvEnd: 100 }, { kvBegin: 512, kvEnd: 256 }, { position: -1 }, {
+      table: 0.5,
+    }]
+  ) {
+    assertThrows(() => planPrefill([chunk(bad)], OPTIONS), RangeError, "Cannot plan prefill");
+  }
+});
