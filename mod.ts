@@ -117,6 +117,7 @@ export { type RunningServer, type ServerOptions, startServer, type TlsFiles } fr
 export { type OpenedMember, openHolder } from "./runtime/cluster/open_holder.ts";
 export { openManager } from "./runtime/cluster/open_manager.ts";
 export type { ClusterOptions, ClusterTimings } from "./runtime/cluster/options.ts";
+export type { LinkTls } from "./scheduler/links/hello_context.ts";
 export type {
   ClusterCommand,
   ClusterControl,

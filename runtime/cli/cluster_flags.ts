@@ -27,7 +27,7 @@ export const CLUSTER_FLAGS = {
     value: "URL",
     default: [],
     otherwise: "none",
-    help: "Cluster port of a member to join, http://HOST:PORT; may be given several times",
+    help: "Cluster port of a member to join, http://HOST:PORT, https with TLS; may be given several times",
     commands: ["serve"],
   },
   clusterListen: {
@@ -40,20 +40,38 @@ export const CLUSTER_FLAGS = {
   listen: {
     kind: "text",
     value: "HOST:PORT",
-    help: "Address of the cluster port; one that other machines reach needs --cluster-key-file",
+    help: "Address of the cluster port; one that other machines reach needs --cluster-key-file or --cluster-tls-cert",
     commands: ["gmanager"],
   },
   advertise: {
     kind: "text",
     value: "URL",
     otherwise: "the address of the cluster port",
-    help: "Where other members reach the cluster port, http://HOST:PORT",
+    help: "Where other members reach the cluster port, http://HOST:PORT, https with TLS",
     commands: MEMBER_COMMANDS,
   },
   clusterKeyFile: {
     kind: "path",
     value: "FILE",
-    help: "File with the key that all members share, at least 32 bytes; needed beyond this machine",
+    help: "File with the key that all members share, at least 32 bytes; it or TLS is needed beyond this machine",
+    commands: MEMBER_COMMANDS,
+  },
+  clusterTlsCert: {
+    kind: "path",
+    value: "FILE",
+    help: "Certificate chain (PEM) of this member; with it members link over TLS and each side shows its own",
+    commands: MEMBER_COMMANDS,
+  },
+  clusterTlsKey: {
+    kind: "path",
+    value: "FILE",
+    help: "Private key (PEM) of that certificate, together with --cluster-tls-cert",
+    commands: MEMBER_COMMANDS,
+  },
+  clusterTlsCa: {
+    kind: "path",
+    value: "FILE",
+    help: "Certificates (PEM) of the authority that signed every member's, together with --cluster-tls-cert",
     commands: MEMBER_COMMANDS,
   },
   role: {

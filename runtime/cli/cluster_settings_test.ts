@@ -1,5 +1,6 @@
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import { join } from "node:path";
+import { fileURLToPath } from "node:url";
 import { clusterOptions, publicUrl } from "./cluster_settings.ts";
 import { readCommandLine } from "./command_line.ts";
 import type { Settings } from "./flags.ts";
@@ -27,6 +28,13 @@ async function withKey(bytes: string, use: (path: string) => Promise<void>): Pro
   }
 }
 
+function testdata(name: string): string {
+  return fileURLToPath(new URL(`../../scheduler/links/testdata/${name}.pem`, import.meta.url));
+}
+
+const TLS = ["--cluster-tls-cert", testdata("cluster.cert")]
+  .concat("--cluster-tls-key", testdata("cluster.key"), "--cluster-tls-ca", testdata("cluster.ca"));
+
 Deno.test("clusterOptions() leaves an instance alone without --join and --cluster-listen", async () => {
   assertEquals(await clusterOptions(await settle("serve")), undefined);
 });
@@ -50,6 +58,7 @@ Deno.test("clusterOptions() takes flags over and listens on loopback by default"
     port: 7600,
     advertise: undefined,
     key: undefined,
+    tls: undefined,
     memoryPolicy: "builtin:spread",
     memoryPolicyOptions: { x: 1 },
     lendShare: 0.25,
@@ -79,8 +88,8 @@ Deno.test("clusterOptions() reads the key without line ends behind it and refuse
   });
 });
 
-Deno.test("checkClusterFlags() refuses addresses beyond this machine without a key", async () => {
-  const needs = "beyond this machine members need --cluster-key-file";
+Deno.test("checkClusterFlags() refuses addresses beyond this machine with neither key nor TLS", async () => {
+  const needs = "beyond this machine members need --cluster-key-file or --cluster-tls-cert";
   await refused(["serve", "--join", "http://10.0.0.1:7600"], `Cannot use --join http://10.0.0.1:7600: ${needs}`);
   await refused(["serve", "--cluster-listen", "10.0.0.1:7600"], `Cannot use --cluster-listen 10.0.0.1:7600: ${needs}`);
   const advertised = ["--advertise", "http://host:7600"];
@@ -90,6 +99,42 @@ Deno.test("checkClusterFlags() refuses addresses beyond this machine without a k
   await refused(["cluster", "--instances", "2", "--cluster-listen", "10.0.0.1:1"], needs);
   const keyed = await settle("serve", "--join", "http://10.0.0.1:7600", "--cluster-key-file", "never read here");
   assertEquals(keyed.join, ["http://10.0.0.1:7600"]);
+});
+
+Deno.test("clusterOptions() reads the files of TLS and checks them against the address that others are told", async () => {
+  for (const start of [["serve", "--cluster-listen"], ["gmanager", "--listen"]]) {
+    const options = await clusterOptions(await settle(...start, "127.0.0.1:0", ...TLS));
+    assertEquals(options?.tls?.cert, await Deno.readTextFile(testdata("cluster.cert")));
+    assertEquals(structuredClone(options), options);
+    const wide = [...start, "0.0.0.0:0", "--advertise", "https://localhost:7600/", ...TLS];
+    assertEquals((await clusterOptions(await settle(...wide)))?.advertise, "https://localhost:7600");
+  }
+  const elsewhere = await settle("serve", "--cluster-listen", "10.0.0.1:7600", ...TLS);
+  await assertRejects(() => clusterOptions(elsewhere), UsageError, "wanted a certificate for 10.0.0.1");
+  const advertised = await settle("serve", "--cluster-listen", "127.0.0.1:0", "--advertise", "https://a:1", ...TLS);
+  await assertRejects(() => clusterOptions(advertised), UsageError, "wanted a certificate for a,");
+});
+
+Deno.test("checkClusterFlags() wants all files of TLS, or none", async () => {
+  const wanted = "wanted --cluster-tls-cert, --cluster-tls-key and --cluster-tls-ca, got only";
+  const listen = ["--cluster-listen", "127.0.0.1:0"];
+  await refused(["serve", ...listen, "--cluster-tls-ca", "c"], `Cannot link over TLS: ${wanted} --cluster-tls-ca`);
+  const two = ["--cluster-tls-cert", "c", "--cluster-tls-key", "k"];
+  await refused(["cluster", "--instances", "2", ...two], `${wanted} --cluster-tls-cert and --cluster-tls-key`);
+  await refused(["gmanager", "--listen", "127.0.0.1:0", ...two], wanted);
+});
+
+Deno.test("checkClusterFlags() wants https with TLS, http without, and no key besides TLS", async () => {
+  const listen = ["serve", "--cluster-listen", "10.0.0.1:7600"];
+  const urls = ["--advertise", "https://10.0.0.1:7600", "--join", "https://10.0.0.2:7600"];
+  assertEquals((await settle(...listen, ...urls, ...TLS)).join, ["https://10.0.0.2:7600"]);
+  assertEquals((await settle(...listen, ...urls, ...TLS, "--cluster-key-file", "k")).clusterKeyFile, "k");
+  const http = 'wanted https://HOST:PORT with --cluster-tls-cert, got "http://10.0.0.1:7600"';
+  await refused([...listen, "--join", "http://10.0.0.1:7600", ...TLS], `Cannot use --join: ${http}`);
+  await refused([...listen, "--advertise", "http://10.0.0.1:7600", ...TLS], `Cannot use --advertise: ${http}`);
+  await refused(["serve", "--join", "10.0.0.1:7600", ...TLS], 'wanted https://HOST:PORT, got "10.0.0.1:7600"');
+  const https = 'Cannot use --join: wanted http://HOST:PORT without --cluster-tls-cert, got "https://10.0.0.1:7600"';
+  await refused(["serve", "--join", "https://10.0.0.1:7600"], https);
 });
 
 Deno.test("checkClusterFlags() names the form that it wants", async () => {
@@ -114,6 +159,9 @@ Deno.test("checkClusterFlags() refuses flags of members without a cluster, and w
     ["--name", "x"],
     ["--advertise", "http://127.0.0.1:1"],
     ["--cluster-key-file", "k"],
+    ["--cluster-tls-cert", "c"],
+    ["--cluster-tls-key", "k"],
+    ["--cluster-tls-ca", "a"],
     ["--memory-policy", "builtin:spread"],
     ["--memory-policy-opt", "a=1"],
     ["--lend-share", "0"],
@@ -135,4 +183,5 @@ Deno.test("publicUrl() puts a name that can be reached in the place of one that 
   assertEquals(publicUrl("http://0.0.0.0:8080", none), "http://127.0.0.1:8080");
   assertEquals(publicUrl("https://[::]:8080", none), "https://[::1]:8080");
   assertEquals(publicUrl("https://0.0.0.0:8080", { advertise: "http://10.0.0.1:7600" }), "https://10.0.0.1:8080");
+  assertEquals(publicUrl("http://0.0.0.0:8080", { advertise: "https://10.0.0.1:7600" }), "http://10.0.0.1:8080");
 });

@@ -13,6 +13,12 @@ export interface Endpoint {
   readonly port: number;
 }
 
+/** Where a cluster port is reached: `https` over TLS, else `http`. */
+export interface ClusterUrl extends Endpoint {
+  /** Scheme. */
+  readonly scheme: "http" | "https";
+}
+
 const ENDPOINT = /^(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9.-]+):(\d{1,5})$/;
 
 /** Reads `HOST:PORT`, with an IPv6 host in brackets; undefined when the text is something else. */
@@ -22,15 +28,17 @@ export function parseEndpoint(text: string): Endpoint | undefined {
   return host === undefined || port > 65_535 ? undefined : { host: host.replace(/^\[(.*)\]$/, "$1"), port };
 }
 
-/** Reads `http://HOST:PORT`; undefined when the text is something else. */
-export function parseClusterUrl(text: string): Endpoint | undefined {
-  const endpoint = parseEndpoint(/^http:\/\/([^/]+)\/?$/.exec(text)?.[1] ?? "");
-  return endpoint?.port === 0 ? undefined : endpoint;
+/** Reads `http://HOST:PORT` or `https://HOST:PORT`; undefined when the text is something else. */
+export function parseClusterUrl(text: string): ClusterUrl | undefined {
+  const [, secure, rest = ""] = /^http(s?):\/\/([^/]+)\/?$/.exec(text) ?? [];
+  const endpoint = parseEndpoint(rest);
+  if (endpoint === undefined || endpoint.port === 0) return undefined;
+  return { scheme: secure === "s" ? "https" : "http", ...endpoint };
 }
 
-/** Writes `http://HOST:PORT`. */
-export function clusterUrl({ host, port }: Endpoint): string {
-  return `http://${host.includes(":") ? `[${host}]` : host}:${port}`;
+/** Writes `http://HOST:PORT` or `https://HOST:PORT`. */
+export function clusterUrl({ scheme, host, port }: ClusterUrl): string {
+  return `${scheme}://${host.includes(":") ? `[${host}]` : host}:${port}`;
 }
 
 /** Whether only this machine can reach a host. */

@@ -10,15 +10,24 @@ Deno.test("parseEndpoint() reads HOST:PORT and nothing else", () => {
   }
 });
 
-Deno.test("parseClusterUrl() wants http, a host and a port above 0", () => {
-  assertEquals(parseClusterUrl("http://127.0.0.1:7600"), { host: "127.0.0.1", port: 7600 });
-  assertEquals(parseClusterUrl("http://[::1]:80/"), { host: "::1", port: 80 });
-  const others = ["http://a", "http://a:0", "https://a:1", "a:1", "http://u:p@a:1", "http://a:1/x", "http://a:1?x"];
+Deno.test("parseClusterUrl() wants http or https, a host and a port above 0", () => {
+  assertEquals(parseClusterUrl("http://127.0.0.1:7600"), { scheme: "http", host: "127.0.0.1", port: 7600 });
+  assertEquals(parseClusterUrl("https://[::1]:80/"), { scheme: "https", host: "::1", port: 80 });
+  const others = [
+    "http://a",
+    "http://a:0",
+    "https://a",
+    "ftp://a:1",
+    "a:1",
+    "http://u:p@a:1",
+    "http://a:1/x",
+    "http://a:1?x",
+  ];
   for (const text of others) assertEquals(parseClusterUrl(text), undefined, text);
 });
 
 Deno.test("clusterUrl() writes what parseClusterUrl() reads", () => {
-  for (const url of ["http://127.0.0.1:7600", "http://[::1]:80", "http://node-1:1"]) {
+  for (const url of ["http://127.0.0.1:7600", "https://[::1]:80", "http://node-1:1"]) {
     const endpoint = parseClusterUrl(url);
     assertEquals(endpoint && clusterUrl(endpoint), url);
   }

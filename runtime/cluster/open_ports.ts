@@ -27,7 +27,7 @@ export interface OpenPortsOptions {
 /**
  * Opens the cluster port and what else a member runs on. The caller disposes of it.
  *
- * @throws {Error} when the address cannot be bound, or is reached from outside without a key.
+ * @throws {Error} when the address cannot be bound, or is reached from outside with neither key nor certificates.
  */
 export async function openPorts(options: OpenPortsOptions): Promise<OpenPorts> {
   const { cluster, card, epoch, log } = options;
@@ -46,6 +46,7 @@ export async function openPorts(options: OpenPortsOptions): Promise<OpenPorts> {
       port: cluster.port ?? 0,
       advertise: cluster.advertise,
       key: cluster.key,
+      tls: cluster.tls,
     }),
   );
   const stack = opened.move();

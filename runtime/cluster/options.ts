@@ -3,6 +3,7 @@
  *
  * @module
  */
+import type { LinkTls } from "../../scheduler/links/hello_context.ts";
 
 /** Times of the protocol, ms. Tests shorten them. */
 export interface ClusterTimings {
@@ -32,16 +33,21 @@ export interface ClusterOptions {
   readonly name?: string;
   /** `full` or `holder`. @default {"full"} */
   readonly role?: "full" | "holder";
-  /** Cluster ports of members to join, `http://HOST:PORT`; without any this member starts a cluster and carries its gManager. */
+  /**
+   * Cluster ports of members to join, `http://HOST:PORT`, `https:` with {@linkcode tls}; without any this member starts a
+   * cluster and carries its gManager.
+   */
   readonly join?: readonly string[];
   /** Address of the cluster port. @default {"127.0.0.1"} */
   readonly host?: string;
   /** Port; 0 takes any free one. @default {0} */
   readonly port?: number;
-  /** Where others reach the cluster port, `http://HOST:PORT`. @default {host and port} */
+  /** Where others reach the cluster port, `http://HOST:PORT`, `https:` with {@linkcode tls}. @default {host and port} */
   readonly advertise?: string;
-  /** Shared key, at least 32 bytes; without one only loopback addresses are allowed. */
+  /** Shared key, at least 32 bytes; without it and {@linkcode tls} only loopback addresses are allowed. */
   readonly key?: Uint8Array;
+  /** Certificates; with them members link over TLS, and each side must show one of the same authority. */
+  readonly tls?: LinkTls;
   /** Where the public API is reached, for people and routers. @default {""} */
   readonly publicUrl?: string;
   /** Memory policy: `builtin:NAME`, a path or a URL. @default {"builtin:infinite-llm"} */

@@ -43,7 +43,7 @@ export interface KvFormat {
 export interface MemberCard extends MemberIdentity {
   /** What it does. */
   readonly role: MemberRole;
-  /** Where its cluster port is reached, `http://HOST:PORT`. */
+  /** Where its cluster port is reached, `http://HOST:PORT`, `https:` over TLS. */
   readonly clusterUrl: string;
   /** Where its public API is reached; empty without one. */
   readonly publicUrl: string;

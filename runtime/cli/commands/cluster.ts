@@ -14,6 +14,7 @@ import type { Spawn } from "../pool/pool_child.ts";
 import { firstSpec, otherSpecs } from "../pool/pool_specs.ts";
 import { poolTable } from "../pool/pool_table.ts";
 import { ownPermissions, spawnSelf } from "../pool/spawn_self.ts";
+import { readClusterTls } from "../read_cluster_tls.ts";
 import { readOperatorKey } from "../read_operator_key.ts";
 import { awaitStop } from "../stop_signals.ts";
 
@@ -26,6 +27,8 @@ const GRACE_MS = 15_000;
 /** Starts a cluster and shows it until it is asked to stop or no instance is left. */
 export async function cluster(input: CommandInput): Promise<number> {
   const { settings, env } = input;
+  // Every child reads them again; this way what is wrong is said once, and before anything runs.
+  await readClusterTls(settings);
   const permissions = ownPermissions(settings.cacheDir ?? defaultCacheDirectory({ env }));
   const key = settings.apiKeyFile === undefined ? undefined : await readOperatorKey(settings.apiKeyFile);
   if (settings.apiKeyFile !== undefined && key === undefined) {

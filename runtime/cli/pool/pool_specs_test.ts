@@ -62,6 +62,17 @@ Deno.test("otherSpecs() gives the others free ports of this machine and a member
   }
 });
 
+Deno.test("firstSpec() and otherSpecs() give every child the certificates of the cluster", async () => {
+  const tls = ["--cluster-tls-cert", "cert", "--cluster-tls-key", "key", "--cluster-tls-ca", "ca"];
+  const settings = await settle("--instances", "2", "--holders", "1", ...tls);
+  const specs = [firstSpec(settings), ...otherSpecs(settings, "https://127.0.0.1:7600")];
+  assertEquals(specs.length, 3);
+  for (const { args } of specs) {
+    const { clusterTlsCert, clusterTlsKey, clusterTlsCa } = await asChild(args);
+    assertEquals([clusterTlsCert, clusterTlsKey, clusterTlsCa], ["cert", "key", "ca"]);
+  }
+});
+
 Deno.test("otherSpecs() sizes holders by their own flag, else by --kv-memory, never by tokens", async () => {
   const memory = async (...args: string[]) => {
     const specs = otherSpecs(await settle("--instances", "1", "--holders", "1", ...args), "http://127.0.0.1:1");
