@@ -5,13 +5,23 @@
  */
 import dependents from "./include/dependents.cuh" with { type: "text" };
 import elements from "./include/elements.cuh" with { type: "text" };
+import fullDraw from "./include/full_draw.cuh" with { type: "text" };
+import headDraw from "./include/head_draw.cuh" with { type: "text" };
 import kvPool from "./include/kv_pool.cuh" with { type: "text" };
+import linearStream from "./include/linear_stream.cuh" with { type: "text" };
+import random from "./include/random.cuh" with { type: "text" };
+import sampleRow from "./include/sample_row.cuh" with { type: "text" };
 import top from "./include/top.cuh" with { type: "text" };
 
 /** Header texts by the name in `#include "..."`. */
 export const HEADERS: Readonly<Record<string, string>> = {
   "dependents.cuh": dependents,
   "elements.cuh": elements,
+  "full_draw.cuh": fullDraw,
+  "head_draw.cuh": headDraw,
   "kv_pool.cuh": kvPool,
+  "linear_stream.cuh": linearStream,
+  "random.cuh": random,
+  "sample_row.cuh": sampleRow,
   "top.cuh": top,
 };

@@ -147,7 +147,7 @@ function items(gpu: TestGpu, shape: Shape, tokens: number): Item[] {
   const rows = Math.min(tokens, 256);
   if (rows < tokens) return all;
   const logits = new LogitsKernel(kernels, { vocab, input: "f32", maxRows: rows });
-  const sample = new SampleKernel(kernels, { vocab });
+  const sample = new SampleKernel(kernels, { vocab, input: "f32" });
   const scratch = gpu.zeroed(logits.scratchBytes);
   const [lse, names, top] = [4, 256, 256].map((bytes) => gpu.poisoned(rows * bytes));
   const values = random(rows * vocab);
@@ -160,6 +160,9 @@ function items(gpu: TestGpu, shape: Shape, tokens: number): Item[] {
     });
   }
   const sampled = gpu.upload(params);
+  const flat = gpu.upload(params);
+  // A sum beyond that of the candidates, so that every row needs all its logits.
+  const highLse = gpu.upload(new Float32Array(rows).fill(40));
   const state = gpu.zeroed(SAMPLE_STATE_BYTES);
   const ringSize = { slots: 4, rows };
   const ring = gpu.pinned(sampleRingBytes(ringSize)).address;
@@ -171,13 +174,17 @@ function items(gpu: TestGpu, shape: Shape, tokens: number): Item[] {
       launch: (stream, programmatic) =>
         logits.launch(stream, { logits: values, count, scratch, lse, ids: names, top, rows, programmatic }),
     },
-    {
-      name: label("sample"),
+    ...[
+      { name: "sample", rows: sampled, lse },
+      { name: "sample from all", rows: flat, lse: highLse },
+    ].map((kind): Item => ({
+      name: label(kind.name),
       bytes: rows * 600,
       launch: (stream, programmatic) =>
         sample.launch(stream, {
-          rows: sampled,
-          lse,
+          rows: kind.rows,
+          logits: values,
+          lse: kind.lse,
           ids: names,
           top,
           count,
@@ -189,7 +196,7 @@ function items(gpu: TestGpu, shape: Shape, tokens: number): Item[] {
           maxRows: rows,
           programmatic,
         }),
-    },
+    })),
   ];
 }
 
@@ -236,7 +243,9 @@ function measure(gpu: TestGpu, item: Item): Row {
   return { name: item.name, us, overlappedUs, gbs: item.bytes / Math.min(us, overlappedUs) / 1000 };
 }
 
-if (import.meta.main) {
+const missing = TestGpu.missing();
+if (import.meta.main && missing !== undefined) console.log(`Not timed: ${missing}`);
+if (import.meta.main && missing === undefined) {
   const rows: Row[] = [];
   const run = (make: (gpu: TestGpu) => Item[]) => {
     using gpu = new TestGpu();

@@ -26,7 +26,7 @@ export function drawReference(seed: number, index: number): number {
   return ((a >>> 5) * 2 ** 26 + (b >>> 6)) / 2 ** 53;
 }
 
-/** What becomes of a row of `vocab` logits: see the spec. */
+/** What becomes of a row of `vocab` logits by its candidates alone: see the spec. */
 export function sampleReference(
   { mode, accepted }: SampleRow,
   { summary, vocab }: { readonly summary: LogitSummary; readonly vocab: number },

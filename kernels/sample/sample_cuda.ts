@@ -8,8 +8,10 @@ import type { KernelCache } from "../cuda/kernel_cache.ts";
 import source from "./sample.cu" with { type: "text" };
 import type { SampleRingSize } from "./sample_ring.ts";
 
-/** Rows of a block, one warp each. */
-const BLOCK_ROWS = 8;
+/** Threads of a block, which samples one row. */
+const THREADS = 512;
+/** No array. */
+const NULL = 0n as DevicePtr;
 
 /** Bytes of the kernel's own state, zero before the first launch. */
 export const SAMPLE_STATE_BYTES = 8;
@@ -18,6 +20,8 @@ export const SAMPLE_STATE_BYTES = 8;
 export interface SampleWork {
   /** Rows as `writeSampleRow` writes them, aligned to 16 bytes; `accepted` of each is counted up. */
   readonly rows: DevicePtr;
+  /** Logits, [R, vocab] of the kernel's input type, aligned to 16 bytes. @default {none: what needs them stays undecided} */
+  readonly logits?: DevicePtr;
   /** ln sum exp of each row, f32 [R]. */
   readonly lse: DevicePtr;
   /** Candidates of each row, i32 [R, 64]. */
@@ -47,18 +51,19 @@ export class SampleKernel {
   readonly #function: CudaFunction;
 
   /** Compiles or finds it. */
-  constructor(kernels: KernelCache, { vocab }: { readonly vocab: number }) {
-    this.#function = kernels.module({ name: "sample", source, defines: { VOCAB: vocab } }).function("sample");
+  constructor(kernels: KernelCache, { vocab, input }: { readonly vocab: number; readonly input: "bf16" | "f32" }) {
+    const defines = { VOCAB: vocab, IN: input === "f32" ? "float" : "bf16" };
+    this.#function = kernels.module({ name: "sample", source, defines }).function("sample");
   }
 
   /** Samples the first `count` rows. */
   launch(stream: CudaStream, work: SampleWork): void {
-    const { rows, lse, ids, top, count, tokens, inputTokens, state, ring, ringSize, maxRows } = work;
+    const { rows, logits = NULL, lse, ids, top, count, tokens, inputTokens, state, ring, ringSize, maxRows } = work;
     stream.launch(this.#function, {
-      grid: [Math.ceil(maxRows / BLOCK_ROWS)],
-      block: [BLOCK_ROWS * 32],
+      grid: [maxRows],
+      block: [THREADS],
       args: [
-        ...[rows, lse, ids, top, count, tokens].map((ptr) => ({ ptr })),
+        ...[rows, logits, lse, ids, top, count, tokens].map((ptr) => ({ ptr })),
         { u32: inputTokens },
         { ptr: state },
         { ptr: ring },

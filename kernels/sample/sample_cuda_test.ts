@@ -1,9 +1,10 @@
 import { assertEquals } from "@std/assert";
 import { randomValues } from "../attend_partial/test_data.ts";
+import { drawFromAll } from "../../runtime/sampling/full_draw.ts";
 import { gpuTest, type TestGpu } from "../cuda/test_gpu.ts";
 import { logitsReference } from "../logits/reference.ts";
 import { CANDIDATES, type LogitSummary } from "../logits/spec.ts";
-import { sampleReference } from "./reference.ts";
+import { drawReference, sampleReference } from "./reference.ts";
 import { SAMPLE_STATE_BYTES, SampleKernel } from "./sample_cuda.ts";
 import { SampleRing, sampleRingBytes } from "./sample_ring.ts";
 import { SAMPLE_ROW_BYTES, writeSampleRow } from "./sample_rows.ts";
@@ -14,14 +15,15 @@ const INPUT_TOKENS = 40;
 /** One launch over rows, as a captured graph, `steps` times. */
 function sample(
   gpu: TestGpu,
-  { rows, summaries, vocab, steps = 1 }: {
+  { rows, summaries, logits, vocab, steps = 1 }: {
     readonly rows: readonly SampleRow[];
     readonly summaries: readonly LogitSummary[];
+    readonly logits?: readonly Float32Array[];
     readonly vocab: number;
     readonly steps?: number;
   },
 ) {
-  const kernel = new SampleKernel(gpu.kernels, { vocab });
+  const kernel = new SampleKernel(gpu.kernels, { vocab, input: "f32" });
   const ringSize = { slots: 4, rows: rows.length };
   const pinned = gpu.pinned(sampleRingBytes(ringSize));
   const bytes = new Uint8Array(rows.length * SAMPLE_ROW_BYTES);
@@ -34,10 +36,13 @@ function sample(
     ids.set(summary.ids, r * CANDIDATES);
     top.set(summary.logits, r * CANDIDATES);
   });
+  const all = new Float32Array(rows.length * vocab);
+  logits?.forEach((row, r) => all.set(row, r * vocab));
   const tokens = gpu.poisoned(4 * INPUT_TOKENS);
   const deviceRows = gpu.upload(bytes);
   const work = {
     rows: deviceRows,
+    logits: logits && gpu.upload(all),
     lse: gpu.upload(Float32Array.from(summaries, ({ logSumExp }) => logSumExp)),
     ids: gpu.upload(ids),
     top: gpu.upload(top),
@@ -71,7 +76,7 @@ const DRAWS: readonly Omit<SampleMode & { kind: "draw" }, "seed">[] = [
 ];
 
 for (const vocab of [1, 3, 63, 64, 65, 3000]) {
-  gpuTest(`SampleKernel.launch() decides rows of ${vocab} as the reference does`, (gpu) => {
+  gpuTest(`SampleKernel.launch() decides rows of ${vocab} by their candidates as the reference does`, (gpu) => {
     const rows: SampleRow[] = [];
     const summaries: LogitSummary[] = [];
     for (let r = 0; r < 360; r++) {
@@ -96,6 +101,33 @@ for (const vocab of [1, 3, 63, 64, 65, 3000]) {
       new DataView(before.buffer).setBigUint64(r * SAMPLE_ROW_BYTES + 40, BigInt(row.accepted + 1), true);
     });
     assertEquals(after, before, "nothing of a row changes but its count");
+  });
+}
+
+for (const vocab of [2, 65, 100, 3000, 9999, 50000]) {
+  gpuTest(`SampleKernel.launch() draws from all of ${vocab} logits as the sampler does`, (gpu) => {
+    const logits = Array.from({ length: 40 }, (_, r) => {
+      const row = randomValues(vocab, SEEDS.test + r, [0, 0.01, 3, 8][r % 4]);
+      // Few different values: the id decides.
+      if (r % 5 === 0) row.forEach((value, id) => row[id] = Math.round(value));
+      if (r % 7 === 0) row.fill(-Infinity, Math.ceil(vocab / 3), vocab - 1);
+      return row;
+    });
+    const rows = logits.flatMap((_, r) =>
+      DRAWS.map((draw, i): SampleRow => ({ mode: { ...draw, seed: 1000 * r + i }, accepted: r + i }))
+    );
+    const each = logits.flatMap((row) => DRAWS.map(() => row));
+    const summaries = logits.map(logitsReference).flatMap((summary) => DRAWS.map(() => summary));
+    const { ring } = sample(gpu, { rows, summaries, logits: each, vocab });
+    rows.forEach(({ mode, accepted }, r) => {
+      if (mode.kind !== "draw") return;
+      const id = drawFromAll(drawReference(mode.seed, accepted), each[r], mode);
+      assertEquals(
+        ring.result(1, r).outcome,
+        { kind: "chosen", id, logit: each[r][id] },
+        `row ${r}: ${JSON.stringify(mode)}`,
+      );
+    });
   });
 }
 

@@ -1,22 +1,23 @@
 /**
- * sample - the next token of each row from its 64 largest logits and lse = ln sum exp, as long as these determine it.
+ * sample - the next token of each row, from its 64 largest logits and lse = ln sum exp where these determine it, else from all.
  *
  * The definition is that of the sampler (runtime/sampling/sampler.ts) for rows without adjusted logits: tokens in total order,
  * larger logit first, equal ones by lower id; each weighs exp((l - largest l) * inverseTemperature); a prefix is kept: `topK`
  * tokens, of those the shortest prefix with `topP` of their mass, of those the tokens with
- * (largest l - l) * inverseTemperature <= `depth`; the draw takes the first kept token at which the sum of weights exceeds u times the
- * mass of the kept ones. u is number `accepted` of the stream of `seed`: Threefry-2x32 with 20 rounds, 53 bits.
+ * (largest l - l) * inverseTemperature <= `depth`; the draw takes the first kept token at which the sum of weights exceeds u
+ * times the mass of the kept ones. u is number `accepted` of the stream of `seed`: Threefry-2x32 with 20 rounds, 53 bits.
  *
- * The mass of the tokens that are no candidates is bounded from lse (its sum may be wrong by 1e-4 of itself) and the smallest
- * candidate. A row is decided only if every cut and the draw come out the same at both bounds, widened by 1e-9; sums in f64
- * taken in another order agree far below that, so what the kernel decides is what the host's sampler chooses, token for token.
- * A row that stays open is `undecided`: the host draws from all its logits. Left to the host from the start are rows whose logits
- * are adjusted first (bias, penalties, a minimum of tokens).
+ * The candidates: the mass of the other tokens is bounded from lse (its sum may be wrong by 1e-4 of itself) and the smallest
+ * candidate. A row is decided only if every cut and the draw come out the same at both bounds, widened by 1e-9. All logits:
+ * a row is decided only if every target lies more than 4e-12 of the whole mass inside the token it falls into. Sums in f64 taken
+ * in another order agree far below that (the host's exponentials are right to 1e-12), so what the kernel decides is what
+ * the host's sampler chooses, token for token. A row that stays open is `undecided`: the host draws. Left to the host from the
+ * start are rows whose logits are adjusted first (bias, penalties, a minimum of tokens).
  *
  * Needs: lse and candidates as the logits kernel gives them; `topK` at least 1; `inverseTemperature` positive and finite;
  * integers of up to 53 bits as seed.
  *
- * Roofline: latency: a few hundred bytes a row.
+ * Roofline: latency: a few hundred bytes a row; all logits, about four times, where they are needed.
  *
  * Schedule: sample.cu. Test: sample_cuda_test.ts; reference_test.ts holds the reference against the sampler.
  *
@@ -66,7 +67,7 @@ export type SampleOutcome =
     /** Its logit. */
     readonly logit: number;
   }
-  /** The candidates do not determine the token. */
+  /** The token hangs on rounding, or on logits that were not given. */
   | { readonly kind: "undecided" }
   /** A logit is NaN or Infinity, or all are -Infinity. */
   | { readonly kind: "bad logits" }
@@ -85,7 +86,7 @@ export interface SampleResult {
 
 /** Relative error allowed to lse's sum of exponentials. */
 export const SUM_ERROR = 1e-4;
-/** Relative difference allowed between sums taken in different orders. */
+/** Relative difference allowed between sums of candidates taken in different orders. */
 export const ROUNDING = 1e-9;
 
 /** Seeds of test data. */
