@@ -63,7 +63,8 @@ export class DeviceBuffer extends OwnedHandle<DevicePtr> {
  *
  * The memory is that of a WebAssembly memory, which begins at a page and cannot be detached, and is registered with the
  * driver. So its views stay valid for JavaScript after dispose, and no pointer has to be turned into a view. The device
- * writes behind the engine's back: poll a word with `Atomics.load`.
+ * writes behind the engine's back: poll a word with `Atomics.load`. Dispose it before its thread ends: the driver would
+ * keep memory that is gone.
  */
 export class PinnedBuffer extends OwnedHandle<DevicePtr> {
   /** Bytes asked for. */
@@ -84,6 +85,8 @@ export class PinnedBuffer extends OwnedHandle<DevicePtr> {
     scope.enter();
     const pages = Math.ceil(bytes / WASM_PAGE_BYTES);
     const memory = new WebAssembly.Memory({ initial: pages, maximum: pages }).buffer as ArrayBuffer;
+    // Pinning walks over every page: with large ones it takes a fraction of the time.
+    driver.host.adviseHugePages(memory);
     const context = `pin ${bytes} bytes of host memory`;
     const code = driver.symbols.cuMemHostRegister_v2(memory, BigInt(memory.byteLength), REGISTER_PORTABLE_AND_MAPPED);
     driver.check(code, "cuMemHostRegister_v2", context);

@@ -15,10 +15,15 @@ export const HOST_MEMORY_SYMBOLS = {
   readMemory: { name: "memcpy", parameters: ["buffer", "u64", "usize"], result: "u64" },
   // size_t strlen(const char *s);
   strlen: { parameters: ["u64"], result: "usize" },
+  // int madvise(void *addr, size_t length, int advice);
+  madvise: { parameters: ["buffer", "usize", "i32"], result: "i32" },
 } as const satisfies Deno.ForeignLibraryInterface;
 
 /** Those functions, loaded. */
 export type HostMemorySymbols = Deno.DynamicLibrary<typeof HOST_MEMORY_SYMBOLS>["symbols"];
+
+/** Advice to back memory with huge pages. */
+const MADV_HUGEPAGE = 14;
 
 /** Host memory as C sees it. */
 export class HostMemory {
@@ -41,6 +46,11 @@ export class HostMemory {
     const bytes = new Uint8Array(Number(this.#symbols.strlen(address)));
     this.#symbols.readMemory(bytes, address, BigInt(bytes.length));
     return new TextDecoder().decode(bytes);
+  }
+
+  /** Has a buffer that begins at a page be backed by huge pages where the system can; a matter of speed only. */
+  adviseHugePages(buffer: ArrayBuffer): void {
+    this.#symbols.madvise(buffer, BigInt(buffer.byteLength), MADV_HUGEPAGE);
   }
 }
 

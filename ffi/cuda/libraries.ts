@@ -123,15 +123,17 @@ export class CudaLibraries {
     );
   }
 
-  /** Paths of everything found with its companions, for `--allow-ffi`. */
+  /** Paths of what {@linkcode get} may give, whatever the driver, with companions: for `--allow-ffi`. */
   get paths(): readonly string[] {
-    return [...new Set(this.all.flatMap(({ path, companions }) => [...companions, path]))];
+    const first = new Map(this.all.toReversed().map((library) => [`${library.name} ${library.major}`, library]));
+    return [...first.values()].flatMap(({ path, companions }) => [...companions, path]);
   }
 }
 
 /** NVRTC opens this part of itself by bare name, which fails outside the loader's own directories. */
 function builtins(folder: string, names: readonly string[], major: string): readonly string[] {
-  return names.filter((file) => file.startsWith(`libnvrtc-builtins.so.${major}.`)).map((file) => join(folder, file));
+  const wanted = new RegExp(`^libnvrtc-builtins\\.so\\.${major}\\.\\d+$`);
+  return names.filter((file) => wanted.test(file)).map((file) => join(folder, file));
 }
 
 function permittedVariable(name: string): string | undefined {

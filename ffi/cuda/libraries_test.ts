@@ -32,6 +32,7 @@ Deno.test("CudaLibraries.find() finds driver, toolkit and Python packages where 
     "usr/lib/x86_64-linux-gnu/libcuda.so",
     "usr/local/cuda-12.8/lib64/libnvrtc.so.12",
     "usr/local/cuda-12.8/lib64/libnvrtc-builtins.so.12.8",
+    "usr/local/cuda-12.8/lib64/libnvrtc-builtins.so.12.8.93",
     "usr/local/lib/python3.12/dist-packages/nvidia/cu13/lib/libcublasLt.so.13",
     "usr/local/lib/python3.12/dist-packages/nvidia/cu13/lib/libcublas.so.13",
   ]);
@@ -94,7 +95,11 @@ Deno.test("CudaLibraries.get() takes the newest version that the driver can load
     "usr/local/cuda/lib64/libnvrtc.so.13",
   ]);
   const libraries = CudaLibraries.find({ root: tree.root, env: NO_VARIABLES });
-  assertEquals(libraries.get("nvrtc").major, 13);
+  assertEquals(libraries.get("nvrtc").path, tree.path("usr/local/cuda-13/lib64/libnvrtc.so.13"));
+  assertEquals(libraries.paths.toSorted(), [
+    tree.path("usr/lib64/libnvrtc.so.12"),
+    tree.path("usr/local/cuda-13/lib64/libnvrtc.so.13"),
+  ]);
   assertEquals(libraries.get("nvrtc", { maxMajor: 12 }).path, tree.path("usr/lib64/libnvrtc.so.12"));
   assertEquals(libraries.tryGet("nvrtc", { maxMajor: 11 }), undefined);
   assertThrows(

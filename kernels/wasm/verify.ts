@@ -46,7 +46,8 @@ async function testRebuilt(build: KernelBuild): Promise<boolean> {
     }
     await Deno.writeTextFile(`${copy}/kernels/wasm/lib/kernels.b64`, build.base64);
     await Deno.writeTextFile(`${copy}/kernels/wasm/lib/exports.ts`, build.exportsModule);
-    const args = ["test", "--allow-read", "--allow-env", "--allow-ffi", "kernels"];
+    // What compiles and loads CUDA kernels does not depend on the module, and writes files.
+    const args = ["test", "--allow-read", "--allow-env", "--allow-ffi", "--ignore=kernels/cuda", "kernels"];
     const status = await new Deno.Command(Deno.execPath(), { args, cwd: copy }).spawn().status;
     return status.success;
   } finally {
