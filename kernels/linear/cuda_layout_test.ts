@@ -1,0 +1,71 @@
+import { assertEquals, assertThrows } from "@std/assert";
+import { TILE_BYTES, tileBf16, tiledBytes, tilePacked } from "./cuda_layout.ts";
+
+Deno.test("tiledBytes() pads to whole tiles", () => {
+  assertEquals(tiledBytes({ dtype: "BF16", rows: 64, cols: 64 }), 8192);
+  assertEquals(tiledBytes({ dtype: "BF16", rows: 65, cols: 1 }), 2 * 8192);
+  assertEquals(tiledBytes({ dtype: "Q4_0", rows: 1, cols: 96 }), 2 * TILE_BYTES.Q4_0);
+});
+
+Deno.test("tiledBytes() refuses sizes that are no whole blocks", () => {
+  assertThrows(() => tiledBytes({ dtype: "Q4_0", rows: 1, cols: 48 }), RangeError, "axis K (cols)");
+  assertThrows(() => tiledBytes({ dtype: "BF16", rows: 0, cols: 48 }), RangeError, "axis R (rows)");
+});
+
+Deno.test("tileBf16() swizzles chunks of eight columns and pads with zeros", () => {
+  const [rows, cols] = [66, 70];
+  const bits = Uint16Array.from({ length: rows * cols }, (_, i) => i + 1);
+  const tiled = new Uint16Array(tileBf16(bits, { rows, cols }).buffer);
+  const at = (tile: number, row: number, col: number) =>
+    tiled[tile * 4096 + row * 64 + ((col >> 3) ^ (row & 7)) * 8 + col % 8];
+  assertEquals(at(0, 0, 0), 1);
+  assertEquals(at(0, 3, 17), 3 * cols + 17 + 1);
+  assertEquals(tiled[3 * 64 + (2 ^ 3) * 8 + 1], 3 * cols + 17 + 1);
+  assertEquals(at(1, 3, 5), 3 * cols + 69 + 1);
+  assertEquals(at(1, 3, 6), 0);
+  assertEquals(at(3, 1, 5), 65 * cols + 69 + 1);
+  assertEquals(at(3, 2, 0), 0);
+  assertEquals(tiled.filter((value) => value !== 0).length, rows * cols);
+});
+
+Deno.test("tileBf16() and tilePacked() refuse another length", () => {
+  assertThrows(() => tileBf16(new Uint16Array(5), { rows: 2, cols: 3 }), RangeError, "2 x 3");
+  assertThrows(() => tilePacked(new Uint8Array(5), { dtype: "Q4_0", rows: 1, cols: 32 }), RangeError, "18 bytes");
+});
+
+/** One stored block of each type: scale 0x1234, minimum 0x5678, integer i = i % 16 (or i - 16 as a byte). */
+function block(dtype: "Q8_0" | "Q4_0" | "Q4_1"): Uint8Array {
+  if (dtype === "Q8_0") return Uint8Array.from([0x34, 0x12, ...Array.from({ length: 32 }, (_, i) => i - 16 & 255)]);
+  const nibbles = Array.from({ length: 16 }, (_, i) => i | (15 - i) << 4);
+  return Uint8Array.from([0x34, 0x12, ...(dtype === "Q4_1" ? [0x78, 0x56] : []), ...nibbles]);
+}
+
+Deno.test("tilePacked() gives a lane eight columns of a row", () => {
+  // Row 9, second block of the record's first 64 columns: lane (1, j), lower rows.
+  for (const dtype of ["Q4_0", "Q4_1"] as const) {
+    const stored = new Uint8Array(10 * 2 * block(dtype).length);
+    stored.set(block(dtype), (9 * 2 + 1) * block(dtype).length);
+    const view = new DataView(tilePacked(stored, { dtype, rows: 10, cols: 64 }).buffer);
+    for (let j = 0; j < 4; j++) {
+      const word = view.getUint32(16 * (4 + j) + 8 + 4, true);
+      for (let i = 0; i < 8; i++) {
+        const column = 8 * j + i;
+        assertEquals(word >>> 4 * (i >> 1) + 16 * (i & 1) & 15, column < 16 ? column : 31 - column, `column ${column}`);
+      }
+    }
+    assertEquals(view.getUint16(512 + 8 + 4 + 2, true), 0x1234);
+    if (dtype === "Q4_1") assertEquals(view.getUint16(576 + 8 + 4 + 2, true), 0x5678);
+  }
+});
+
+Deno.test("tilePacked() gives a lane the bytes of Q8_0 in the order of pairs", () => {
+  const stored = new Uint8Array(18 * 34);
+  stored.set(block("Q8_0"), 17 * 34);
+  const tiled = tilePacked(stored, { dtype: "Q8_0", rows: 18, cols: 32 });
+  // Row 17 is row 1 of the second record, upper rows.
+  const record = tiled.subarray(1088, 2 * 1088);
+  const bytes = record.subarray(16 * (4 + 2), 16 * (4 + 2) + 8);
+  assertEquals([...new Int8Array(bytes.slice().buffer)], [0, 2, 1, 3, 4, 6, 5, 7]);
+  assertEquals(record[1024 + 8] | record[1024 + 9] << 8, 0x1234);
+  assertEquals(tiled.filter((byte) => byte !== 0).length, 31 + 2);
+});
