@@ -66,14 +66,20 @@ constexpr int SLOT = SLOT_LSE + 32;
 
 constexpr int PART_FLOATS = TILES_N * (TILES_M * 4 + 2);
 // Tree levels kept in registers; the deeper ones, met once in 2^LOW pages, lie in local memory.
-constexpr int LOW = PART_FLOATS <= 10 ? 4 : TILES_N == 1 ? 2 : 1;
+constexpr int LOW = PART_FLOATS <= 10 ? (__CUDA_ARCH__ >= 1000 ? 3 : 4) : TILES_N == 1 ? 2 : 1;
 constexpr int DEEP = 22 - LOW;
-// Nodes of a split job that are merged at a time.
-constexpr int BATCH = PART_FLOATS <= 10 ? 4 : TILES_N == 1 ? 2 : 1;
+// Nodes of a split job that are merged at a time, and those of them that are loaded at a time.
+constexpr int CHUNK_LEVEL = 5;
+constexpr int CHUNK = 1 << CHUNK_LEVEL;
+constexpr int BATCH_LEVEL = PART_FLOATS <= 10 ? 3 : PART_FLOATS <= 20 ? 2 : 1;
+constexpr int BATCH = 1 << BATCH_LEVEL;
 
 // One thread's share of a partial: of heads 2 q, 2 q + 1 of each N tile (q = lane % 4), dimensions of lane / 4 (+ 8).
-struct Part {
+struct Values {
   float o[TILES_M][TILES_N][4];
+};
+struct Part {
+  Values values;
   float lse[TILES_N][2];
 };
 
@@ -138,28 +144,34 @@ __device__ __forceinline__ void multiply(float (&c)[4], const u32 (&a)[4], const
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
 
-// right <- merge(left, right). lse = -infinity marks an empty partial, which changes nothing, not a bit.
+// lse of merge(left, right), and the weights of both. lse = -infinity marks an empty partial, which changes nothing, not a bit.
+__device__ __forceinline__ float merge_lse(float left, float right, float& to_left, float& to_right) {
+  const bool first = left >= right;
+  const float high = first ? left : right, low = first ? right : left;
+  const float e = low == NO_LSE ? 0.f : exp2_of(__fmul_rn(__fsub_rn(low, high), LOG2E));
+  const float sum = __fadd_rn(1.f, e);
+  const float big = inverse_of(sum), small = __fmul_rn(e, big);
+  to_left = first ? big : small;
+  to_right = first ? small : big;
+  return __fmaf_rn(log2_of(sum), LN2, high);
+}
+
+__device__ __forceinline__ float merge_o(float left, float right, float to_left, float to_right) {
+  return __fmaf_rn(left, to_left, __fmul_rn(right, to_right));
+}
+
+// right <- merge(left, right).
 __device__ __forceinline__ void merge(const Part& left, Part& right) {
 #pragma unroll
   for (int n = 0; n < TILES_N; n++) {
     float to_left[2], to_right[2];
 #pragma unroll
-    for (int h = 0; h < 2; h++) {
-      const float a = left.lse[n][h], b = right.lse[n][h];
-      const bool first = a >= b;
-      const float high = first ? a : b, low = first ? b : a;
-      const float e = low == NO_LSE ? 0.f : exp2_of(__fmul_rn(__fsub_rn(low, high), LOG2E));
-      const float sum = __fadd_rn(1.f, e);
-      const float big = inverse_of(sum), small = __fmul_rn(e, big);
-      right.lse[n][h] = __fmaf_rn(log2_of(sum), LN2, high);
-      to_left[h] = first ? big : small;
-      to_right[h] = first ? small : big;
-    }
+    for (int h = 0; h < 2; h++) right.lse[n][h] = merge_lse(left.lse[n][h], right.lse[n][h], to_left[h], to_right[h]);
 #pragma unroll
     for (int m = 0; m < TILES_M; m++) {
 #pragma unroll
       for (int i = 0; i < 4; i++) {
-        right.o[m][n][i] = __fmaf_rn(left.o[m][n][i], to_left[i & 1], __fmul_rn(right.o[m][n][i], to_right[i & 1]));
+        right.values.o[m][n][i] = merge_o(left.values.o[m][n][i], right.values.o[m][n][i], to_left[i & 1], to_right[i & 1]);
       }
     }
   }
@@ -312,7 +324,7 @@ __device__ __forceinline__ void attend_page(
 #pragma unroll
     for (int n = 0; n < TILES_N; n++) {
 #pragma unroll
-      for (int i = 0; i < 4; i++) part.o[m][n][i] = 0.f;
+      for (int i = 0; i < 4; i++) part.values.o[m][n][i] = 0.f;
     }
   }
 #pragma unroll
@@ -337,7 +349,7 @@ __device__ __forceinline__ void attend_page(
         a[3] &= keep[1];
       }
 #pragma unroll
-      for (int n = 0; n < TILES_N; n++) multiply(part.o[m][n], a, p[n][step]);
+      for (int n = 0; n < TILES_N; n++) multiply(part.values.o[m][n], a, p[n][step]);
     }
   }
   __syncwarp();
@@ -347,27 +359,7 @@ __device__ __forceinline__ void attend_page(
 #pragma unroll
     for (int n = 0; n < TILES_N; n++) {
 #pragma unroll
-      for (int i = 0; i < 4; i++) part.o[m][n][i] = __fmul_rn(part.o[m][n][i], inverse[n][i & 1]);
-    }
-  }
-}
-
-__device__ __forceinline__ void load_part(Part& part, const float* slot, const Lane& at) {
-#pragma unroll
-  for (int n = 0; n < TILES_N; n++) {
-    const bool real = n * 8 + at.pair * 2 < GROUP;
-    float2 lse = make_float2(NO_LSE, NO_LSE);
-    if (real) lse = __ldcg((const float2*)(slot + SLOT_LSE + n * 8 + at.pair * 2));
-    part.lse[n][0] = lse.x;
-    part.lse[n][1] = lse.y;
-#pragma unroll
-    for (int m = 0; m < TILES_M; m++) {
-      float4 o = make_float4(0.f, 0.f, 0.f, 0.f);
-      if (real) o = __ldcg((const float4*)slot + ((at.warp * TILES_M + m) * TILES_N + n) * 32 + threadIdx.x % 32);
-      part.o[m][n][0] = o.x;
-      part.o[m][n][1] = o.y;
-      part.o[m][n][2] = o.z;
-      part.o[m][n][3] = o.w;
+      for (int i = 0; i < 4; i++) part.values.o[m][n][i] = __fmul_rn(part.values.o[m][n][i], inverse[n][i & 1]);
     }
   }
 }
@@ -381,7 +373,7 @@ __device__ __forceinline__ void store_part(const Part& part, float* slot, const 
     }
 #pragma unroll
     for (int m = 0; m < TILES_M; m++) {
-      const float(&o)[4] = part.o[m][n];
+      const float(&o)[4] = part.values.o[m][n];
       __stcg((float4*)slot + ((at.warp * TILES_M + m) * TILES_N + n) * 32 + threadIdx.x % 32,
              make_float4(o[0], o[1], o[2], o[3]));
     }
@@ -410,7 +402,7 @@ __device__ __forceinline__ void store_result(const Part& part, const Results& to
 #pragma unroll
         for (int i = 0; i < 2; i++) {
           const int dim = at.warp * (PAD / 4) + m * 16 + i * 8 + at.row;
-          const float o = part.o[m][n][i * 2 + h];
+          const float o = part.values.o[m][n][i * 2 + h];
           if (dim >= HEAD_DIM) continue;
           if (to.out) to.out[index * HEAD_DIM + dim] = (u16)pack(o, 0.f);
           if (to.o) to.o[index * HEAD_DIM + dim] = o;
@@ -420,28 +412,116 @@ __device__ __forceinline__ void store_result(const Part& part, const Results& to
   }
 }
 
-// Finishes the tree over the `parts` nodes of one job and KV head. Several at a time, so that their loads and merges overlap.
-__device__ __forceinline__ void merge_slots(
-    Part& part, Spine& spine, const float* slots, u64 stride, int parts, const Lane& at) {
-  for (int first = 0; first < parts; first += BATCH) {
-    Part node[BATCH];
+// Of a node that does not exist: zeros.
+__device__ __forceinline__ void load_values(Values& values, const float* slot, bool exists, const Lane& at) {
 #pragma unroll
-    for (int i = 0; i < BATCH; i++) {
-      if (first + i < parts) load_part(node[i], slots + (u64)(first + i) * stride, at);
+  for (int n = 0; n < TILES_N; n++) {
+#pragma unroll
+    for (int m = 0; m < TILES_M; m++) {
+      float4 o = make_float4(0.f, 0.f, 0.f, 0.f);
+      if (exists && n * 8 + at.pair * 2 < GROUP) {
+        o = __ldcg((const float4*)slot + ((at.warp * TILES_M + m) * TILES_N + n) * 32 + threadIdx.x % 32);
+      }
+      values.o[m][n][0] = o.x;
+      values.o[m][n][1] = o.y;
+      values.o[m][n][2] = o.z;
+      values.o[m][n][3] = o.w;
     }
-    const int have = parts - first;
+  }
+}
+
+// Weights of a chunk's tree in shared memory, [subtree][8 TILES_N heads]: those of level l begin at CHUNK * 2 - (CHUNK * 2 >> l).
+__device__ __forceinline__ constexpr int weights_of(int level) { return CHUNK * 2 - (CHUNK * 2 >> level); }
+constexpr int WEIGHTS_LSE = CHUNK * 2 - 2;
+
+// right <- merge(left, right), neighbours `subtree` and `subtree + 1` of `level`.
+__device__ __forceinline__ void merge_values(
+    const Values& left, Values& right, u32 weights, int level, int subtree, const Lane& at) {
 #pragma unroll
-    for (int reach = 1; reach < BATCH; reach *= 2) {
+  for (int n = 0; n < TILES_N; n++) {
+    float to_left[2], to_right[2];
+    const u32 from = weights + ((weights_of(level) + subtree) * 8 * TILES_N + n * 8 + at.pair * 2) * 4;
+    asm volatile("ld.shared.v2.f32 {%0, %1}, [%2];" : "=f"(to_left[0]), "=f"(to_left[1]) : "r"(from) : "memory");
+    asm volatile("ld.shared.v2.f32 {%0, %1}, [%2];"
+                 : "=f"(to_right[0]), "=f"(to_right[1]) : "r"(from + 32 * TILES_N) : "memory");
 #pragma unroll
-      for (int i = 2 * reach - 1; i < BATCH; i += 2 * reach) {
-        // node[i] covers what ends with it; without a right half it is the left half.
-        if (have > i + 1 - reach) merge(node[i - reach], node[i]);
-        else node[i] = node[i - reach];
+    for (int m = 0; m < TILES_M; m++) {
+#pragma unroll
+      for (int i = 0; i < 4; i++) {
+        right.o[m][n][i] = merge_o(left.o[m][n][i], right.o[m][n][i], to_left[i & 1], to_right[i & 1]);
       }
     }
-    spine.push(node[BATCH - 1], first / BATCH);
   }
-  spine.finish(part, (parts + BATCH - 1) / BATCH);
+}
+
+// Finishes the tree over the `parts` nodes of one job and KV head, CHUNK nodes at a time: lanes are nodes while the weights
+// are found, so that their latency is paid once a level, and the values then only need multiply-adds.
+__device__ __forceinline__ void merge_slots(
+    Part& part, Spine& spine, u32 weights, const float* slots, u64 stride, int parts, const Lane& at) {
+  const int lane = threadIdx.x % 32;
+  for (int first = 0; first < parts; first += CHUNK) {
+    const int count = min(parts - first, CHUNK);
+    const float* const nodes = slots + (u64)first * stride;
+    Values value[BATCH];
+#pragma unroll
+    for (int i = 0; i < BATCH; i++) load_values(value[i], nodes + (u64)i * stride, i < count, at);
+    if (first > 0) consumers_sync();
+    for (int head = at.warp; head < GROUP; head += WARPS) {
+      float lse = lane < count ? __ldcg(nodes + (u64)lane * stride + SLOT_LSE + head) : NO_LSE;
+#pragma unroll
+      for (int level = 0; level < CHUNK_LEVEL; level++) {
+        const float other = __shfl_xor_sync(~0u, lse, 1 << level);
+        const bool right = lane >> level & 1;
+        float to_left, to_right;
+        lse = merge_lse(right ? other : lse, right ? lse : other, to_left, to_right);
+        if ((lane & (1 << level) - 1) == 0) {
+          const u32 to = weights + ((weights_of(level) + (lane >> level)) * 8 * TILES_N + head) * 4;
+          asm volatile("st.shared.f32 [%0], %1;" ::"r"(to), "f"(right ? to_right : to_left) : "memory");
+        }
+      }
+      if (lane == 0) {
+        asm volatile("st.shared.f32 [%0], %1;" ::"r"(weights + (WEIGHTS_LSE * 8 * TILES_N + head) * 4), "f"(lse) : "memory");
+      }
+    }
+    consumers_sync();
+#pragma unroll 1
+    for (int base = 0; base < count; base += BATCH) {
+      if (base > 0) {
+#pragma unroll
+        for (int i = 0; i < BATCH; i++) load_values(value[i], nodes + (u64)(base + i) * stride, base + i < count, at);
+      }
+      // value[i] covers the subtree that ends with it; without a right half it is the left half.
+#pragma unroll
+      for (int level = 0; level < BATCH_LEVEL; level++) {
+#pragma unroll
+        for (int i = (2 << level) - 1; i < BATCH; i += 2 << level) {
+          const int left = i - (1 << level);
+          if (base + left + 1 < count) merge_values(value[left], value[i], weights, level, (base + left) >> level, at);
+          else value[i] = value[left];
+        }
+      }
+      // The batch's subtree joins those before it: a binary counter at the far end of the local memory.
+#pragma unroll 1
+      for (int level = BATCH_LEVEL; level < CHUNK_LEVEL; level++) {
+        Part& held = spine.deep[DEEP - 1 - level];
+        if (base >> level & 1) {
+          merge_values(held.values, value[BATCH - 1], weights, level, (base >> level) - 1, at);
+        } else if (base + BATCH < count) {
+          held.values = value[BATCH - 1];
+          break;
+        }
+      }
+    }
+#pragma unroll
+    for (int n = 0; n < TILES_N; n++) {
+      const u32 from = weights + (WEIGHTS_LSE * 8 * TILES_N + n * 8 + at.pair * 2) * 4;
+      asm volatile("ld.shared.v2.f32 {%0, %1}, [%2];" : "=f"(part.lse[n][0]), "=f"(part.lse[n][1]) : "r"(from) : "memory");
+    }
+    part.values = value[BATCH - 1];
+    // Rare enough for the local memory, which leaves the registers to the values.
+    if (parts > CHUNK) spine.push<LOW>(part, first / CHUNK);
+  }
+  if (parts > CHUNK) spine.finish<LOW>(part, (parts + CHUNK - 1) / CHUNK);
 }
 
 __device__ __forceinline__ void consume(
@@ -502,7 +582,7 @@ __device__ __forceinline__ void consume(
       for (int n = 0; n < TILES_N; n++) {
         part.lse[n][0] = part.lse[n][1] = NO_LSE;
 #pragma unroll
-        for (int m = 0; m < TILES_M; m++) part.o[m][n][0] = part.o[m][n][1] = part.o[m][n][2] = part.o[m][n][3] = 0.f;
+        for (int m = 0; m < TILES_M; m++) part.values.o[m][n][0] = part.values.o[m][n][1] = part.values.o[m][n][2] = part.values.o[m][n][3] = 0.f;
       }
     }
 
@@ -521,7 +601,7 @@ __device__ __forceinline__ void consume(
       u32 last;
       asm volatile("ld.shared.u32 %0, [%1];" : "=r"(last) : "r"(shared + AT_LAST) : "memory");
       if (!last) continue;
-      merge_slots(part, spine, slots + ((u64)item.first_slot * kv_heads + item.head) * SLOT, (u64)kv_heads * SLOT, item.parts, at);
+      merge_slots(part, spine, shared + AT_SCORES + (turn ^ 1) * SCORES_BYTES, slots + ((u64)item.first_slot * kv_heads + item.head) * SLOT, (u64)kv_heads * SLOT, item.parts, at);
     }
     store_result(part, to, item.out_row, item.head, at);
   }
