@@ -1,5 +1,7 @@
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
+import { fileURLToPath } from "node:url";
 import { readAnnouncement } from "../../runtime/cli/announcement.ts";
+import type { ClusterReport } from "../../runtime/cluster/report.ts";
 import { makeModelDirectory, runCli, RunningCli } from "./cli_process.ts";
 
 /** What the project's tasks grant, but for the network beyond this machine and places to write. */
@@ -62,6 +64,29 @@ Deno.test("cli.ts cluster serves a prompt that is longer than any of its instanc
   const { status, output } = await cli.end();
   assertEquals(status, 0, output);
   assertMatch(output, /instance-1 has ended: status 0\n[^]*holder-1 has ended: status 0\n/);
+});
+
+Deno.test("cli.ts cluster links its instances over TLS", async () => {
+  await using directory = await makeModelDirectory();
+  const file = (name: string) => fileURLToPath(new URL(`../../scheduler/links/testdata/${name}.pem`, import.meta.url));
+  const tls = ["--cluster-tls-cert", file("cluster.cert"), "--cluster-tls-key", file("cluster.key")];
+  const size = ["--kv-tokens", "512", "--holder-memory", "4MiB", "--port", "0", "--log-level", "warn"];
+  await using cli = new RunningCli(
+    ["cluster", "--instances", "1", "--holders", "1", "--model", directory.model, ...size]
+      .concat(tls, "--cluster-tls-ca", file("cluster.ca")),
+    { permissions: PERMISSIONS },
+  );
+  const [, url] = await cli.match(/\nListening on (http:\S+), the public address of the cluster\n/);
+  await cli.match(/\nholder-1 is ready: holder, /);
+  const linked = async () => {
+    const { members }: ClusterReport = await (await fetch(`${url}/cluster`)).json();
+    return members.map(({ id, clusterUrl }) => `${id} ${new URL(clusterUrl).protocol}`).sort();
+  };
+  for (let i = 0; i < 100 && (await linked()).length < 2; i++) await new Promise((resolve) => setTimeout(resolve, 50));
+  assertEquals(await linked(), ["holder-1 https:", "instance-1 https:"]);
+  cli.signal("SIGTERM");
+  const { status, output } = await cli.end();
+  assertEquals(status, 0, output);
 });
 
 Deno.test("cli.ts gmanager and serve --role holder announce themselves and end with their input", async () => {
