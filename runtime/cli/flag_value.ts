@@ -39,7 +39,7 @@ export function readText(
     case "switch":
       return readSwitch(text);
     case "choice":
-      return readChoice(flag.choices, text);
+      return readChoice(flag, text);
     case "list": {
       const values = separator === undefined ? [text] : text.split(separator).map((part) => part.trim());
       return values.includes("") ? { wanted: "some text" } : { value: values };
@@ -109,8 +109,16 @@ function readSwitch(text: string): ReadValue {
   }
 }
 
-function readChoice(choices: readonly string[], text: string): ReadValue {
+function readChoice(
+  { choices, numbered }: Extract<FlagSpec, { readonly kind: "choice" }>,
+  text: string,
+): ReadValue {
   if (choices.includes(text)) return { value: text };
+  const [name, number, ...rest] = text.split(":");
+  if (numbered !== undefined && name === numbered) {
+    if (rest.length === 0 && /^\d{1,3}$/.test(number)) return { value: `${name}:${Number(number)}` };
+    return { wanted: `${numbered}, or ${numbered}: and a number` };
+  }
   const near = nearest(text, choices);
   return { wanted: `one of ${choices.join(", ")}${near === undefined ? "" : ` (${near}?)`}` };
 }

@@ -65,3 +65,14 @@ Deno.test("readJson() wants the JSON type of the flag", () => {
   assertEquals(json("schedulerOpt", [1]), { wanted: "an object" });
   assertEquals(json("host", 1), { wanted: "text" });
 });
+
+Deno.test("readText() reads a choice with a number where one may follow, and no other", () => {
+  assertEquals(text("device", "cuda"), { value: "cuda" });
+  assertEquals(text("device", "cuda:3"), { value: "cuda:3" });
+  assertEquals(text("device", "cuda:007"), { value: "cuda:7" });
+  for (const wrong of ["cuda:", "cuda:x", "cuda:1:2", "cuda:-1"]) {
+    assertEquals(text("device", wrong), { wanted: "cuda, or cuda: and a number" });
+  }
+  assertEquals(text("device", "wasm:1"), { wanted: "one of auto, cuda, wasm (wasm?)" });
+  assertEquals(text("kvType", "f16:1"), { wanted: "one of f32, f16, bf16 (f16?)" });
+});

@@ -34,7 +34,13 @@ export type FlagSpec =
   }
   | FlagBase & { readonly kind: "bytes"; readonly default?: number }
   | FlagBase & { readonly kind: "switch"; readonly default: false }
-  | FlagBase & { readonly kind: "choice"; readonly choices: readonly string[]; readonly default?: string }
+  | FlagBase & {
+    readonly kind: "choice";
+    readonly choices: readonly string[];
+    /** The choice that may be followed by a colon and a number. */
+    readonly numbered?: string;
+    readonly default?: string;
+  }
   | FlagBase & { readonly kind: "list"; readonly default: readonly string[] }
   | FlagBase & { readonly kind: "pairs"; readonly default: Readonly<Record<string, unknown>> };
 
@@ -79,8 +85,10 @@ export const FLAGS = {
   device: {
     kind: "choice",
     choices: ["auto", "cuda", "wasm"],
+    numbered: "cuda",
     default: "auto",
-    help: "What computes; auto takes the fastest device there is",
+    help:
+      "What computes: a GPU, by its number where there are several, or the processors; auto takes what is tried best",
     commands: MODEL_COMMANDS,
   },
   activations: {
@@ -93,7 +101,7 @@ export const FLAGS = {
   kvType: {
     kind: "choice",
     choices: ["f32", "f16", "bf16"],
-    otherwise: "f16, or f32 with --activations f32",
+    otherwise: "f16, or f32 with --activations f32; bf16 on a GPU",
     help: "Element type of the KV cache",
     commands: MODEL_COMMANDS,
   },
@@ -115,8 +123,17 @@ export const FLAGS = {
   kvMemory: {
     kind: "bytes",
     value: "SIZE",
-    otherwise: "512MiB, or less where eight full contexts need less",
+    otherwise: "512MiB, or less where eight full contexts need less; on a GPU see --gpu-memory-utilization",
     help: "Size of the KV cache, for example 512MiB",
+    commands: MODEL_COMMANDS,
+  },
+  gpuMemoryUtilization: {
+    kind: "number",
+    value: "SHARE",
+    min: 0.01,
+    max: 1,
+    default: 0.9,
+    help: "Share of a GPU's memory that may be in use; what weights leave of it is KV cache, unless its size is given",
     commands: MODEL_COMMANDS,
   },
   kvTokens: {
@@ -141,7 +158,7 @@ export const FLAGS = {
     value: "N",
     min: 1,
     max: 4096,
-    otherwise: "32, or less where the device allows less",
+    otherwise: "32, on a GPU 256, or less where the device allows less",
     help: "Most sequences that run at the same time",
     commands: SERVE_COMMANDS,
   },
@@ -298,6 +315,9 @@ export type FlagKey = keyof typeof FLAGS;
 export type ValueOf<F> = F extends { readonly kind: "text" | "path" } ? string
   : F extends { readonly kind: "integer" | "number" | "bytes" } ? number
   : F extends { readonly kind: "switch" } ? boolean
+  : F extends
+    { readonly kind: "choice"; readonly choices: readonly (infer C)[]; readonly numbered: infer N extends string }
+    ? C | `${N}:${number}`
   : F extends { readonly kind: "choice"; readonly choices: readonly (infer C)[] } ? C
   : F extends { readonly kind: "list" } ? readonly string[]
   : Readonly<Record<string, unknown>>;

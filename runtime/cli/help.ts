@@ -4,7 +4,7 @@
  * @module
  */
 import { COMMAND_SPECS, type CommandName } from "./commands.ts";
-import { FLAG_SPECS, type FlagKey, flagName, flagsOf, flagVariable } from "./flags.ts";
+import { FLAG_SPECS, type FlagKey, flagName, flagsOf, type FlagSpec, flagVariable } from "./flags.ts";
 
 const WIDTH = 100;
 const FLAG_COLUMN = 30;
@@ -24,11 +24,15 @@ export function defaultText(key: FlagKey): string {
   return typeof value === "string" || typeof value === "number" ? `default: ${value}` : "";
 }
 
+function choicesOf({ choices, numbered }: Extract<FlagSpec, { readonly kind: "choice" }>): string {
+  return choices.map((choice) => choice === numbered ? `${choice}[:N]` : choice).join("|");
+}
+
 /** A flag with what follows it: `--port N`. */
 export function flagUsage(key: FlagKey): string {
   const flag = FLAG_SPECS.get(key);
   if (flag === undefined || flag.kind === "switch") return `--${flagName(key)}`;
-  return `--${flagName(key)} ${flag.kind === "choice" ? flag.choices.join("|") : flag.value ?? "VALUE"}`;
+  return `--${flagName(key)} ${flag.kind === "choice" ? choicesOf(flag) : flag.value ?? "VALUE"}`;
 }
 
 function overview(): string[] {

@@ -35,15 +35,12 @@ export interface StartingModel {
   readonly text: Promise<TextCodec>;
 }
 
-/**
- * Makes sure that the device asked for exists in this version.
- *
- * @throws {TypeError} for `cuda`.
- */
-export function checkDevice({ device }: Pick<Settings, "device">): void {
-  if (device === "cuda") {
-    throw new TypeError("Cannot use --device cuda: wanted a CUDA device, this version has none: use wasm or auto");
-  }
+/** What `--device` names: the kind, and the number of a GPU. */
+export function namedDevice(
+  { device }: Pick<Settings, "device">,
+): { readonly kind: "auto" | "wasm" | "cuda"; readonly ordinal?: number } {
+  if (device === "auto" || device === "wasm" || device === "cuda") return { kind: device };
+  return { kind: "cuda", ordinal: Number(device.slice("cuda:".length)) };
 }
 
 /** Starts loading a model; engine and text codec load at the same time. */
@@ -62,14 +59,17 @@ function engineOptions(
   { model, cluster }: StartModelOptions,
 ): OpenEngineOptions {
   const { activations, pin } = settings;
+  const device = namedDevice(settings);
+  const hostKvType = activations === "f32" ? "f32" : "f16";
   return {
     modelPath: model.path,
     modelName: settings.servedModelName[0] ?? model.name,
     device: {
-      kind: settings.device,
+      ...device,
       activations,
       pin,
-      kvType: settings.kvType ?? (activations === "f32" ? "f32" : "f16"),
+      kvType: settings.kvType ?? (device.kind === "cuda" ? undefined : hostKvType),
+      memoryUtilization: settings.gpuMemoryUtilization,
       threads: settings.threads ?? Math.min(navigator.hardwareConcurrency, MAX_DEFAULT_THREADS),
     },
     kvBytes: settings.kvMemory,

@@ -4,9 +4,8 @@
  * @module
  */
 import { BlockPool } from "../../scheduler/block_pool.ts";
-import { kvStoreBlocks } from "../device/kv_size.ts";
 import type { KvStore } from "../device/device.ts";
-import { openKvStore } from "../device/wasm_kv_store.ts";
+import { type HolderDevice, openHolderStore } from "../device/open_holder_store.ts";
 import type { KvFormat } from "../../scheduler/protocol/member.ts";
 import { startMember, wasmKernelDigest } from "./open_member.ts";
 import type { ClusterOptions } from "./options.ts";
@@ -27,24 +26,25 @@ export async function openHolder(
   options: {
     /** Its place in the cluster. */
     readonly cluster: ClusterOptions;
-    /** Memory to lend, bytes. */
-    readonly kvBytes: number;
+    /** Memory to lend, bytes. @default {on a GPU what may be in use of it, else 512 MiB} */
+    readonly kvBytes?: number;
+    /** What computes. @default {{ kind: "wasm" }} */
+    readonly device?: HolderDevice;
     /** Compute threads. */
     readonly threads: number;
     /** Takes a line of its log. */
     readonly log: (message: string) => void;
   },
 ): Promise<OpenedMember> {
-  const { cluster, kvBytes, threads, log } = options;
+  const { cluster, kvBytes, threads, device = { kind: "wasm" }, log } = options;
   let store: KvStore | undefined;
   const bind = async (format: KvFormat): Promise<{ store: KvStore; pool: BlockPool }> => {
     store?.[Symbol.dispose]();
     store = undefined;
     const { layers, heads, kvHeads, headDim, blockTokens, kvType } = format;
     const layout = { layers, heads, kvHeads, headDim, blockTokens, kvType };
-    const blocks = kvStoreBlocks(layout, kvBytes);
-    store = await openKvStore({ layout, blocks, threads });
-    return { store, pool: new BlockPool(blocks) };
+    store = await openHolderStore({ ...device, layout, kvBytes, threads });
+    return { store, pool: new BlockPool(store.blocks) };
   };
   const opened = await startMember({
     cluster,

@@ -6,18 +6,19 @@
 import type { ThreadStarter } from "../../kernels/wasm/threads.ts";
 import { SchedulerHost } from "../../plugins/host.ts";
 import type { Device } from "../device/device.ts";
-import { kvBlocks } from "../device/kv_size.ts";
 import { openDevice } from "../device/open_device.ts";
 import { openModel } from "../model/open_model.ts";
 import { Engine, type EngineOptions } from "./engine.ts";
 import type { EngineServerLink, ServedEngine } from "./engine_server.ts";
 import type { EngineText, OpenEngineOptions } from "./engine_protocol.ts";
 
-/** Most running sequences when nothing is asked for. */
-const DEFAULT_MAX_BATCH = 32;
-
-/** Tokens of a step that decodes when nothing is asked for: enough to amortise reading the weights. */
-const DEFAULT_MIXED_STEP_TOKENS = 128;
+/**
+ * Most running sequences, and tokens of a step that decodes, when nothing is asked for: enough to amortise reading the
+ * weights.
+ */
+const HOST_DEFAULTS = { maxBatch: 32, mixedStepTokens: 128 } as const;
+/** The same on a GPU. */
+const GPU_DEFAULTS = { maxBatch: 256, mixedStepTokens: 2048 } as const;
 
 /** What {@linkcode assembleEngine} needs besides the options. */
 export interface AssemblyContext {
@@ -58,14 +59,19 @@ export async function assembleEngine(options: OpenEngineOptions, context: Assemb
     }),
   );
   using model = openModel(options.modelPath);
-  const { kvType = "f16", blockTokens = 16 } = options.device ?? {};
   const { kvBytes, kvTokens } = options;
-  const blocks = kvBlocks(model.config, { kvBytes, kvTokens, kvType, blockTokens });
   const device = opened.use(
-    await openDevice(model, { ...options.device, kvType, blockTokens, blocks, startThread: context.startThread }),
+    await openDevice(model, {
+      ...options.device,
+      kvBytes,
+      kvTokens,
+      startThread: context.startThread,
+      onPassedOver: context.log,
+    }),
   );
-  const { maxStepTokens, maxLogitRows } = device.info;
-  const maxBatch = options.maxBatch ?? Math.min(DEFAULT_MAX_BATCH, maxStepTokens, maxLogitRows);
+  const { kind, blocks, blockTokens, maxStepTokens, maxLogitRows } = device.info;
+  const usual = kind === "cuda" ? GPU_DEFAULTS : HOST_DEFAULTS;
+  const maxBatch = options.maxBatch ?? Math.min(usual.maxBatch, maxStepTokens, maxLogitRows);
   const { contextLength } = model.config;
   // A member can serve what its own memory cannot hold.
   const ownLength = options.cluster === undefined ? Math.min(contextLength, blocks * blockTokens) : contextLength;
@@ -75,7 +81,7 @@ export async function assembleEngine(options: OpenEngineOptions, context: Assemb
     ...await context.text,
     maxModelLen: options.maxModelLen ?? ownLength,
     maxBatch,
-    mixedStepTokens: options.mixedStepTokens ?? Math.max(DEFAULT_MIXED_STEP_TOKENS, maxBatch),
+    mixedStepTokens: options.mixedStepTokens ?? Math.max(usual.mixedStepTokens, maxBatch),
     modelName: options.modelName ?? model.name,
     modelDigest: model.digest,
     now,

@@ -16,7 +16,10 @@ export interface OpenEngineOptions {
   /** Name shown to users. @default {the model's own} */
   readonly modelName?: string;
   /** Device, threads, element types and step sizes. */
-  readonly device?: Omit<OpenDeviceOptions, "blocks" | "onProgress" | "startThread">;
+  readonly device?: Omit<
+    OpenDeviceOptions,
+    "blocks" | "kvBytes" | "kvTokens" | "onProgress" | "startThread" | "onKernel" | "onPassedOver"
+  >;
   /** Size of the KV pool in bytes. @default {see kvBlocks} */
   readonly kvBytes?: number;
   /** Size of the KV pool in tokens, instead of `kvBytes`. */

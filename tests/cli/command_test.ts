@@ -50,7 +50,7 @@ Deno.test("cli.ts ends with 1 and one line when a file or value is bad, and show
     { args: ["serve", "--model", bad, "--port", "0"], says: 'magic must be "GGUF"' },
     { args: ["run", "--model", bad], says: 'magic must be "GGUF"' },
     { args: ["serve", "--model", join(directory.path, "none.gguf")], says: "found no such file" },
-    { args: ["serve", "--model", directory.model, "--device", "cuda"], says: "this version has none" },
+    { args: ["serve", "--model", directory.model, "--device", "cuda", "--kv-type", "f16"], says: "stores bf16" },
     {
       args: ["serve", "--model", directory.model, "--chat-template", template],
       says: "wanted a readable file, found nothing",

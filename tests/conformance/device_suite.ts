@@ -48,14 +48,22 @@ const VARIANTS: readonly Variant[] = [
 ];
 
 /** How exact a device is: the same bits however tokens come, or logits within this of each other, in the units of the largest. */
-export type Sameness = "bits" | { readonly within: number };
+export type Sameness = "bits" | Tolerance;
+
+/** How far logits may be from others, in the units of the row's largest. */
+export interface Tolerance {
+  /** Each. */
+  readonly within: number;
+  /** The root of the mean square over all rows. @default {no bound} */
+  readonly rms?: number;
+}
 
 /** How to run the suite. */
 export interface DeviceSuite {
   /** Opens the device under test. */
   readonly open: OpenDevice;
-  /** Bounds a logit's distance from the reference, in the units of the largest logit. */
-  readonly tolerance: number;
+  /** Bounds the distance from the reference. */
+  readonly tolerance: number | Tolerance;
   /** What neighbours, chunks and blocks may change. @default {"bits"} */
   readonly sameness?: Sameness;
   /** Tokens of a block. @default {16} */
@@ -98,15 +106,23 @@ function largest(values: Float32Array): number {
   return values.reduce((most, x) => Math.max(most, Math.abs(x)), 0);
 }
 
-function assertNear(actual: readonly Float32Array[], expected: readonly Float32Array[], within: number): void {
+function assertNear(
+  actual: readonly Float32Array[],
+  expected: readonly Float32Array[],
+  { within, rms = Infinity }: Tolerance,
+): void {
   assertEquals(actual.length, expected.length);
+  let squares = 0;
   for (const [row, logits] of expected.entries()) {
-    const tolerance = within * largest(logits);
+    const unit = largest(logits);
     for (const [i, value] of logits.entries()) {
       assert(Number.isFinite(actual[row][i]), `row ${row}, logit ${i} is ${actual[row][i]}`);
-      assertAlmostEquals(actual[row][i], value, tolerance, `row ${row}, logit ${i}`);
+      assertAlmostEquals(actual[row][i], value, within * unit, `row ${row}, logit ${i}`);
+      squares += ((actual[row][i] - value) / unit) ** 2 / logits.length;
     }
   }
+  const found = Math.sqrt(squares / expected.length);
+  assert(found <= rms, `the root mean square distance is ${found}, wanted at most ${rms}`);
 }
 
 function assertSameBits(actual: readonly Float32Array[], expected: readonly Float32Array[], what: string): void {
@@ -139,7 +155,7 @@ export function testDevice(name: string, suite: DeviceSuite): void {
 
   function assertSame(actual: readonly Float32Array[], expected: readonly Float32Array[], what: string): void {
     if (sameness === "bits") assertSameBits(actual, expected, what);
-    else assertNear(actual, expected, sameness.within);
+    else assertNear(actual, expected, sameness);
   }
 
   for (const { name: variant, spec } of VARIANTS) {
@@ -148,7 +164,11 @@ export function testDevice(name: string, suite: DeviceSuite): void {
       using device = await open(model, base);
       using reference = new ReferenceDevice(model, base);
       const ids = randomIds(41, model.config.vocab, 7);
-      assertNear(run(device, ids, { chunks: [17, 1, 23] }), run(reference, ids), tolerance);
+      assertNear(
+        run(device, ids, { chunks: [17, 1, 23] }),
+        run(reference, ids),
+        typeof tolerance === "number" ? { within: tolerance } : tolerance,
+      );
     });
   }
 

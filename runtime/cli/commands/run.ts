@@ -8,7 +8,7 @@ import { type CommandInput, oneLine } from "../main.ts";
 import { namedModel } from "../named_model.ts";
 import { openHub } from "../open_hub.ts";
 import { readFlagFile } from "../read_flag_file.ts";
-import { checkDevice, startModel } from "../start_model.ts";
+import { startModel } from "../start_model.ts";
 import { listenForStop } from "../stop_signals.ts";
 
 const CHAT_HELP = `/help          show this
@@ -23,7 +23,6 @@ const MAX_LINE = 2 ** 20;
 /** Chats over standard input and output until the input ends. Gives 1 when the last message had no answer. */
 export async function run(input: CommandInput): Promise<number> {
   const { settings } = input;
-  checkDevice(settings);
   const template = settings.chatTemplate && await readFlagFile("--chat-template", settings.chatTemplate);
   const model = await openHub(input).hub.find(namedModel(input));
   const starting = startModel(settings, { model, chatTemplate: template, log: (message) => console.error(message) });

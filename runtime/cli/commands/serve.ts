@@ -14,14 +14,13 @@ import { namedModel } from "../named_model.ts";
 import { openHub } from "../open_hub.ts";
 import { readFlagFile } from "../read_flag_file.ts";
 import { doorOptions, readServerFiles } from "../server_files.ts";
-import { checkDevice, type StartingModel, startModel } from "../start_model.ts";
+import { type StartingModel, startModel } from "../start_model.ts";
 import { awaitStop } from "../stop_signals.ts";
 
 /** Serves a model, or lends memory, until it is asked to stop. */
 export async function serve(input: CommandInput): Promise<number> {
   const { settings } = input;
   if (settings.role === "holder") return await (await import("./serve_holder.ts")).serveHolder(input);
-  checkDevice(settings);
   const chatTemplate = settings.chatTemplate && await readFlagFile("--chat-template", settings.chatTemplate);
   const files = await readServerFiles(settings);
   const cluster = await clusterOptions(settings);

@@ -4,6 +4,7 @@
  * @module
  */
 import { type OpenedMember, openHolder } from "../../cluster/open_holder.ts";
+import { DEFAULT_HOLDER_BYTES } from "../../device/open_holder_store.ts";
 import { DEFAULT_MODEL } from "../../hub/known_models.ts";
 import { formatBytes } from "../../hub/format_bytes.ts";
 import { createLogger } from "../../server/logger.ts";
@@ -13,11 +14,9 @@ import { clusterOptions, publicUrl } from "../cluster_settings.ts";
 import type { CommandInput } from "../main.ts";
 import { leaveCluster, ownEntry } from "../membership.ts";
 import { doorOptions, readServerFiles } from "../server_files.ts";
+import { namedDevice } from "../start_model.ts";
 import { awaitStop } from "../stop_signals.ts";
 import { UsageError } from "../usage_error.ts";
-
-/** What a holder lends where nothing else is said. */
-const DEFAULT_BYTES = 512 * 2 ** 20;
 
 /** Lends memory until it is asked to stop. */
 export async function serveHolder({ settings, words: [word] }: CommandInput): Promise<number> {
@@ -30,11 +29,13 @@ export async function serveHolder({ settings, words: [word] }: CommandInput): Pr
   const opened = Promise.withResolvers<OpenedMember>();
   opened.promise.catch(() => {});
   const server = await startHolderServer({ ...doorOptions(settings, files), holder: opened.promise, logger });
-  const kvBytes = settings.kvMemory ?? DEFAULT_BYTES;
+  const device = namedDevice(settings);
+  const kvBytes = settings.kvMemory;
   opened.resolve(openHolder({
     cluster: { ...cluster, publicUrl: publicUrl(server.url, settings) },
     kvBytes,
     threads: settings.threads ?? 1,
+    device: { ...device, memoryUtilization: settings.gpuMemoryUtilization },
     log: (message) => logger.info("cluster", { message }),
   }));
   const say = settings.announce ? () => {} : console.log;
@@ -44,7 +45,10 @@ export async function serveHolder({ settings, words: [word] }: CommandInput): Pr
   if (holder !== undefined) {
     const { id: name, clusterUrl } = await ownEntry(holder.cluster);
     const seconds = (performance.now() / 1000).toFixed(1);
-    say(`Ready in ${seconds} s: holder ${name} lends ${formatBytes(kvBytes)}, reached at ${clusterUrl}`);
+    const lent = kvBytes === undefined && device.kind === "cuda"
+      ? "what its GPU has"
+      : formatBytes(kvBytes ?? DEFAULT_HOLDER_BYTES);
+    say(`Ready in ${seconds} s: holder ${name} lends ${lent}, reached at ${clusterUrl}`);
     if (settings.announce) console.log(announcementLine({ url: server.url, name, role: "holder", clusterUrl }));
     await Promise.race([stop.asked, holder.cluster.leaveAsked ?? new Promise(() => {})]);
   }

@@ -1,0 +1,54 @@
+/**
+ * Opens the memory of a holder, which has no model, on the device asked for.
+ *
+ * @module
+ */
+import type { KvLayout, KvStore } from "./device.ts";
+import { kvStoreBlocks } from "./kv_size.ts";
+import { openKvStore } from "./wasm_kv_store.ts";
+
+/** What a holder lends where nothing else is said, bytes. */
+export const DEFAULT_HOLDER_BYTES: number = 512 * 2 ** 20;
+
+/** What computes for a holder. */
+export interface HolderDevice {
+  /** Which device; `auto` is the processors. */
+  readonly kind: "auto" | "wasm" | "cuda";
+  /** Number of the GPU. @default {0} */
+  readonly ordinal?: number;
+  /** Share of the GPU's memory that may be in use, when no size is given. @default {0.9} */
+  readonly memoryUtilization?: number;
+}
+
+/** How to open a holder's memory. */
+export interface HolderStoreOptions extends HolderDevice {
+  /** Shape of its blocks: the borrowers'. */
+  readonly layout: KvLayout;
+  /** Its size, bytes. @default {on a GPU what may be in use of it, else 512 MiB} */
+  readonly kvBytes?: number;
+  /** Compute threads where processors compute. @default {1} */
+  readonly threads?: number;
+}
+
+/**
+ * Opens it.
+ *
+ * @throws {RangeError} when the size holds no block, or the layout is not one that the device has.
+ * @throws {CudaError} when a GPU refuses.
+ */
+export async function openHolderStore(options: HolderStoreOptions): Promise<KvStore> {
+  const { kind, layout, kvBytes, threads } = options;
+  switch (kind) {
+    case "auto":
+    case "wasm":
+      return await openKvStore({ layout, blocks: kvStoreBlocks(layout, kvBytes ?? DEFAULT_HOLDER_BYTES), threads });
+    case "cuda": {
+      // What runs on a GPU is loaded only where one is asked for.
+      const { openCudaKvStore } = await import("./cuda_kv_store.ts");
+      const blocks = kvBytes === undefined ? undefined : kvStoreBlocks(layout, kvBytes);
+      return openCudaKvStore({ ...options, blocks });
+    }
+    default:
+      return kind satisfies never;
+  }
+}

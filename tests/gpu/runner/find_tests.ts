@@ -1,0 +1,34 @@
+/**
+ * Which test files need a GPU, by their names.
+ *
+ * @module
+ */
+import { fileURLToPath } from "node:url";
+
+/** Folders that hold tests beside their subjects. */
+const FOLDERS = ["ffi", "kernels", "runtime"] as const;
+/** Folder whose own files all need a GPU. */
+const GPU_FOLDER = "tests/gpu";
+
+/** The repository. */
+const ROOT = fileURLToPath(new URL("../../..", import.meta.url));
+
+/** Whether a file named `name` beside its subject tests on a GPU: `x_cuda_test.ts`, `gpu_test.ts`, `x_gpu_test.ts`. */
+export function needsGpu(name: string): boolean {
+  return /(_cuda|(^|_)gpu)_test\.ts$/.test(name);
+}
+
+function* walk(folder: string): Generator<string> {
+  for (const { name, isDirectory } of Deno.readDirSync(ROOT + folder)) {
+    const path = `${folder}/${name}`;
+    if (isDirectory && name !== "target" && name !== "node_modules") yield* walk(path);
+    else if (needsGpu(name)) yield path;
+  }
+}
+
+/** Paths of every test file that needs a GPU, relative to the repository, sorted. */
+export function findGpuTests(): string[] {
+  const own = Deno.readDirSync(ROOT + GPU_FOLDER).filter(({ name }) => name.endsWith("_test.ts"))
+    .map(({ name }) => `${GPU_FOLDER}/${name}`);
+  return [...FOLDERS.flatMap((folder) => [...walk(folder)]), ...own].sort();
+}

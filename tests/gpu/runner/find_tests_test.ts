@@ -1,0 +1,21 @@
+import { assert, assertEquals } from "@std/assert";
+import { findGpuTests, needsGpu } from "./find_tests.ts";
+
+Deno.test("needsGpu() goes by the end of a file's name", () => {
+  const names = [
+    "rope_cuda_test.ts",
+    "gpu_test.ts",
+    "links_gpu_test.ts",
+    "rope_test.ts",
+    "rope_cuda.ts",
+    "test_gpu.ts",
+  ];
+  assertEquals(names.filter(needsGpu), ["rope_cuda_test.ts", "gpu_test.ts", "links_gpu_test.ts"]);
+});
+
+Deno.test("findGpuTests() finds the tests of kernels and those of the device, and not its own", () => {
+  const found = findGpuTests();
+  assert(found.includes("kernels/rope/rope_cuda_test.ts"));
+  assert(found.includes("tests/gpu/cuda_device_test.ts"));
+  assert(!found.some((path) => path.startsWith("tests/gpu/runner/")));
+});
