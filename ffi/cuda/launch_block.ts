@@ -18,6 +18,16 @@ export type KernelArg =
   | { readonly ptr: DevicePtr }
   | { readonly bytes: Uint8Array };
 
+/** A {@linkcode KernelArg} of unknown kind. */
+type AnyArg = {
+  readonly u32?: number;
+  readonly i32?: number;
+  readonly f32?: number;
+  readonly u64?: bigint;
+  readonly ptr?: DevicePtr;
+  readonly bytes?: Uint8Array;
+};
+
 /** Sizes along x, y and z; y and z are 1 where they are left out. */
 export type Extent = readonly [x: number, y?: number, z?: number];
 
@@ -113,40 +123,42 @@ export class LaunchBlock {
     }
     let structuresAt = STRUCTURES_AT;
     for (let index = 0; index < args.length; index++) {
-      const arg = args[index];
-      const size = argBytes(arg);
-      if (size !== wanted[index]) {
-        throw new TypeError(
-          `Cannot launch ${kernel.name}: argument ${index} has ${wanted[index]} bytes, got ${
-            Object.keys(arg)[0]
-          } with ${size}`,
-        );
-      }
-      if ("bytes" in arg) {
-        this.#longs[ADDRESSES_AT / 8 + index] = this.#base + BigInt(structuresAt);
-        this.#bytes.set(arg.bytes, structuresAt);
-        structuresAt += Math.ceil(size / 16) * 16;
-      } else {
+      // Reading a property that is not there is several times faster than asking whether it is.
+      const arg: AnyArg = args[index];
+      const { bytes } = arg;
+      const size = bytes === undefined ? this.#writeScalar(SLOTS_AT + 8 * index, arg) : bytes.length;
+      if (size !== wanted[index]) throw mismatch(kernel, index, args[index]);
+      if (bytes === undefined) {
         this.#longs[ADDRESSES_AT / 8 + index] = this.#slots[index];
-        this.#writeScalar(SLOTS_AT + 8 * index, arg, () => `Cannot launch ${kernel.name}: argument ${index}`);
+      } else {
+        this.#longs[ADDRESSES_AT / 8 + index] = this.#base + BigInt(structuresAt);
+        this.#bytes.set(bytes, structuresAt);
+        structuresAt += Math.ceil(size / 16) * 16;
       }
     }
   }
 
-  #writeScalar(at: number, arg: Exclude<KernelArg, { readonly bytes: Uint8Array }>, subject: () => string): void {
-    if ("ptr" in arg) {
-      this.#longs[at / 8] = arg.ptr;
-    } else if ("u32" in arg) {
-      if (arg.u32 >>> 0 !== arg.u32) throw new RangeError(`${subject()} is no u32, got ${arg.u32}`);
-      this.#words[at / 4] = arg.u32;
-    } else if ("i32" in arg) {
-      if ((arg.i32 | 0) !== arg.i32) throw new RangeError(`${subject()} is no i32, got ${arg.i32}`);
-      this.#words[at / 4] = arg.i32;
-    } else if ("f32" in arg) {
-      this.#floats[at / 4] = arg.f32;
-    } else {
-      this.#longs[at / 8] = arg.u64;
+  /** Writes a number and gives its bytes; 0 when it does not fit its type. */
+  #writeScalar(at: number, { ptr, u32, i32, f32, u64 }: AnyArg): number {
+    if (ptr !== undefined) {
+      this.#longs[at / 8] = ptr;
+      return 8;
     }
+    if (u32 !== undefined) {
+      this.#words[at / 4] = u32;
+      return u32 >>> 0 === u32 ? 4 : 0;
+    }
+    if (i32 !== undefined) {
+      this.#words[at / 4] = i32;
+      return (i32 | 0) === i32 ? 4 : 0;
+    }
+    if (f32 !== undefined) {
+      this.#floats[at / 4] = f32;
+      return 4;
+    }
+    if (u64 === undefined) return 0;
+    this.#longs[at / 8] = u64;
+    return 8;
   }
 
   #writeAttributes({ cluster, programmatic, cooperative }: LaunchOptions): number {
@@ -163,9 +175,14 @@ export class LaunchBlock {
   }
 }
 
-function argBytes(arg: KernelArg): number {
-  if ("bytes" in arg) return arg.bytes.length;
-  return "ptr" in arg || "u64" in arg ? 8 : 4;
+/** The error for an argument whose size or value is wrong. */
+function mismatch(kernel: CudaFunction, index: number, arg: KernelArg): Error {
+  const subject = `Cannot launch ${kernel.name}: argument ${index}`;
+  const [[kind, value]] = Object.entries(arg);
+  const got = "bytes" in arg ? arg.bytes.length : "ptr" in arg || "u64" in arg ? 8 : 4;
+  const wanted = kernel.parameterBytes[index];
+  if (got === wanted) return new RangeError(`${subject} is no ${kind}, got ${value}`);
+  return new TypeError(`${subject} has ${wanted} bytes, got ${kind} with ${got}`);
 }
 
 function writeExtent(words: Uint32Array, at: number, [x, y = 1, z = 1]: Extent): void {
