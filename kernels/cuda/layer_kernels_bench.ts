@@ -2,7 +2,8 @@
  * Times the small kernels of a step on GPU 0, each as one of many launches of a graph: with plain edges, and with edges that
  * let a launch begin before its predecessor has ended.
  *
- * `deno run -A kernels/cuda/layer_kernels_bench.ts [--json FILE]`
+ * `deno run -A kernels/cuda/layer_kernels_bench.ts [name ...] [--json FILE]`: the kernels whose names contain one of these words,
+ * or all.
  *
  * @module
  */
@@ -246,10 +247,13 @@ function measure(gpu: TestGpu, item: Item): Row {
 const missing = TestGpu.missing();
 if (import.meta.main && missing !== undefined) console.log(`Not timed: ${missing}`);
 if (import.meta.main && missing === undefined) {
+  const json = Deno.args.indexOf("--json");
+  const words = json < 0 ? Deno.args : Deno.args.filter((_, i) => i !== json && i !== json + 1);
   const rows: Row[] = [];
   const run = (make: (gpu: TestGpu) => Item[]) => {
     using gpu = new TestGpu();
     for (const item of make(gpu)) {
+      if (words.length > 0 && !words.some((word) => item.name.includes(word))) continue;
       const row = measure(gpu, item);
       rows.push(row);
       console.log(
@@ -263,7 +267,6 @@ if (import.meta.main && missing === undefined) {
     for (const tokens of [1, 32, 128, 8192]) run((gpu) => items(gpu, shape, tokens));
   }
   for (const storedTokens of [16, 64]) run((gpu) => copies(gpu, storedTokens));
-  const json = Deno.args.indexOf("--json");
   if (json >= 0) {
     using gpu = new TestGpu();
     const { name: device, driverVersion } = gpu.context.properties;

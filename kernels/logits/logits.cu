@@ -2,15 +2,11 @@
 //
 // x [R, VOCAB] of IN -> lse [R] f32, ids [R, 64] i32, top [R, 64] f32, descending, equal logits by lower id first; places beyond
 // the vocabulary hold id -1 and -Infinity. Rows from count[0] on are left as they are. NaN and infinities as spec.ts says.
-// Scratch: keys [R, CHUNKS, 64] u64, sums [R, CHUNKS] float2, arrived [R] u32, zero before the first launch and after each.
+// Scratch: keys [R, CHUNKS, 128] u64, parts [R, CHUNKS] Part, arrived [R] u32, zero before the first launch and after each.
 //
-// Grid: (CHUNKS = VOCAB / 4096 rounded up, R of the bucket). A block reduces 4096 logits that it keeps in registers; the last one
-// of a row to arrive joins the row's chunks in order. The cut does not depend on the number of rows: same bits in any batch.
-//
-// Selection (the same for logits and for the candidates of chunks): a key is the order-preserving image of the logit above
-// the inverted id, so that all keys differ and the larger comes first. The maxima of 128 groups of keys are ranked by counting;
-// at least 64 keys reach the 64th of them, and hardly more do. Those are gathered and ranked by counting. If more than 256 reach it
-// (many equal logits, or a crowd in one group), the 64th largest key is found bit by bit first.
+// Grid: (CHUNKS = VOCAB / 4096 rounded up, R of the bucket). A block takes the sum and the candidates of 4096 logits, which it keeps
+// in registers; the last one of a row to arrive joins the row's chunks in order. The cut does not depend on the number of rows:
+// same bits in any batch. How candidates are chosen: top.cuh; a chunk leaves all it gathered, unsorted, if they are few.
 //
 // Roofline: bytes = (4 or 2) * R * VOCAB; for one row the latency of a read, two selections and three trips to L2.
 //
@@ -22,13 +18,27 @@
 #include "elements.cuh"
 #include "top.cuh"
 
-constexpr u32 CHUNKS = (VOCAB + CHUNK - 1) / CHUNK;
-constexpr float LOG2_E = 1.4426950408889634f;
-static_assert(CHUNKS <= 64, "a row's candidates are joined by one block");
+#define KEPT 16
+#define CHUNK (SELECTORS * KEPT)
+// Most candidates a chunk leaves.
+#define LEFT 128
 
-// Threads that share the candidates of one chunk when they are joined; at least 64 pairs of them have candidates.
+constexpr u32 CHUNKS = (VOCAB + CHUNK - 1) / CHUNK;
+constexpr u32 VECTOR = VOCAB % (16 / sizeof(IN)) == 0 ? 16 / sizeof(IN) : 1;
+constexpr float LOG2_E = 1.4426950408889634f;
+static_assert(CHUNKS <= 64, "a row's chunks are joined by one block");
+
+// Sum of exponentials against `largest`, and the number of candidates.
+struct Part {
+  float largest;
+  float sum;
+  u32 candidates;
+  u32 unused;
+};
+
+// Threads that read the candidates of one chunk when they are joined.
 __device__ constexpr u32 sharing(u32 chunks) {
-  u32 threads = 64;
+  u32 threads = SELECTORS;
   while (threads * chunks > SELECTORS) threads /= 2;
   return threads;
 }
@@ -42,59 +52,91 @@ __device__ __forceinline__ float exponential(float x) {
 // The base that exponentials are taken against: an empty or all-infinite set has the sum 0 against 0.
 __device__ __forceinline__ float base_of(float largest) { return largest == -INFINITE ? 0.0f : largest; }
 
+__device__ __forceinline__ float warp_sum(float x) {
+#pragma unroll
+  for (u32 step = 16; step > 0; step /= 2) x += __shfl_xor_sync(0xffffffffu, x, step);
+  return x;
+}
+
+// Id of the i-th of a thread's logits.
+__device__ __forceinline__ u32 id_at(u32 chunk, u32 i) {
+  return chunk * CHUNK + i / VECTOR * VECTOR * SELECTORS + threadIdx.x * VECTOR + i % VECTOR;
+}
+
 extern "C" __global__ __launch_bounds__(SELECTORS, 1) void logits(
-    const IN* x, const u32* count, u64* keys, float2* sums, u32* arrived, float* lse, i32* ids, float* top) {
+    const IN* x, const u32* count, u64* keys, Part* parts, u32* arrived, float* lse, i32* ids, float* top) {
   __shared__ Selection selection;
-  __shared__ float partial[SELECTORS / 32];
+  __shared__ float partial[SELECTOR_WARPS];
   __shared__ bool last;
   release_dependents();
   await_predecessors();
   const u32 row = blockIdx.y, chunk = blockIdx.x, thread = threadIdx.x;
   if (row >= *count) return;
   const IN* from = x + (u64)row * VOCAB;
-  constexpr u32 VECTOR = 16 / sizeof(IN);
   float v[KEPT];
-  u64 key[KEPT];
-  if constexpr (VOCAB % VECTOR == 0) {
 #pragma unroll
-    for (u32 i = 0; i < KEPT; i += VECTOR) {
-      const u32 id = chunk * CHUNK + i * SELECTORS + thread * VECTOR;
-      float some[VECTOR];
-      if (id < VOCAB) load(from + id, some);
+  for (u32 i = 0; i < KEPT; i += VECTOR) {
+    const u32 id = id_at(chunk, i);
+    float some[VECTOR];
+    if (id < VOCAB) load(from + id, some);
 #pragma unroll
-      for (u32 k = 0; k < VECTOR; k++) {
-        v[i + k] = id < VOCAB ? some[k] : -INFINITE;
-        key[i + k] = id < VOCAB ? key_of(some[k], id + k) : 0;
-      }
-    }
-  } else {
-#pragma unroll
-    for (u32 i = 0; i < KEPT; i++) {
-      const u32 id = chunk * CHUNK + i * SELECTORS + thread;
-      float some[1];
-      if (id < VOCAB) load(from + id, some);
-      v[i] = id < VOCAB ? some[0] : -INFINITE;
-      key[i] = id < VOCAB ? key_of(some[0], id) : 0;
-    }
+    for (u32 k = 0; k < VECTOR; k++) v[i + k] = id < VOCAB ? some[k] : -INFINITE;
   }
-  select(selection, key);
-  const float largest = logit_of(selection.sorted[0]);
-  const float base = base_of(largest);
+  // A maximum passes NaN by.
+  float most = -INFINITE;
+#pragma unroll
+  for (u32 i = 0; i < KEPT; i++) most = fmaxf(most, v[i]);
+  const u32 tokens = min((u32)CHUNK, VOCAB - chunk * CHUNK);
+  u32 floor, largest;
+  find_floor(selection, id_at(chunk, 0) < VOCAB ? ordered_of(most) : 0, min(SELECTOR_WARPS, tokens / (32 * VECTOR)), floor, largest);
+  const float base = base_of(unordered(largest));
   float sum = 0.0f;
 #pragma unroll
   for (u32 i = 0; i < KEPT; i++) sum += exponential(v[i] - base);
-#pragma unroll
-  for (u32 step = 16; step > 0; step /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, step);
+  sum = warp_sum(sum);
   if (thread % 32 == 0) partial[thread / 32] = sum;
-  __syncthreads();
+  u32 candidates = gather_top(
+      selection, floor,
+      [&](u64 least) {
+        // Below any key's logit there is nothing; a key's own logit is compared first, its id only where that is not enough.
+        const float lowest = unordered((u32)(least >> 32));
+        u32 reach = 0;
+#pragma unroll
+        for (u32 i = 0; i < KEPT; i++) {
+          const bool near = fmaxf(v[i], -INFINITE) >= lowest && id_at(chunk, i) < VOCAB;
+          reach |= (near && key_of(v[i], id_at(chunk, i)) >= least ? 1u : 0u) << i;
+        }
+        u32 at = reserve(selection, __popc(reach));
+#pragma unroll
+        for (u32 i = 0; i < KEPT; i++) {
+          if ((reach >> i & 1) == 0) continue;
+          if (at < GATHERED) selection.gathered[at] = key_of(v[i], id_at(chunk, i));
+          at++;
+        }
+      },
+      [&](u64 trial) {
+        u32 reach = 0;
+#pragma unroll
+        for (u32 i = 0; i < KEPT; i++) {
+          const u32 id = id_at(chunk, i);
+          reach += id < VOCAB && key_of(v[i], id) >= trial;
+        }
+        return reach;
+      });
   if (CHUNKS > 1) {
+    const u64* leaving = selection.gathered;
+    if (candidates > LEFT) {
+      rank_gathered(selection, candidates);
+      leaving = selection.sorted;
+      candidates = TOP;
+    }
     const u64 at = (u64)row * CHUNKS + chunk;
-    if (thread < TOP) keys[at * TOP + thread] = selection.sorted[thread];
+    if (thread < candidates) keys[at * LEFT + thread] = leaving[thread];
     if (thread == 0) {
       float total = 0.0f;
 #pragma unroll
-      for (u32 warp = 0; warp < SELECTORS / 32; warp++) total += partial[warp];
-      sums[at] = make_float2(largest, total);
+      for (u32 warp = 0; warp < SELECTOR_WARPS; warp++) total += partial[warp];
+      *reinterpret_cast<float4*>(parts + at) = make_float4(unordered(largest), total, __uint_as_float(candidates), 0.0f);
     }
     __syncthreads();
     if (thread == 0) {
@@ -106,14 +148,43 @@ extern "C" __global__ __launch_bounds__(SELECTORS, 1) void logits(
     if (!last) return;
     if (thread == 0) arrived[row] = 0;
     constexpr u32 SHARE = sharing(CHUNKS);
-    const u64* list = keys + ((u64)row * CHUNKS + thread / SHARE) * TOP;
+    const u32 mine = thread / SHARE;
+    const u64 list = (u64)row * CHUNKS + mine;
+    const u32 left = mine < CHUNKS ? parts[list].candidates : 0;
+    // All at once, so that the trip to L2 is paid once.
+    constexpr u32 HELD = LEFT / SHARE == 0 ? 1 : LEFT / SHARE;
+    u64 held[HELD];
+    u32 high = 0;
 #pragma unroll
-    for (u32 i = 0; i < KEPT; i++) {
-      const u32 place = i * SHARE + thread % SHARE;
-      key[i] = thread / SHARE < CHUNKS && place < TOP ? list[place] : 0;
+    for (u32 i = 0; i < HELD; i++) {
+      const u32 at = i * SHARE + thread % SHARE;
+      held[i] = at < left ? keys[list * LEFT + at] : 0;
+      high = max(high, (u32)(held[i] >> 32));
     }
-    select(selection, key);
+    u32 ignored;
+    find_floor(selection, high, CHUNKS * SHARE / 32, floor, ignored);
+    candidates = gather_top(
+        selection, floor,
+        [&](u64 least) {
+          u32 reach = 0;
+#pragma unroll
+          for (u32 i = 0; i < HELD; i++) reach += held[i] >= least;
+          u32 at = reserve(selection, reach);
+#pragma unroll
+          for (u32 i = 0; i < HELD; i++) {
+            if (held[i] < least) continue;
+            if (at < GATHERED) selection.gathered[at] = held[i];
+            at++;
+          }
+        },
+        [&](u64 trial) {
+          u32 reach = 0;
+#pragma unroll
+          for (u32 i = 0; i < HELD; i++) reach += held[i] >= trial;
+          return reach;
+        });
   }
+  rank_gathered(selection, candidates);
   if (thread < TOP) {
     const u64 chosen = selection.sorted[thread];
     const u32 id = id_of(chosen);
@@ -127,23 +198,27 @@ extern "C" __global__ __launch_bounds__(SELECTORS, 1) void logits(
     ids[row * TOP + thread] = chosen == 0 ? -1 : (i32)id;
     top[row * TOP + thread] = chosen == 0 ? -INFINITE : logit;
   }
-  if (thread >= 32) return;
+  // A warp that has nothing else to do.
+  if (thread < SELECTORS - 32) return;
+  const u32 lane = thread % 32;
   if (CHUNKS == 1) {
     float total = 0.0f;
 #pragma unroll
-    for (u32 warp = 0; warp < SELECTORS / 32; warp++) total += partial[warp];
-    if (thread == 0) lse[row] = base + logf(total);
+    for (u32 warp = 0; warp < SELECTOR_WARPS; warp++) total += partial[warp];
+    if (lane == 0) lse[row] = base + logf(total);
     return;
   }
-  const float highest = base_of(logit_of(selection.sorted[0]));
-  float total = 0.0f;
+  float part[2], weight[2];
+  float highest = -INFINITE;
 #pragma unroll
-  for (u32 at = thread; at < 64; at += 32) {
-    if (at >= CHUNKS) continue;
-    const float2 part = sums[(u64)row * CHUNKS + at];
-    total += part.y * exponential(part.x - highest);
+  for (u32 k = 0; k < 2; k++) {
+    const u32 at = lane + 32 * k;
+    part[k] = at < CHUNKS ? parts[(u64)row * CHUNKS + at].largest : -INFINITE;
+    weight[k] = at < CHUNKS ? parts[(u64)row * CHUNKS + at].sum : 0.0f;
+    highest = fmaxf(highest, part[k]);
   }
-#pragma unroll
-  for (u32 step = 16; step > 0; step /= 2) total += __shfl_xor_sync(0xffffffffu, total, step);
-  if (thread == 0) lse[row] = highest + logf(total);
+  highest = base_of(unordered(__reduce_max_sync(0xffffffffu, ordered_of(highest))));
+  const float total =
+      warp_sum(weight[0] * exponential(part[0] - highest) + weight[1] * exponential(part[1] - highest));
+  if (lane == 0) lse[row] = highest + logf(total);
 }

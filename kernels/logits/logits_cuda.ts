@@ -6,12 +6,15 @@
 import type { CudaFunction, CudaStream, DevicePtr } from "../../ffi/cuda/cuda.ts";
 import type { KernelCache } from "../cuda/kernel_cache.ts";
 import source from "./logits.cu" with { type: "text" };
-import { CANDIDATES } from "./spec.ts";
 
 /** Threads of a block. */
 const THREADS = 256;
 /** Logits that one block reduces. */
 const CHUNK = 4096;
+/** Most candidates that one block leaves. */
+const CHUNK_CANDIDATES = 128;
+/** Bytes of what a block leaves beside them. */
+const PART_BYTES = 16;
 /** Largest vocabulary. */
 const MAX_VOCAB = 64 * CHUNK;
 /** Parts of the scratch memory begin at multiples of this. */
@@ -60,11 +63,11 @@ export class LogitsKernel {
     }
     const aligned = (bytes: number) => Math.ceil(bytes / ALIGNMENT) * ALIGNMENT;
     this.#chunks = Math.ceil(vocab / CHUNK);
-    // One counter a row, then a sum and the candidates of each chunk; places do not depend on the launch, so that the
+    // One counter a row, then the sum and the candidates of each chunk; places do not depend on the launch, so that the
     // counters stay zero between launches of different sizes.
     this.#sumsAt = aligned(4 * maxRows);
-    this.#keysAt = this.#sumsAt + aligned(8 * maxRows * this.#chunks);
-    this.scratchBytes = this.#keysAt + 8 * CANDIDATES * maxRows * this.#chunks;
+    this.#keysAt = this.#sumsAt + aligned(PART_BYTES * maxRows * this.#chunks);
+    this.scratchBytes = this.#keysAt + 8 * CHUNK_CANDIDATES * maxRows * this.#chunks;
     const defines = { VOCAB: vocab, IN: input === "f32" ? "float" : "bf16" };
     this.#function = kernels.module({ name: "logits", source, defines }).function("logits");
   }

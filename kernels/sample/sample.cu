@@ -86,15 +86,17 @@ extern "C" __global__ __launch_bounds__(DRAWERS, 1) void sample(
       if ((u32)row.slot < maxTokens) tokens[row.slot] = max(id, 0);
       *reinterpret_cast<int4*>(slot + 64 + r * sizeof(Result)) =
           make_int4(id, __float_as_int(logit), __float_as_int(sum), (i32)row.tag);
-      __threadfence_system();
     }
   }
   if (threadIdx.x != 0) return;
-  __threadfence();
-  if (atomicAdd(state + 1, 1u) != gridDim.x - 1) return;
-  state[1] = 0;
+  if (gridDim.x > 1) {
+    __threadfence();
+    if (atomicAdd(state + 1, 1u) != gridDim.x - 1) return;
+    state[1] = 0;
+  }
   state[0] = step;
   reinterpret_cast<volatile u32*>(slot)[1] = total;
+  // What the other blocks stored came before their arrival, so it comes before this release too.
   __threadfence_system();
   asm volatile("st.release.sys.global.u32 [%0], %1;" ::"l"(slot), "r"(step) : "memory");
 }

@@ -1,65 +1,98 @@
-// The 64 largest of up to 4096 keys that a block keeps in registers.
+// The 64 largest of many logits or keys, by one block of threads.
+//
+// A key is the order-preserving image of a logit above the inverted id: all keys differ, and descending keys are the total order of
+// tokens: larger logit first, equal ones by lower id. Each warp ranks the maxima of its threads; as many of them as the warps need for
+// 64 together give a floor that at least 64 keys reach, and about twice as many do. Those are gathered and ranked by
+// counting. If more than GATHERED reach it (many equal logits, or a crowd in few threads), the 64th largest key is found bit by bit.
 #pragma once
 #include "elements.cuh"
 
 #define TOP 64
 #define SELECTORS 256
-#define KEPT 16
-#define CHUNK (SELECTORS * KEPT)
-#define GROUPS (SELECTORS / 2)
-#define CROWD 256
+#define SELECTOR_WARPS (SELECTORS / 32)
+#define GATHERED 256
+// Order-preserving image of -Infinity; smaller ones stand for nothing.
+#define LOWEST 0x007fffffu
 
-// Keys that differ for all tokens: the larger logit first, equal ones by lower id. NaN counts as -Infinity, -0 as 0. No key is 0.
-__device__ __forceinline__ u64 key_of(float logit, u32 id) {
-  const u32 bits = __float_as_uint(logit == 0.0f ? 0.0f : logit != logit ? -INFINITE : logit);
-  const u32 ordered = bits ^ ((bits >> 31) != 0 ? 0xffffffffu : 0x80000000u);
-  return ((u64)ordered << 32) | ~id;
+__device__ __forceinline__ u32 ordered_of(float x) {
+  // -0 counts as 0, NaN as -Infinity.
+  const u32 bits = __float_as_uint(x == 0.0f ? 0.0f : x != x ? -INFINITE : x);
+  return bits ^ ((bits >> 31) != 0 ? 0xffffffffu : 0x80000000u);
 }
 
-__device__ __forceinline__ u32 id_of(u64 key) { return ~(u32)key; }
-
-// The logit of a key; -Infinity for none.
-__device__ __forceinline__ float logit_of(u64 key) {
-  const u32 ordered = (u32)(key >> 32);
-  if (ordered == 0) return -INFINITE;
+__device__ __forceinline__ float unordered(u32 ordered) {
+  if (ordered <= LOWEST) return -INFINITE;
   return __uint_as_float(ordered ^ ((ordered >> 31) != 0 ? 0x80000000u : 0xffffffffu));
 }
 
+// No key is 0.
+__device__ __forceinline__ u64 key_of(float logit, u32 id) { return ((u64)ordered_of(logit) << 32) | ~id; }
+__device__ __forceinline__ u32 id_of(u64 key) { return ~(u32)key; }
+__device__ __forceinline__ float logit_of(u64 key) { return unordered((u32)(key >> 32)); }
+
 // Scratch and result of a selection.
 struct Selection {
-  alignas(16) u32 maxima[GROUPS];
-  alignas(16) u64 gathered[CROWD];
-  u64 sorted[TOP];
-  u32 floor;
+  u32 floors[SELECTOR_WARPS];
+  u32 maxima[SELECTOR_WARPS];
   u32 count;
   u32 reach;
+  alignas(16) u64 gathered[GATHERED];
+  u64 sorted[TOP];
 };
 
-// Gathers the keys that reach `least`; `count` may exceed what is gathered.
-__device__ __forceinline__ void gather(Selection& s, const u64 (&key)[KEPT], u64 least) {
+// The largest value of all threads and the floor: an image of a logit that at least 64 keys reach, 0 when the first `warps` warps,
+// all of whose threads have keys, are too few to tell. `most` is the image of a thread's largest logit, 0 if it has none.
+__device__ __forceinline__ void find_floor(Selection& s, u32 most, u32 warps, u32& floor, u32& largest) {
+  const u32 lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  const u32 wanted = warps == 0 ? TOP : (TOP + warps - 1) / warps;
+  // Five low bits make way for the lane, so that maxima differ; the floor is rounded down by as much.
+  const u32 mine = (most & ~31u) | lane;
+  u32 rank = 0;
+#pragma unroll
+  for (u32 turn = 1; turn < 32; turn++) rank += __shfl_sync(0xffffffffu, mine, lane + turn) > mine;
+  const u32 holder = __ballot_sync(0xffffffffu, rank == wanted - 1);
+  const u32 least = __shfl_sync(0xffffffffu, mine, __ffs(holder) - 1) & ~31u;
+  const u32 top = __reduce_max_sync(0xffffffffu, most);
+  if (lane == 0) {
+    s.floors[warp] = wanted > 32 ? 0 : least;
+    s.maxima[warp] = top;
+  }
   if (threadIdx.x == 0) s.count = 0;
   __syncthreads();
+  floor = 0xffffffffu;
+  largest = 0;
 #pragma unroll
-  for (u32 i = 0; i < KEPT; i++) {
-    if (key[i] < least) continue;
-    const u32 at = atomicAdd(&s.count, 1u);
-    if (at < CROWD) s.gathered[at] = key[i];
+  for (u32 w = 0; w < SELECTOR_WARPS; w++) {
+    if (w < warps) floor = min(floor, s.floors[w]);
+    largest = max(largest, s.maxima[w]);
   }
-  __syncthreads();
+  if (warps == 0) floor = 0;
+}
+
+// Place in `gathered` of the first of `own` keys of this thread. All threads take part.
+__device__ __forceinline__ u32 reserve(Selection& s, u32 own) {
+  const u32 lane = threadIdx.x % 32;
+  u32 through = own;
+#pragma unroll
+  for (u32 step = 1; step < 32; step *= 2) {
+    const u32 left = __shfl_up_sync(0xffffffffu, through, step);
+    if (lane >= step) through += left;
+  }
+  u32 base = 0;
+  if (lane == 31 && through > 0) base = atomicAdd(&s.count, through);
+  return __shfl_sync(0xffffffffu, base, 31) + through - own;
 }
 
 // The 64th largest key, which exists: the largest value that at least 64 keys reach, found from the highest bit on.
-__device__ __forceinline__ u64 least_of_top(Selection& s, const u64 (&key)[KEPT]) {
+// `reaching(trial)` counts a thread's keys that reach it.
+template <typename Reaching> __device__ __forceinline__ u64 least_of_top(Selection& s, Reaching reaching) {
   u64 least = 0;
 #pragma unroll 1
   for (int bit = 63; bit >= 0; bit--) {
     const u64 trial = least | (1ull << bit);
-    u32 reach = 0;
-#pragma unroll
-    for (u32 i = 0; i < KEPT; i++) reach += key[i] >= trial ? 1 : 0;
     if (threadIdx.x == 0) s.reach = 0;
     __syncthreads();
-    reach = __reduce_add_sync(0xffffffffu, reach);
+    const u32 reach = __reduce_add_sync(0xffffffffu, reaching(trial));
     if (threadIdx.x % 32 == 0) atomicAdd(&s.reach, reach);
     __syncthreads();
     if (s.reach >= TOP) least = trial;
@@ -68,44 +101,35 @@ __device__ __forceinline__ u64 least_of_top(Selection& s, const u64 (&key)[KEPT]
   return least;
 }
 
-// Fills `sorted` with the largest keys of all SELECTORS threads, descending, then zeros. All threads take part; the result is
-// there for all of them on return. A key of 0 stands for none, others differ.
-__device__ __forceinline__ void select(Selection& s, const u64 (&key)[KEPT]) {
-  const u32 thread = threadIdx.x;
-  u32 most = 0;
-#pragma unroll
-  for (u32 i = 0; i < KEPT; i++) most = max(most, (u32)(key[i] >> 32));
-  most = max(most, __shfl_xor_sync(0xffffffffu, most, 1));
-  // Seven low bits make way for the group, so that maxima differ; the floor below is rounded down by as much.
-  if (thread % 2 == 0) s.maxima[thread / 2] = most == 0 ? 0 : (most & ~(GROUPS - 1u)) | (thread / 2);
-  if (thread == 0) s.floor = 0;
-  if (thread < TOP) s.sorted[thread] = 0;
+// Gathers with `gather(least)`, which reserves places and stores the keys that reach `least`, first the floor's, then, if they are
+// too many, the exact ones; returns how many there are.
+template <typename Gather, typename Reaching>
+__device__ __forceinline__ u32 gather_top(Selection& s, u32 floor, Gather gather, Reaching reaching) {
+  gather(max((u64)floor << 32, (u64)1));
   __syncthreads();
-  if (thread < GROUPS) {
-    const u32 mine = s.maxima[thread];
-    const uint4* maxima = reinterpret_cast<const uint4*>(s.maxima);
-    u32 rank = 0;
-#pragma unroll 8
-    for (u32 i = 0; i < GROUPS / 4; i++) {
-      const uint4 four = maxima[i];
-      rank += (four.x > mine) + (four.y > mine) + (four.z > mine) + (four.w > mine);
-    }
-    if (rank == TOP - 1 && mine != 0) s.floor = mine & ~(GROUPS - 1u);
-  }
-  __syncthreads();
-  const u64 least = s.floor == 0 ? 1 : (u64)s.floor << 32;
-  gather(s, key, least);
-  if (s.count > CROWD) {
-    const u64 exact = least_of_top(s, key);
-    gather(s, key, exact);
-  }
   const u32 count = s.count;
-  if (thread < count) {
-    const u64 mine = s.gathered[thread];
-    u32 rank = 0;
+  if (count <= GATHERED) return count;
+  const u64 least = least_of_top(s, reaching);
+  if (threadIdx.x == 0) s.count = 0;
+  __syncthreads();
+  gather(least);
+  __syncthreads();
+  return TOP;
+}
+
+// Fills `sorted` with the largest of the `count` gathered keys, descending, then zeros; there for all threads on return.
+__device__ __forceinline__ void rank_gathered(Selection& s, u32 count) {
+  if (threadIdx.x < TOP) s.sorted[threadIdx.x] = 0;
+  __syncthreads();
+  // Few keys: several threads share the comparisons of one.
+  const u32 share = count <= SELECTORS / 4 ? 4 : count <= SELECTORS / 2 ? 2 : 1;
+  const u32 at = threadIdx.x / share;
+  const u64 mine = at < count ? s.gathered[at] : 0;
+  u32 rank = 0;
 #pragma unroll 4
-    for (u32 i = 0; i < count; i++) rank += s.gathered[i] > mine;
-    if (rank < TOP) s.sorted[rank] = mine;
-  }
+  for (u32 i = threadIdx.x % share; i < count; i += share) rank += s.gathered[i] > mine;
+  if (share >= 2) rank += __shfl_xor_sync(0xffffffffu, rank, 1);
+  if (share == 4) rank += __shfl_xor_sync(0xffffffffu, rank, 2);
+  if (at < count && threadIdx.x % share == 0 && rank < TOP) s.sorted[rank] = mine;
   __syncthreads();
 }
