@@ -39,7 +39,12 @@ function rowFor(id: number) {
   const logits = new Float32Array(TEST_VOCAB);
   order.forEach((one, place) => logits[one] = -place);
   const ids = Int32Array.from(order.slice(0, 64));
-  return { logits, logSumExp: 0.4587, top: { ids, logits: Float32Array.from(ids, (one) => logits[one]) } };
+  return {
+    vocab: TEST_VOCAB,
+    logits,
+    logSumExp: 0.4587,
+    top: { ids, logits: Float32Array.from(ids, (one) => logits[one]) },
+  };
 }
 
 function textOf(taken: TakenToken[]): string {

@@ -385,13 +385,15 @@ export class Engine {
     if (owner === undefined) return;
     const { request, choice } = owner;
     const { last } = entry;
+    const { vocab } = this.info;
+    const rowAt = (index: number) => rowOf(rows.output, { row: rows.firstRow + index, vocab });
     let taken: TakenToken | undefined;
     try {
       const count = logitRows(entry);
       if (entry.logits === "all") {
-        for (let i = 0; i < count; i++) request.takePromptRow(rowOf(rows.output, rows.firstRow + i));
+        for (let i = 0; i < count; i++) request.takePromptRow(rowAt(i));
       }
-      if (last && sequence.maxTokens > 0) taken = choice.take(rowOf(rows.output, rows.firstRow + count - 1));
+      if (last && sequence.maxTokens > 0) taken = choice.take(rowAt(count - 1));
     } catch (error) {
       this.#fail(sequence, error);
       return;
@@ -480,6 +482,13 @@ function runBatch(plan: CheckedPlan): RunSequence[] {
   }));
 }
 
-function rowOf(output: StepOutput, row: number): LogitRow {
-  return { logits: output.logits(row), logSumExp: output.logSumExp(row), top: output.top(row) };
+function rowOf(output: StepOutput, { row, vocab }: { readonly row: number; readonly vocab: number }): LogitRow {
+  return {
+    vocab,
+    get logits() {
+      return output.logits(row);
+    },
+    logSumExp: output.logSumExp(row),
+    top: output.top(row),
+  };
 }

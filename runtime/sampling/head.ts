@@ -71,7 +71,7 @@ export class Head {
  */
 export function reachesHead(row: LogitRow, token: Token): boolean {
   const { ids, logits } = row.top;
-  if (ids.length === row.logits.length) return true;
+  if (ids.length === row.vocab) return true;
   const last = ids.length - 1;
   return token.logit > logits[last] || (token.logit === logits[last] && token.id <= ids[last]);
 }

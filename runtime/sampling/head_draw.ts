@@ -105,7 +105,7 @@ function restMass(
   const smallest = logits[ids.length - 1];
   const a = filters.inverseTemperature;
   let adjustedMass = 0;
-  let count = row.logits.length - ids.length;
+  let count = row.vocab - ids.length;
   if (count === 0 || smallest === -Infinity) return { low: 0, high: 0 };
   const sum = Math.exp(row.logSumExp - largest);
   let unadjusted = sum;

@@ -6,7 +6,9 @@
 
 /** Logits of one position with what the device computed beside them. Read only. */
 export interface LogitRow {
-  /** Logits, [vocab], natural scale. */
+  /** Logits there are. */
+  readonly vocab: number;
+  /** Logits, [vocab], natural scale. To read them may cost a copy from a device; the rest is at hand. */
   readonly logits: Float32Array;
   /** ln Σ exp(logit), right to a relative error of 1e-4 of the sum. */
   readonly logSumExp: number;

@@ -75,10 +75,8 @@ export class Sampler {
    * has another size than the vocabulary.
    */
   sample(row: LogitRow): { id: number; logprob?: TokenLogprob } {
-    if (row.logits.length !== this.#context.vocab) {
-      throw new RangeError(
-        `Cannot sample a token: wanted ${this.#context.vocab} logits, got ${row.logits.length}`,
-      );
+    if (row.vocab !== this.#context.vocab) {
+      throw new RangeError(`Cannot sample a token: wanted ${this.#context.vocab} logits, got ${row.vocab}`);
     }
     // The sum of exponentials is NaN or Infinity when a logit is, and 0 when all are -Infinity.
     if (!Number.isFinite(row.logSumExp)) throw badLogits(row.logits);
@@ -96,7 +94,7 @@ export class Sampler {
     const filters = this.#filters;
     const fast = this.#context.fastPath ?? true;
     if (fast && filters === "greedy" && adjustments.tokens.length === 0) return row.top.ids[0];
-    adjustments.apply(row.logits);
+    if (adjustments.tokens.length > 0) adjustments.apply(row.logits);
     this.#head.fill(row, adjustments);
     if (filters === "greedy") {
       return fast && this.#head.length > 0 ? this.#head.ids[0] : firstToken(adjustments.adjusted(row.logits)).id;

@@ -14,6 +14,7 @@ export function rowOf(logits: ArrayLike<number>): LogitRow {
   const largest = row[ids[0]];
   const sum = row.reduce((total, logit) => total + Math.exp(logit - largest), 0);
   return {
+    vocab: row.length,
     logits: row,
     logSumExp: Math.fround(largest + Math.log(sum)),
     top: { ids, logits: Float32Array.from(ids, (id) => row[id]) },
