@@ -8,6 +8,7 @@
  */
 import type { ActivationType, KvType } from "../../kernels/dtype.ts";
 import { type AttentionPartial, SEGMENT_TOKENS, type SegmentNode } from "../../kernels/merge_partials/spec.ts";
+import type { SampleMode } from "../../kernels/sample/spec.ts";
 import type { ModelConfig } from "../model/model.ts";
 
 export { SEGMENT_TOKENS };
@@ -36,6 +37,14 @@ export interface DeviceOptions {
   readonly maxLogitRows?: number;
 }
 
+/** How a token is going to be chosen from the logits of a step. */
+export interface NextToken {
+  /** How; `host` where a device cannot know. */
+  readonly mode: SampleMode;
+  /** Tokens of the output before it. */
+  readonly accepted: number;
+}
+
 /** The part of one sequence that a step computes. */
 export interface StepSequence {
   /** New tokens, at least one. */
@@ -51,6 +60,13 @@ export interface StepSequence {
    * @default {[]}
    */
   readonly absent?: readonly SegmentRange[];
+  /**
+   * How the token after the last one is going to be chosen, so that a device may begin the next step before it is asked
+   * for. No more than a hint: whoever runs the step chooses.
+   *
+   * @default {nothing is known}
+   */
+  readonly next?: NextToken;
   /** Rows of logits wanted: none (a chunk that is not the last), the last token's, or one for every token. */
   readonly logits: "none" | "last" | "all";
 }

@@ -4,6 +4,7 @@
  * @module
  */
 import type { Sequence } from "../../scheduler/sequence.ts";
+import type { NextToken } from "../device/device.ts";
 import type { LogitRow } from "../sampling/row.ts";
 import { Sampler } from "../sampling/sampler.ts";
 import type { TokenTable } from "../text/codec.ts";
@@ -106,6 +107,11 @@ export class Choice {
   take(row: LogitRow): TakenToken {
     const { id, logprob } = this.#sampler.sample(row);
     return { ...this.#accept(id), logprob };
+  }
+
+  /** How the next token is going to be chosen. */
+  get next(): NextToken {
+    return this.#sampler.next;
   }
 
   /** How the choice ends when it is cut off before a token ended it. */

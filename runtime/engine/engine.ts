@@ -266,7 +266,7 @@ export class Engine {
     this.#scheduler.beginStep(plan);
     this.#underWay = true;
     let returned = false;
-    runner.run(runBatch(plan), (outcome) => {
+    runner.run(this.#batch(plan), (outcome) => {
       this.#stepMs += now() - startMs;
       try {
         this.#commit(plan, outcome);
@@ -412,6 +412,17 @@ export class Engine {
     if (end !== undefined) request.endChoice(choice, end);
   }
 
+  #batch(plan: CheckedPlan): RunSequence[] {
+    return plan.entries.map(({ sequence, position, tokens, logits, last }) => ({
+      tokens: sequence.tokensFrom(position, tokens),
+      position,
+      blocks: sequence.blocks,
+      logits,
+      next: last ? this.#owners.get(sequence)?.choice.next : undefined,
+      ...sequence.remoteBelow(position),
+    }));
+  }
+
   #forgetEnded(request: LiveRequest): void {
     if (request.choices.every(({ sequence }) => sequence.status === "ended")) this.#requests.delete(request.id);
   }
@@ -470,16 +481,6 @@ export class Engine {
       retryAfterSeconds: RETRY_AFTER_SECONDS,
     });
   }
-}
-
-function runBatch(plan: CheckedPlan): RunSequence[] {
-  return plan.entries.map(({ sequence, position, tokens, logits }) => ({
-    tokens: sequence.tokensFrom(position, tokens),
-    position,
-    blocks: sequence.blocks,
-    logits,
-    ...sequence.remoteBelow(position),
-  }));
 }
 
 function rowOf(output: StepOutput, { row, vocab }: { readonly row: number; readonly vocab: number }): LogitRow {

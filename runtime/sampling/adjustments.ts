@@ -60,6 +60,11 @@ export class Adjustments {
     return this.#accepted;
   }
 
+  /** Whether every token keeps the model's logit, whatever is accepted. */
+  get plain(): boolean {
+    return this.#tokens.length === 0 && this.#repetition === 1 && this.#presence === 0 && this.#frequency === 0;
+  }
+
   /** The concerned tokens in ascending order of id, with their logits as of the last {@linkcode apply}. */
   get tokens(): readonly Token[] {
     return this.#tokens;

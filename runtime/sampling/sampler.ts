@@ -18,6 +18,7 @@
  * @module
  */
 import type { SamplingParams, TokenLogprob } from "../engine/request.ts";
+import type { NextToken } from "../device/device.ts";
 import { Adjustments } from "./adjustments.ts";
 import { type Filters, filtersOf } from "./filters.ts";
 import { drawFromAll, firstToken } from "./full_draw.ts";
@@ -82,6 +83,14 @@ export class Sampler {
     if (!Number.isFinite(row.logSumExp)) throw badLogits(row.logits);
     const id = this.#choose(row);
     return this.#logprobs === undefined ? { id } : { id, logprob: tokenLogprob(row, id, this.#logprobs) };
+  }
+
+  /** How the next token is going to be chosen, as far as that can be said without the tokens before it. */
+  get next(): NextToken {
+    const { accepted, plain } = this.#adjustments;
+    if (!plain) return { mode: { kind: "host" }, accepted };
+    if (this.#filters === "greedy") return { mode: { kind: "greedy" }, accepted };
+    return { mode: { kind: "draw", ...this.#filters, seed: this.#context.seed }, accepted };
   }
 
   /** Appends a token to the output. */

@@ -290,3 +290,21 @@ Deno.test("Sampler.sample() decides from the candidates alone where they suffice
     assertThrows(() => samplerOf(params, { vocab: 1000, seed: 2, fastPath: false }).sample(poisoned), RangeError);
   }
 });
+
+Deno.test("Sampler.next says how the next token is chosen where no token's logit is changed", () => {
+  const of = (params: SamplingParams, output: readonly number[] = []) =>
+    samplerOf(params, { vocab: 9, seed: 5, output });
+  assertEquals(of({ temperature: 0 }, [1, 2]).next, { mode: { kind: "greedy" }, accepted: 2 });
+  assertEquals(of({ temperature: 0.5, topK: 3, topP: 0.9 }, [4]).next, {
+    mode: { kind: "draw", inverseTemperature: 2, topK: 3, topP: 0.9, depth: Infinity, seed: 5 },
+    accepted: 1,
+  });
+  const host: SamplingParams[] = [
+    { temperature: 0, repetitionPenalty: 1.1 },
+    { presencePenalty: 0.1 },
+    { frequencyPenalty: 0.1 },
+    { logitBias: new Map([[1, 2]]) },
+    { minTokens: 1, stopTokenIds: [3] },
+  ];
+  for (const params of host) assertEquals(of(params).next, { mode: { kind: "host" }, accepted: 0 });
+});
