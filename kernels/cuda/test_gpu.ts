@@ -59,14 +59,19 @@ export class TestGpu implements Disposable {
 
   /** Address of a copy of `values`. */
   upload(values: ArrayBufferView): DevicePtr {
-    const address = this.poisoned(values.byteLength);
+    return this.uploadWithRoom(values, 0);
+  }
+
+  /** Address of a copy of `values` with `bytes` bytes of 0xff behind: what there is room for and does not count. */
+  uploadWithRoom(values: ArrayBufferView, bytes: number): DevicePtr {
+    const address = this.poisoned(values.byteLength + bytes);
     this.stream.copyToDevice(address, new Uint8Array(values.buffer, values.byteOffset, values.byteLength).slice());
     return address;
   }
 
-  /** Address of a copy of `values` as bf16, rounded to nearest even. */
-  uploadBf16(values: Float32Array): DevicePtr {
-    return this.upload(Uint16Array.from(values, bf16Bits));
+  /** Address of a copy of `values` as bf16, rounded to nearest even, with `room` bytes of 0xff behind. */
+  uploadBf16(values: Float32Array, room = 0): DevicePtr {
+    return this.uploadWithRoom(Uint16Array.from(values, bf16Bits), room);
   }
 
   /** Address of one u32. */

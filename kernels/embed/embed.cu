@@ -19,8 +19,9 @@ extern "C" __global__ __launch_bounds__(128) void embed(const i32* ids, const u3
   await_predecessors();
   const u32 t = blockIdx.y;
   const u32 n = (blockIdx.x * 128 + threadIdx.x) * VECTOR;
-  if (t >= *count || n >= HIDDEN) return;
-  const u32 id = ids[t];
+  // Both trips at once: there is room for ids beyond the count.
+  const u32 total = *count, id = ids[t];
+  if (t >= total || n >= HIDDEN) return;
   float v[VECTOR];
   if (id < VOCAB) {
     load(table + (u64)id * HIDDEN + n, v);

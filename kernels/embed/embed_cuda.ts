@@ -20,7 +20,7 @@ export interface EmbedWork {
   readonly table: DevicePtr;
   /** Where the rows go, f32 [T, hidden], aligned to 16 bytes. */
   readonly x: DevicePtr;
-  /** Tokens there is room for; fixes the grid. */
+  /** Tokens that every array has room for; fixes the grid. Rows from `count` on are read, not used. */
   readonly tokens: number;
   /** Whether the launch may begin before its predecessor has ended. @default {false} */
   readonly programmatic?: boolean;

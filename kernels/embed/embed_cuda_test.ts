@@ -13,7 +13,7 @@ for (const [hidden, vocab] of [[8, 3], [576, 50], [45, 7], [4096, 9], [1000, 2]]
     const [count, tokens] = [ids.length, ids.length + 3];
     const x = gpu.poisoned(4 * tokens * hidden);
     kernel.launch(gpu.stream, {
-      ids: gpu.upload(ids),
+      ids: gpu.uploadWithRoom(ids, 12),
       count: gpu.word(count),
       table: gpu.uploadBf16(table),
       x,

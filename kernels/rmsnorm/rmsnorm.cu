@@ -30,7 +30,8 @@ extern "C" __global__ __launch_bounds__(THREADS) void rmsnorm(
   }
   await_predecessors();
   const u32 t = blockIdx.x;
-  if (t >= *count) return;
+  // All trips at once: there is room for rows beyond the count, whatever they name.
+  const u32 total = *count;
   const u32 row = rows == nullptr ? t : (u32)rows[t];
   const bool known = row < inputRows;
   float v[TURNS][VECTOR];
@@ -44,14 +45,15 @@ extern "C" __global__ __launch_bounds__(THREADS) void rmsnorm(
       for (int i = 0; i < VECTOR; i++) squares = fmaf(v[turn][i], v[turn][i], squares);
     }
   }
+  if (t >= total) return;
 #pragma unroll
   for (int step = 16; step > 0; step /= 2) squares += __shfl_xor_sync(0xffffffffu, squares, step);
   if (threadIdx.x % 32 == 0) sums[threadIdx.x / 32] = squares;
   __syncthreads();
-  float total = 0.0f;
+  float all = 0.0f;
 #pragma unroll
-  for (int warp = 0; warp < WARPS; warp++) total += sums[warp];
-  const float scale = 1.0f / sqrtf(total / HIDDEN + eps);
+  for (int warp = 0; warp < WARPS; warp++) all += sums[warp];
+  const float scale = 1.0f / sqrtf(all / HIDDEN + eps);
 #pragma unroll
   for (int turn = 0; turn < TURNS; turn++) {
     const u32 n = (turn * THREADS + threadIdx.x) * VECTOR;

@@ -26,7 +26,7 @@ export interface RmsnormWork {
   readonly count: DevicePtr;
   /** Output, bf16 [T, hidden], aligned to 16 bytes. */
   readonly y: DevicePtr;
-  /** Output rows there is room for; fixes the grid. */
+  /** Output rows there is room for, also in `rows`; fixes the grid. */
   readonly outputRows: number;
   /** Whether the launch may begin before its predecessor has ended. @default {false} */
   readonly programmatic?: boolean;

@@ -70,10 +70,13 @@ __device__ __forceinline__ void rotate(const IN* head, const float* bias, const 
 extern "C" __global__ __launch_bounds__(128) void rope_append(
     const IN* qkv, const float* bias, const float2* turns, const u32* positions, const i32* sequences, const i32* tables,
     const u32* count, bf16* q, u8* pool, u64 blockBytes, u32 blocks, u32 maxBlocks) {
-  release_dependents();
   await_predecessors();
+  // Not before: attention that starts early may then read all that came before this kernel.
+  release_dependents();
   const u32 t = blockIdx.y;
-  if (t >= *count) return;
+  // All trips at once: there is room for rows beyond the count.
+  const u32 total = *count, position = positions[t];
+  const i32 sequence = sequences[t];
   u32 unit = blockIdx.x * 128 + threadIdx.x;
   const IN* row = qkv + (u64)t * (HEADS + 2 * KV_HEADS) * DIM;
   turns += (u64)t * PAIRS;
@@ -81,21 +84,21 @@ extern "C" __global__ __launch_bounds__(128) void rope_append(
     const u32 head = unit / HEAD_UNITS;
     bf16* to = q + ((u64)t * HEADS + head) * DIM;
     rotate(row + head * DIM, bias == nullptr ? bias : bias + head * DIM, turns, unit % HEAD_UNITS,
-           [&](u32 dim, const float (&v)[VECTOR]) { store(to + dim, v); });
+           [&](u32 dim, const float (&v)[VECTOR]) {
+             if (t < total) store(to + dim, v);
+           });
     return;
   }
   unit -= Q_UNITS;
   if (unit >= K_UNITS + V_UNITS) return;
-  const u32 position = positions[t];
-  const i32 sequence = sequences[t];
-  if (sequence < 0 || position / KV_BLOCK_TOKENS >= maxBlocks) return;
-  const u32 block = tables[(u64)sequence * maxBlocks + position / KV_BLOCK_TOKENS];
-  if (block >= blocks) return;
+  const bool placed = t < total && sequence >= 0 && position / KV_BLOCK_TOKENS < maxBlocks;
+  const u32 block = placed ? tables[(u64)sequence * maxBlocks + position / KV_BLOCK_TOKENS] : blocks;
   const u32 slot = position % KV_BLOCK_TOKENS;
   const bool isKey = unit < K_UNITS;
   const u32 head = isKey ? unit / (HEAD_UNITS + PADDING_UNITS) : (unit - K_UNITS) / (VALUE_UNITS + PADDING_UNITS);
   u8* part = pool + block * blockBytes + (2 * head + (isKey ? 0 : 1)) * KV_PART_BYTES(DIM);
   const auto put = [&](u32 dim, const float (&v)[VECTOR]) {
+    if (block >= blocks) return;
     float held[VECTOR];
 #pragma unroll
     for (u32 i = 0; i < VECTOR; i++) held[i] = clamp_bf16(v[i]);

@@ -42,7 +42,7 @@ export interface RopeTableWork {
   readonly inverseFrequencies: DevicePtr;
   /** Cosine and sine of each token and pair, f32 [T, pairs, 2], aligned to 16 bytes. */
   readonly turns: DevicePtr;
-  /** Tokens there is room for; fixes the grid. */
+  /** Tokens that every array has room for; fixes the grid. Rows from `count` on are read, not used. */
   readonly tokens: number;
   /** Whether the launch may begin before its predecessor has ended. @default {false} */
   readonly programmatic?: boolean;
@@ -74,7 +74,7 @@ export interface RopeAppendWork {
   readonly blockBytes: number;
   /** Blocks of the pool; ids beyond write nothing. */
   readonly blocks: number;
-  /** Tokens there is room for; fixes the grid. */
+  /** Tokens that every array has room for; fixes the grid. Rows from `count` on are read, not used. */
   readonly tokens: number;
   /** Whether the launch may begin before its predecessor has ended. @default {false} */
   readonly programmatic?: boolean;

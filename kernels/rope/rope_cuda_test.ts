@@ -71,8 +71,9 @@ function append(gpu: TestGpu, shape: AppendCase, input: RopeAppendInput): { q: F
   const tokens = input.positions.length;
   const layout = new PoolLayout({ layers: LAYERS, kvHeads, headDim });
   const kernels = new RopeKernels(gpu.kernels, shape);
-  const positions = gpu.upload(Uint32Array.from(input.positions));
-  const [count, turns] = [gpu.word(tokens), gpu.poisoned(8 * tokens * shape.pairs)];
+  const positions = gpu.uploadWithRoom(Uint32Array.from(input.positions), 4);
+  const width = (heads + 2 * kvHeads) * headDim;
+  const [count, turns] = [gpu.word(tokens), gpu.poisoned(8 * (tokens + 1) * shape.pairs)];
   kernels.makeTable(gpu.stream, {
     positions,
     count,
@@ -83,11 +84,11 @@ function append(gpu: TestGpu, shape: AppendCase, input: RopeAppendInput): { q: F
   const pool = gpu.poisoned(BLOCKS * layout.blockBytes);
   const q = gpu.poisoned(2 * (tokens + 1) * heads * headDim);
   kernels.append(gpu.stream, {
-    qkv: shape.input === "bf16" ? gpu.uploadBf16(input.qkv) : gpu.upload(input.qkv),
+    qkv: shape.input === "bf16" ? gpu.uploadBf16(input.qkv, 2 * width) : gpu.uploadWithRoom(input.qkv, 4 * width),
     bias: input.bias && gpu.upload(input.bias),
     turns,
     positions,
-    sequences: gpu.upload(Int32Array.from(input.sequences)),
+    sequences: gpu.uploadWithRoom(Int32Array.from(input.sequences), 4),
     tables: gpu.upload(input.tables),
     maxBlocks: input.maxBlocks,
     count,

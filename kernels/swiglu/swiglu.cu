@@ -20,11 +20,14 @@ extern "C" __global__ __launch_bounds__(128) void swiglu(const IN* gateUp, const
   await_predecessors();
   const u32 t = blockIdx.y;
   const u32 i = (blockIdx.x * 128 + threadIdx.x) * VECTOR;
-  if (t >= *count || i >= WIDTH) return;
+  if (i >= WIDTH) return;
+  // All trips at once: there is room for rows beyond the count.
+  const u32 total = *count;
   float gate[VECTOR], up[VECTOR];
   const IN* row = gateUp + (u64)t * 2 * WIDTH;
   load(row + i, gate);
   load(row + WIDTH + i, up);
+  if (t >= total) return;
 #pragma unroll
   for (int k = 0; k < VECTOR; k++) up[k] *= __fdividef(gate[k], 1.0f + __expf(-gate[k]));
   store(y + (u64)t * WIDTH + i, up);

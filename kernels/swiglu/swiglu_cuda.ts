@@ -18,7 +18,7 @@ export interface SwigluWork {
   readonly count: DevicePtr;
   /** Output, bf16 [T, intermediate], aligned to 16 bytes. */
   readonly y: DevicePtr;
-  /** Tokens there is room for; fixes the grid. */
+  /** Tokens that every array has room for; fixes the grid. Rows from `count` on are read, not used. */
   readonly tokens: number;
   /** Whether the launch may begin before its predecessor has ended. @default {false} */
   readonly programmatic?: boolean;

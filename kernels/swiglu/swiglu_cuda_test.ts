@@ -26,7 +26,9 @@ for (const input of ["bf16", "f32"] as const) {
         const gateUp = input === "bf16" ? exact.map(roundBf16) : exact;
         const y = gpu.poisoned(2 * 4 * intermediate);
         kernel.launch(gpu.stream, {
-          gateUp: input === "bf16" ? gpu.uploadBf16(gateUp) : gpu.upload(gateUp),
+          gateUp: input === "bf16"
+            ? gpu.uploadBf16(gateUp, 4 * intermediate)
+            : gpu.uploadWithRoom(gateUp, 8 * intermediate),
           count: gpu.word(tokens),
           y,
           tokens: 4,
