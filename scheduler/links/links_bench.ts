@@ -1,6 +1,7 @@
 /**
  * Times an echo of 4 KB of queries and as much of a partial over the attention lane, between two threads on loopback:
- * idle, and beside a kv lane that always has more to send; and the same bytes over a bare HTTP/2 stream.
+ * idle, and beside a kv lane that always has more to send; without a key, with one and with certificates; and the same
+ * bytes over a bare HTTP/2 stream.
  *
  * `deno run -A scheduler/links/links_bench.ts [--json FILE]`
  *
@@ -12,6 +13,7 @@ import { isMainThread, type MessagePort, parentPort, Worker } from "node:worker_
 import type { KvFormat, MemberCard } from "../protocol/member.ts";
 import type { AttendRequest, WirePartial } from "../protocol/messages.ts";
 import { PROTOCOL_VERSION } from "../protocol/messages.ts";
+import type { LinkTls } from "./hello_context.ts";
 import { openHttp2Network } from "./http2_network.ts";
 import type { PeerLink } from "./link.ts";
 
@@ -51,8 +53,24 @@ function card(name: string): MemberCard {
   };
 }
 
+/** What secures a link. */
+type Guard = "without a key" | "with a key" | "with certificates";
+
+function secured(guard: Guard): { readonly key?: Uint8Array; readonly tls?: LinkTls } {
+  switch (guard) {
+    case "without a key":
+      return {};
+    case "with a key":
+      return { key: KEY };
+    case "with certificates": {
+      const read = (part: string) => Deno.readTextFileSync(new URL(`testdata/cluster.${part}.pem`, import.meta.url));
+      return { tls: { cert: read("cert"), key: read("key"), ca: read("ca") } };
+    }
+  }
+}
+
 /** What a holder thread is told. */
-type Order = { readonly kind: "bare" } | { readonly kind: "link"; readonly keyed: boolean };
+type Order = { readonly kind: "bare" } | { readonly kind: "link"; readonly guard: Guard };
 
 /** Answers in a thread of its own. */
 function runHolder(home: MessagePort): void {
@@ -73,7 +91,7 @@ function runHolder(home: MessagePort): void {
         card: card("holder"),
         host: "127.0.0.1",
         port: 0,
-        key: data.keyed ? KEY : undefined,
+        ...secured(data.guard),
       });
       let received = 0;
       network.listen({
@@ -166,13 +184,13 @@ async function timeBare(): Promise<Row> {
   return summary("a bare HTTP/2 stream", times);
 }
 
-async function timeLink(keyed: boolean, beside: "nothing" | "kv up" | "kv down"): Promise<Row> {
-  const holder = await startHolder({ kind: "link", keyed });
+async function timeLink(guard: Guard, beside: "nothing" | "kv up" | "kv down"): Promise<Row> {
+  const holder = await startHolder({ kind: "link", guard });
   const network = await openHttp2Network({
     card: card("home"),
     host: "127.0.0.1",
     port: 0,
-    key: keyed ? KEY : undefined,
+    ...secured(guard),
   });
   const queries = new Float32Array(QUERY_BYTES / 4).fill(0.5);
   const items = [{ segment: 3, runs: [{ lease: 1, stamp: 2, from: 3, count: 1 }], position: 2048, tokens: 1, queries }];
@@ -217,7 +235,7 @@ async function timeLink(keyed: boolean, beside: "nothing" | "kv up" | "kv down")
   network[Symbol.dispose]();
   await network.finished;
   holder.stop();
-  const row = summary(`attention lane ${keyed ? "with" : "without"} a key, beside ${beside}`, times);
+  const row = summary(`attention lane ${guard}, beside ${beside}`, times);
   return beside === "nothing" ? row : { ...row, kvMBs };
 }
 
@@ -225,13 +243,13 @@ if (isMainThread) {
   const { values } = parseArgs({ options: { json: { type: "string" } } });
   const bare = await timeBare();
   const rows: Row[] = [bare];
-  for (const keyed of [false, true]) {
-    for (const beside of ["nothing", "kv up", "kv down"] as const) rows.push(await timeLink(keyed, beside));
+  for (const guard of ["without a key", "with a key", "with certificates"] as const) {
+    for (const beside of ["nothing", "kv up", "kv down"] as const) rows.push(await timeLink(guard, beside));
   }
   const judged = rows.map((row) => ({ ...row, ratio: row.medianMs / bare.medianMs }));
   for (const { what, medianMs, p99Ms, ratio, kvMBs } of judged) {
     console.log(
-      `${what.padEnd(48)} median ${medianMs.toFixed(3)} ms, p99 ${p99Ms.toFixed(3)} ms, ${ratio.toFixed(2)} of bare` +
+      `${what.padEnd(54)} median ${medianMs.toFixed(3)} ms, p99 ${p99Ms.toFixed(3)} ms, ${ratio.toFixed(2)} of bare` +
         (kvMBs === undefined ? "" : `, kv ${kvMBs.toFixed(0)} MB/s`),
     );
   }
