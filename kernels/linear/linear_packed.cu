@@ -170,11 +170,13 @@ __device__ __forceinline__ void multiplyAll(const LinearArgs& args, const Work& 
   const u32 received = inCta(sharedAddress(&bars.received), group);
   const u32 xBlock = args.tokens * 64;
   Ring ring = {0, 0};
+#pragma unroll 1
   for (u32 pass = 0; pass < work.passes; pass++) {
     float acc[2][TOKENS / 2];
 #pragma unroll
     for (u32 i = 0; i < TOKENS / 2; i++) acc[0][i] = acc[1][i] = 0.f;
     const bool both = work.both(pass);
+#pragma unroll 1
     for (u32 piece = 0; piece < work.pieces; piece++) {
       wait(bars.xFull[piece], 0);
       const u32 columns = work.columns(piece);
@@ -218,6 +220,7 @@ __device__ __forceinline__ void loadInputs(const LinearArgs& args, const Work& w
   const u32 mine = work.pieces > loader ? (work.pieces - loader + LOADERS - 1) / LOADERS : 0;
   const u32 total = mine * args.tokens;
   dependencyWait();
+#pragma unroll 1
   for (u32 first = 0; first < total; first += BATCH) {
 #if NORM
     float4 v[BATCH][2], g[BATCH][2];

@@ -94,8 +94,10 @@ __device__ __forceinline__ void multiply(float (&d)[TOKENS / 2], u64 a, u64 b) {
 // Rows of the slot that no token fills stay zero.
 __device__ __forceinline__ void clearRows(u8* slot, u32 tokens) {
   const u32 lane = threadIdx.x % 32;
+#pragma unroll 1
   for (u32 half = 0; half < 2; half++) {
     uint4* rows = (uint4*)(slot + half * X_TILE_BYTES);
+#pragma unroll 1
     for (u32 i = tokens * 8 + lane; i < TOKENS * 8; i += 32) rows[i] = make_uint4(0, 0, 0, 0);
   }
 }
@@ -103,6 +105,7 @@ __device__ __forceinline__ void clearRows(u8* slot, u32 tokens) {
 // Starts copying 64 or 128 columns of every token into the slot, in the image that wgmma reads.
 __device__ __forceinline__ void copyInputs(const LinearArgs& args, u32 slot, u32 k, u32 columns) {
   const u32 lane = threadIdx.x % 32, perToken = columns * 8;
+#pragma unroll 2
   for (u32 i = lane; i < args.tokens * perToken; i += 32) {
     const u32 token = columns == 2 ? i / 16 : i / 8, chunk = i % perToken;
     const u32 at = k + chunk * 8;
@@ -126,10 +129,11 @@ __device__ __forceinline__ void copied() {
 // Rounds x * gain to bf16 into the slots of this warp's pieces and leaves each piece's sum of squares per token in `squares`.
 __device__ __forceinline__ void normInputs(const LinearArgs& args, const Work& work, u32 loader, u8* x, float* squares,
                                            Barriers& bars) {
-  constexpr u32 BATCH = 8;
+  constexpr u32 BATCH = 6;
   const u32 lane = threadIdx.x % 32;
   const u32 mine = work.pieces > loader ? (work.pieces - loader + LOADERS - 1) / LOADERS : 0;
   const u32 total = mine * args.tokens;
+#pragma unroll 1
   for (u32 first = 0; first < total; first += BATCH) {
     float4 v[BATCH], g[BATCH];
 #pragma unroll
@@ -172,11 +176,13 @@ __device__ __forceinline__ void loadInputs(const LinearArgs& args, const Work& w
                                            Barriers& bars) {
   const u32 lane = threadIdx.x % 32, base = sharedAddress(x);
   if (work.pieces <= args.xSlots) {
+#pragma unroll 1
     for (u32 piece = loader; piece < work.pieces; piece += LOADERS) clearRows(x + piece * X_SLOT_BYTES, args.tokens);
     dependencyWait();
 #if NORM
     normInputs(args, work, loader, x, squares, bars);
 #else
+#pragma unroll 1
     for (u32 piece = loader; piece < work.pieces; piece += LOADERS) {
       copyInputs(args, base + piece * X_SLOT_BYTES, (work.firstK + 2 * piece) * 64, work.columns(piece));
     }
@@ -184,11 +190,13 @@ __device__ __forceinline__ void loadInputs(const LinearArgs& args, const Work& w
     u32 done = loader;
     if (work.pieces > 4 * LOADERS) {
       copied<2>();
+#pragma unroll 1
       for (; done + 2 * LOADERS < work.pieces; done += LOADERS) {
         if (lane == 0) arrive(bars.xFull[done]);
       }
     }
     copied<0>();
+#pragma unroll 1
     for (; done < work.pieces; done += LOADERS) {
       if (lane == 0) arrive(bars.xFull[done]);
     }
@@ -199,6 +207,7 @@ __device__ __forceinline__ void loadInputs(const LinearArgs& args, const Work& w
   clearRows(x + loader * X_SLOT_BYTES, args.tokens);
   dependencyWait();
   const u32 total = work.passes * work.pieces;
+#pragma unroll 1
   for (u32 i = loader, piece = loader % work.pieces, phase = 1; i < total; i += LOADERS, phase ^= 1) {
     wait(bars.xEmpty[loader], phase);
     copyInputs(args, base + loader * X_SLOT_BYTES, (work.firstK + 2 * piece) * 64, work.columns(piece));
@@ -214,6 +223,7 @@ __device__ __forceinline__ void multiplyPiece(float (&acc)[TOKENS / 2], Ring& ri
   wait(bars.full[ring.slot], ring.phase);
   asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
   u64 a = tileDescriptor(ringBase + ring.slot * PIECE_BYTES), b = tileDescriptor(xSlot);
+#pragma unroll 1
   for (u32 c = 0; c < columns; c++) {
 #pragma unroll
     for (u32 k = 0; k < 4; k++) multiply(acc, a + 2 * k, b + 2 * k);
@@ -235,11 +245,13 @@ __device__ __forceinline__ void multiplyAll(const LinearArgs& args, const Work& 
   const u32 received = inCta(sharedAddress(&bars.received), warp);
   Ring ring = {0, 0};
   Ring inputs = {0, 0};
+#pragma unroll 1
   for (u32 pass = 0; pass < work.passes; pass++) {
     float first[TOKENS / 2], second[TOKENS / 2];
 #pragma unroll
     for (u32 i = 0; i < TOKENS / 2; i++) first[i] = second[i] = 0.f;
     const bool both = work.both(pass);
+#pragma unroll 1
     for (u32 piece = 0; piece < work.pieces; piece++) {
       wait(bars.xFull[inputs.slot], resident ? 0 : inputs.phase);
       const u32 columns = work.columns(piece), xSlot = x + inputs.slot * X_SLOT_BYTES;

@@ -60,6 +60,16 @@ export const ROW_TILE = 8;
 export const SEEDS = { test: 20240617, bench: 7 } as const;
 
 /**
+ * Largest |out - reference| of a product on the GPU before the output is rounded, as a share of sum over k of
+ * (|d * q| + |m|) * |x|. Both sides take the same inputs, rounded to bf16.
+ *
+ * Products of bf16 are exact in f32; the tensor cores add 16 of them at a time and cut, not round, what lies below the largest
+ * one's 24 bits. Q4_0 and Q4_1 add numbers up to 143 in place of q and take 136 (128) times the block's sum of x off again,
+ * so their errors are up to 9 times as large.
+ */
+export const CUDA_TOLERANCE = { BF16: 4e-6, Q8_0: 4e-6, Q4_0: 2e-5, Q4_1: 2e-5 } as const;
+
+/**
  * Largest |out - reference| allowed, as a share of sum over k of (|d * q| + |m|) * |x|.
  *
  * Both sides take the same (quantised) inputs, the reference sums in f64. Sums in f32 of up to 64 blocks with two

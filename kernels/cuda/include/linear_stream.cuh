@@ -216,6 +216,7 @@ __device__ __forceinline__ void loadPiece(const LinearArgs& args, const TensorMa
   const u32 k = work.firstK + PIECE_TILES * at.piece;
   expect(bar, columns * TILE_BYTES);
 #if ROW_MAJOR
+#pragma unroll 1
   for (u32 c = 0; c < columns; c++) {
     asm volatile(
         "cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3}], [%4];" ::"r"(
@@ -236,6 +237,7 @@ __device__ __forceinline__ void prefetchPiece(const LinearArgs& args, const Tens
   const u32 columns = work.columns(at.piece);
   const u32 k = work.firstK + PIECE_TILES * at.piece;
 #if ROW_MAJOR
+#pragma unroll 1
   for (u32 c = 0; c < columns; c++) {
     asm volatile("cp.async.bulk.prefetch.tensor.2d.L2.global.tile [%0, {%1, %2}];" ::"l"(map), "r"((k + c) * 64),
                  "r"(work.row(at.pass, at.second))
@@ -254,10 +256,12 @@ __device__ __forceinline__ void streamWeights(const LinearArgs& args, const Tens
   Cursor at = {0, 0, 0};
   Ring ring = {0, 1};
   bool filled = false;
+#pragma unroll 1
   for (; at.more(work); at.next(work)) {
     if (!filled && ring.phase == 0) {
       filled = true;
       Cursor ahead = at;
+#pragma unroll 1
       for (u32 i = 0; i < args.prefetch && ahead.more(work); i++, ahead.next(work)) prefetchPiece(args, map, work, ahead);
     }
     // A barrier that has completed no phase yet lets the parity of the one before it pass.
@@ -269,6 +273,7 @@ __device__ __forceinline__ void streamWeights(const LinearArgs& args, const Tens
 
 // Every thread of the CTA. `emptyCount` warps release a piece.
 __device__ __forceinline__ void initBarriers(Barriers& bars, u32 emptyCount) {
+#pragma unroll 1
   for (u32 i = threadIdx.x; i < MAX_X_SLOTS; i += THREADS) {
     if (i < MAX_SLOTS) {
       barrierInit(bars.full[i], 1);
@@ -306,13 +311,17 @@ __device__ __forceinline__ float addUp(const float* sums, u32 second, u32 row, u
 // Every CTA learns every slice's sum of squares with the partial sums of the first pass.
 __device__ __forceinline__ void sendSquares(const LinearArgs& args, const Work& work, u32 rank, const float* squares,
                                             const float* allSquares, Barriers& bars) {
+#pragma unroll 1
   for (u32 piece = 0; piece < work.pieces; piece++) wait(bars.xFull[piece], 0);
   const u32 index = threadIdx.x - (THREADS - FINISHERS * 32);
+#pragma unroll 1
   for (u32 token = index; token < TOKENS; token += FINISHERS * 32) {
     float sum = 0.f;
     if (token < args.tokens) {
+#pragma unroll 1
       for (u32 piece = 0; piece < work.pieces; piece++) sum += squares[piece * TOKENS + token];
     }
+#pragma unroll 1
     for (u32 to = 0; to < SLICES; to++) {
       sendOne(inCta(sharedAddress(allSquares), to) + (rank * TOKENS + token) * 4, sum,
               inCta(sharedAddress(&bars.received), to));
@@ -326,6 +335,7 @@ __device__ __forceinline__ void finish(const LinearArgs& args, const Work& work,
   const u32 lane = threadIdx.x % 32, index = threadIdx.x - (THREADS - FINISHERS * 32);
   dependencyWait();
   clusterWait();
+#pragma unroll 1
   for (u32 pass = 0; pass < work.passes; pass++) {
     const u32 count = work.both(pass) ? 2 : 1;
     if (index == 0) {
@@ -334,6 +344,7 @@ __device__ __forceinline__ void finish(const LinearArgs& args, const Work& work,
     if (NORM && pass == 0) sendSquares(args, work, rank, squares, allSquares, bars);
     const u32 outputs = (OUTPUT == 3 ? 1 : count) * args.tokens * 16;
     bool arrived = false;
+#pragma unroll 1
     for (u32 first = index; first < outputs; first += 4 * FINISHERS * 32) {
       u64 to[4];
       float old[4];
