@@ -36,20 +36,16 @@ struct Result {
   u32 tag;
 };
 
-// The candidate the first warp chooses, or an outcome, by lane.
-__device__ __forceinline__ i32 choose(const Row& row, float lse, const float* top) {
+// The number of the candidate the first warp chooses, or an outcome.
+__device__ __forceinline__ i32 choose(const Row& row, float lse, float2 logits) {
   // The sum is NaN or infinite when a logit is, and minus infinite when all are.
   if (!(fabsf(lse) < INFINITE)) return BAD_LOGITS;
   if (row.mode == GREEDY) return 0;
   if (row.mode != DRAW) return LEFT_TO_HOST;
   Head head;
-  head.length = 0;
-#pragma unroll
-  for (int k = 0; k < 2; k++) {
-    const u32 at = 2 * threadIdx.x + k;
-    head.logit[k] = at < CANDIDATES ? top[at] : -INFINITE;
-    head.length += __popc(__ballot_sync(FULL, head.logit[k] > -INFINITE));
-  }
+  head.logit[0] = logits.x;
+  head.logit[1] = logits.y;
+  head.length = __popc(__ballot_sync(FULL, logits.x > -INFINITE)) + __popc(__ballot_sync(FULL, logits.y > -INFINITE));
   const u32 number = draw(row, head, lse);
   return number == CANDIDATES ? (i32)UNDECIDED : (i32)number;
 }
@@ -61,24 +57,31 @@ extern "C" __global__ __launch_bounds__(DRAWERS, 1) void sample(
   __shared__ i32 choice;
   release_dependents();
   await_predecessors();
-  const u32 total = *count;
-  const u32 step = state[0] + 1;
+  // All trips at once: there is room for rows beyond the count.
+  const u32 r = blockIdx.x, lane = threadIdx.x % 32;
+  const u32 total = *count, step = state[0] + 1;
+  const Row row = rows[r];
+  const float sum = lse[r];
+  const float2 logits = reinterpret_cast<const float2*>(top)[r * (TOP / 2) + lane];
+  const int2 names = reinterpret_cast<const int2*>(ids)[r * (TOP / 2) + lane];
   u8* slot = ring + (u64)(step % ringSlots) * (64 + (u64)ringRows * sizeof(Result));
-  const u32 r = blockIdx.x;
   if (r < total && r < ringRows) {
-    const Row row = rows[r];
-    const float sum = lse[r];
-    ids += r * TOP;
-    top += r * TOP;
-    if (threadIdx.x < 32) choice = choose(row, sum, top);
+    i32 id = 0;
+    float logit = 0.0f;
+    if (threadIdx.x < 32) {
+      const i32 number = choose(row, sum, logits);
+      const i32 even = __shfl_sync(FULL, names.x, number / 2), odd = __shfl_sync(FULL, names.y, number / 2);
+      const float evenLogit = __shfl_sync(FULL, logits.x, number / 2), oddLogit = __shfl_sync(FULL, logits.y, number / 2);
+      id = number < 0 ? number : number % 2 == 0 ? even : odd;
+      logit = number < 0 ? 0.0f : number % 2 == 0 ? evenLogit : oddLogit;
+      choice = id;
+    }
     __syncthreads();
-    i32 id = choice < 0 ? choice : ids[choice];
-    float logit = choice < 0 ? 0.0f : top[choice];
     if (choice == UNDECIDED && x != nullptr) {
-      const IN* logits = x + (u64)r * VOCAB;
-      id = draw_from_all(full, row, logits, top[0], ids[0]);
+      const IN* all = x + (u64)r * VOCAB;
+      id = draw_from_all(full, row, all, top[r * TOP], ids[r * TOP]);
       float drawn[1] = {0.0f};
-      if (id >= 0) load(logits + id, drawn);
+      if (id >= 0) load(all + id, drawn);
       logit = drawn[0];
     }
     if (threadIdx.x == 0) {

@@ -40,7 +40,7 @@ export interface SampleWork {
   readonly ring: DevicePtr;
   /** Sizes of the ring. */
   readonly ringSize: SampleRingSize;
-  /** Rows there is room for, at most `ringSize.rows`; fixes the grid. */
+  /** Rows that every array has room for, the ring too; fixes the grid. Rows from `count` on are read, not used. */
   readonly maxRows: number;
   /** Whether the launch may begin before its predecessor has ended. @default {false} */
   readonly programmatic?: boolean;

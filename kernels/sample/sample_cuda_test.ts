@@ -39,20 +39,21 @@ function sample(
   const all = new Float32Array(rows.length * vocab);
   logits?.forEach((row, r) => all.set(row, r * vocab));
   const tokens = gpu.poisoned(4 * INPUT_TOKENS);
-  const deviceRows = gpu.upload(bytes);
+  const room = 9;
+  const deviceRows = gpu.uploadWithRoom(bytes, room * SAMPLE_ROW_BYTES);
   const work = {
     rows: deviceRows,
     logits: logits && gpu.upload(all),
-    lse: gpu.upload(Float32Array.from(summaries, ({ logSumExp }) => logSumExp)),
-    ids: gpu.upload(ids),
-    top: gpu.upload(top),
+    lse: gpu.uploadWithRoom(Float32Array.from(summaries, ({ logSumExp }) => logSumExp), 4 * room),
+    ids: gpu.uploadWithRoom(ids, 4 * CANDIDATES * room),
+    top: gpu.uploadWithRoom(top, 4 * CANDIDATES * room),
     count: gpu.word(rows.length),
     tokens,
     inputTokens: INPUT_TOKENS,
     state: gpu.zeroed(SAMPLE_STATE_BYTES),
     ring: pinned.address,
     ringSize,
-    maxRows: rows.length + 9,
+    maxRows: rows.length + room,
   };
   gpu.stream.synchronize();
   using graph = gpu.stream.capture(() => kernel.launch(gpu.stream, work));
