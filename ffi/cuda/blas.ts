@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { BLAS, BLAS_LAYOUT } from "./blas_constants.ts";
 import { BLAS_SYMBOLS, type BlasSymbols } from "./blas_symbols.ts";
 import type { DeviceBuffer, DevicePtr } from "./buffer.ts";
 import type { CudaContext } from "./context.ts";
@@ -45,15 +46,19 @@ const MAX_ALGORITHMS = 16;
 /** Alignment of every matrix that callers promise. */
 const ALIGNMENT_BYTES = 16;
 
-const DataType = { f32: 0, bf16: 14 } as const;
-const COMPUTE_F32 = 68;
-const TRANSPOSE = 1;
-const DescAttribute = { transposeA: 3 } as const;
-const PreferenceAttribute = { maxWorkspaceBytes: 1, minAlignmentBytes: [5, 6, 7, 8] } as const;
+const DATA_TYPES = { f32: BLAS.CUDA_R_32F, bf16: BLAS.CUDA_R_16BF } as const;
 
-/** Bytes of `cublasLtMatmulHeuristicResult_t`: the algorithm, its workspace, a status, waves, four reserved words. */
-const RESULT_BYTES = 96;
-const RESULT_STATE_OFFSET = 72;
+/** Attributes that hold the alignment of each matrix. */
+const ALIGNMENTS = [
+  BLAS.CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES,
+  BLAS.CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
+  BLAS.CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES,
+  BLAS.CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES,
+] as const;
+
+/** `cublasLtMatmulHeuristicResult_t`: an algorithm, and whether it will do. */
+const RESULT_BYTES = BLAS_LAYOUT["sizeof(cublasLtMatmulHeuristicResult_t)"];
+const RESULT_STATE_OFFSET = BLAS_LAYOUT["offsetof(cublasLtMatmulHeuristicResult_t, state)"];
 
 /** cuBLASLt on one GPU with its scratch memory; products of one stream at a time. Closed on dispose. */
 export class BlasLt implements Disposable {
@@ -163,12 +168,12 @@ export class BlasLt implements Disposable {
       "cublasLtMatmulDescCreate",
       "cublasLtMatmulDescDestroy",
       context,
-      (handle) => symbols.cublasLtMatmulDescCreate(handle, COMPUTE_F32, DataType.f32),
+      (handle) => symbols.cublasLtMatmulDescCreate(handle, BLAS.CUBLAS_COMPUTE_32F, BLAS.CUDA_R_32F),
     );
     const set = symbols.cublasLtMatmulDescSetAttribute(
       operation,
-      DescAttribute.transposeA,
-      new Int32Array([TRANSPOSE]),
+      BLAS.CUBLASLT_MATMUL_DESC_TRANSA,
+      new Int32Array([BLAS.CUBLAS_OP_T]),
       4n,
     );
     this.check(set, "cublasLtMatmulDescSetAttribute", context);
@@ -178,7 +183,7 @@ export class BlasLt implements Disposable {
         "cublasLtMatrixLayoutDestroy",
         context,
         (handle) =>
-          symbols.cublasLtMatrixLayoutCreate(handle, DataType[type], BigInt(rows), BigInt(columns), BigInt(rows)),
+          symbols.cublasLtMatrixLayoutCreate(handle, DATA_TYPES[type], BigInt(rows), BigInt(columns), BigInt(rows)),
       );
     const layouts = { w: layout("bf16", k, n), a: layout("bf16", k, m), d: layout(out, n, m) };
     const results = this.#algorithms({ operation, ...layouts }, context);
@@ -196,8 +201,8 @@ export class BlasLt implements Disposable {
         const code = symbols.cublasLtMatmulPreferenceSetAttribute(preference, attribute, value, bytes);
         this.check(code, "cublasLtMatmulPreferenceSetAttribute", context);
       };
-      set(PreferenceAttribute.maxWorkspaceBytes, new BigUint64Array([BigInt(this.#workspace.bytes)]));
-      for (const attribute of PreferenceAttribute.minAlignmentBytes) set(attribute, new Uint32Array([ALIGNMENT_BYTES]));
+      set(BLAS.CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, new BigUint64Array([BigInt(this.#workspace.bytes)]));
+      for (const attribute of ALIGNMENTS) set(attribute, new Uint32Array([ALIGNMENT_BYTES]));
       const results = new Uint8Array(RESULT_BYTES * MAX_ALGORITHMS);
       const count = new Int32Array(1);
       const { cublasLtMatmulAlgoGetHeuristic: ask } = symbols;
@@ -258,7 +263,7 @@ export class BlasPlan {
     if (rest.results.length === 0) {
       throw new CudaError({
         call: "cublasLtMatmulAlgoGetHeuristic",
-        code: 15,
+        code: BLAS.CUBLAS_STATUS_NOT_SUPPORTED,
         codeName: "no algorithm",
         context: `plan ${rest.context}`,
       });

@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { DRIVER } from "./driver_constants.ts";
 import { type ContextScope, OwnedHandle } from "./owned_handle.ts";
 
 /** An address in the memory of a device, or of host memory as the device sees it. */
@@ -15,7 +16,7 @@ const WASM_PAGE_BYTES = 65536;
 const MAX_PINNED_BYTES = 2 ** 32;
 
 /** The memory may be used from every context, and the device may read and write it. */
-const REGISTER_PORTABLE_AND_MAPPED = 3;
+const REGISTER_FLAGS = DRIVER.CU_MEMHOSTREGISTER_PORTABLE | DRIVER.CU_MEMHOSTREGISTER_DEVICEMAP;
 
 /** Memory of the device, aligned to 256 bytes; freed on dispose. */
 export class DeviceBuffer extends OwnedHandle<DevicePtr> {
@@ -88,7 +89,7 @@ export class PinnedBuffer extends OwnedHandle<DevicePtr> {
     // Pinning walks over every page: with large ones it takes a fraction of the time.
     driver.host.adviseHugePages(memory);
     const context = `pin ${bytes} bytes of host memory`;
-    const code = driver.symbols.cuMemHostRegister_v2(memory, BigInt(memory.byteLength), REGISTER_PORTABLE_AND_MAPPED);
+    const code = driver.symbols.cuMemHostRegister_v2(memory, BigInt(memory.byteLength), REGISTER_FLAGS);
     driver.check(code, "cuMemHostRegister_v2", context);
     try {
       const address = new BigUint64Array(1);

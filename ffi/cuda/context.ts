@@ -5,7 +5,8 @@
  */
 import { DeviceBuffer, PinnedBuffer } from "./buffer.ts";
 import { CudaDriver, cudaVersion } from "./driver.ts";
-import { CudaError, DriverResult } from "./error.ts";
+import { DRIVER } from "./driver_constants.ts";
+import { CudaError } from "./error.ts";
 import { CudaEvent } from "./event.ts";
 import { CudaLibraries } from "./libraries.ts";
 import { CudaModule } from "./module.ts";
@@ -43,14 +44,6 @@ export interface CudaContextOptions {
   /** Where the libraries are. Default: they are searched for. */
   readonly libraries?: CudaLibraries;
 }
-
-const Attribute = {
-  multiprocessors: 16,
-  l2Bytes: 38,
-  major: 75,
-  minor: 76,
-  sharedBytesPerBlock: 97,
-} as const;
 
 /**
  * The primary context of one GPU, retained until dispose; what was made in it is given back with it.
@@ -191,7 +184,7 @@ export class CudaContext implements Disposable {
 function deviceCount(driver: CudaDriver): number {
   const count = new Int32Array(1);
   const code = driver.symbols.cuDeviceGetCount(count);
-  if (code === DriverResult.noDevice) return 0;
+  if (code === DRIVER.CUDA_ERROR_NO_DEVICE) return 0;
   driver.check(code, "cuDeviceGetCount", "count the GPUs");
   return count[0];
 }
@@ -226,12 +219,12 @@ function readProperties(
   return {
     name: new TextDecoder().decode(name.subarray(0, name.indexOf(0))),
     ordinal,
-    major: attribute(Attribute.major),
-    minor: attribute(Attribute.minor),
-    multiprocessors: attribute(Attribute.multiprocessors),
+    major: attribute(DRIVER.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR),
+    minor: attribute(DRIVER.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR),
+    multiprocessors: attribute(DRIVER.CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT),
     totalBytes: Number(totalBytes[0]),
-    l2Bytes: attribute(Attribute.l2Bytes),
-    sharedBytesPerBlock: attribute(Attribute.sharedBytesPerBlock),
+    l2Bytes: attribute(DRIVER.CU_DEVICE_ATTRIBUTE_L2_CACHE_SIZE),
+    sharedBytesPerBlock: attribute(DRIVER.CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN),
     driverVersion: cudaVersion(driver.version),
     uuid: `GPU-${uuid.toHex().replace(/^(.{8})(.{4})(.{4})(.{4})/, "$1-$2-$3-$4-")}`,
   };

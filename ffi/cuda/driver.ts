@@ -3,8 +3,9 @@
  *
  * @module
  */
+import { DRIVER } from "./driver_constants.ts";
 import { DRIVER_SYMBOLS, DRIVER_VERSION_SYMBOLS, type DriverSymbols } from "./driver_symbols.ts";
-import { CudaError, DriverResult, isLost } from "./error.ts";
+import { CudaError, isLost } from "./error.ts";
 import { HostMemory } from "./host_memory.ts";
 import type { FoundLibrary } from "./libraries.ts";
 import { openLibrary } from "./open_library.ts";
@@ -63,7 +64,7 @@ export class CudaDriver implements Disposable {
 
   /** Throws unless `code` is success. The arguments are those of {@linkcode CudaError}. */
   check(code: number, call: string, context: string): void {
-    if (code !== DriverResult.success) throw this.error(code, call, context);
+    if (code !== DRIVER.CUDA_SUCCESS) throw this.error(code, call, context);
   }
 
   /** The error for a result. */
@@ -81,7 +82,7 @@ export class CudaDriver implements Disposable {
   #codeName(code: number): string {
     const text = new BigUint64Array(1);
     // The driver does not know codes of its successors.
-    return this.symbols.cuGetErrorName(code, text) === DriverResult.success ? this.host.text(text[0]) : "unknown error";
+    return this.symbols.cuGetErrorName(code, text) === DRIVER.CUDA_SUCCESS ? this.host.text(text[0]) : "unknown error";
   }
 }
 
@@ -95,7 +96,7 @@ function driverVersion(path: string): number {
   try {
     const version = new Int32Array(1);
     const code = library.symbols.cuDriverGetVersion(version);
-    if (code !== DriverResult.success) throw new Error(`Cannot ask ${path} for its version: it returned ${code}`);
+    if (code !== DRIVER.CUDA_SUCCESS) throw new Error(`Cannot ask ${path} for its version: it returned ${code}`);
     return version[0];
   } finally {
     library.close();

@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { DRIVER } from "./driver_constants.ts";
 
 /** What {@linkcode CudaError} is made of. */
 export interface CudaErrorOptions {
@@ -46,37 +47,27 @@ export class CudaError extends Error {
   }
 }
 
-/** Results of the driver that this layer treats in a way of their own. */
-export const DriverResult = {
-  success: 0,
-  invalidValue: 1,
-  outOfMemory: 2,
-  noDevice: 100,
-  notReady: 600,
-} as const;
-
 /**
- * Results after which a context can do nothing more: uncorrectable memory or link faults (214, 220, 226), kernels that
- * touched what they must not or were stopped (700, 702, 709, 710, 714 to 719, 721), a driver that is shutting down (4)
- * or does not know (999).
+ * Results after which a context can do nothing more: uncorrectable memory or link faults, kernels that touched what they
+ * must not or were stopped, a driver that is shutting down or does not know.
  */
 const LOST: ReadonlySet<number> = new Set([
-  4,
-  214,
-  220,
-  226,
-  700,
-  702,
-  709,
-  710,
-  714,
-  715,
-  716,
-  717,
-  718,
-  719,
-  721,
-  999,
+  DRIVER.CUDA_ERROR_DEINITIALIZED,
+  DRIVER.CUDA_ERROR_ECC_UNCORRECTABLE,
+  DRIVER.CUDA_ERROR_NVLINK_UNCORRECTABLE,
+  DRIVER.CUDA_ERROR_CONTAINED,
+  DRIVER.CUDA_ERROR_ILLEGAL_ADDRESS,
+  DRIVER.CUDA_ERROR_LAUNCH_TIMEOUT,
+  DRIVER.CUDA_ERROR_CONTEXT_IS_DESTROYED,
+  DRIVER.CUDA_ERROR_ASSERT,
+  DRIVER.CUDA_ERROR_HARDWARE_STACK_ERROR,
+  DRIVER.CUDA_ERROR_ILLEGAL_INSTRUCTION,
+  DRIVER.CUDA_ERROR_MISALIGNED_ADDRESS,
+  DRIVER.CUDA_ERROR_INVALID_ADDRESS_SPACE,
+  DRIVER.CUDA_ERROR_INVALID_PC,
+  DRIVER.CUDA_ERROR_LAUNCH_FAILED,
+  DRIVER.CUDA_ERROR_TENSOR_MEMORY_LEAK,
+  DRIVER.CUDA_ERROR_UNKNOWN,
 ]);
 
 /** Whether a result of the driver means that the context is dead. */

@@ -3,13 +3,11 @@
  *
  * @module
  */
-import { DriverResult } from "./error.ts";
+import { DRIVER } from "./driver_constants.ts";
 import { type ContextScope, OwnedHandle } from "./owned_handle.ts";
 
 /** The driver's handle of an event. */
 export type EventHandle = bigint & { readonly brand: "CUevent" };
-
-const DISABLE_TIMING = 2;
 
 /** A mark that a stream reaches when everything enqueued before it is done; destroyed on dispose. */
 export class CudaEvent extends OwnedHandle<EventHandle> {
@@ -23,7 +21,8 @@ export class CudaEvent extends OwnedHandle<EventHandle> {
     const { driver } = scope;
     scope.enter();
     const handle = new BigUint64Array(1);
-    driver.check(driver.symbols.cuEventCreate(handle, timing ? 0 : DISABLE_TIMING), "cuEventCreate", "make an event");
+    const flags = timing ? DRIVER.CU_EVENT_DEFAULT : DRIVER.CU_EVENT_DISABLE_TIMING;
+    driver.check(driver.symbols.cuEventCreate(handle, flags), "cuEventCreate", "make an event");
     return new CudaEvent(scope, handle[0] as EventHandle);
   }
 
@@ -31,7 +30,7 @@ export class CudaEvent extends OwnedHandle<EventHandle> {
   get reached(): boolean {
     const { driver } = this.scope;
     const code = driver.symbols.cuEventQuery(this.handle);
-    if (code === DriverResult.notReady) return false;
+    if (code === DRIVER.CUDA_ERROR_NOT_READY) return false;
     driver.check(code, "cuEventQuery", "ask for an event");
     return true;
   }

@@ -6,6 +6,7 @@
  * @module
  */
 import type { DevicePtr } from "./buffer.ts";
+import { DRIVER, DRIVER_LAYOUT } from "./driver_constants.ts";
 import type { HostMemory } from "./host_memory.ts";
 import type { CudaFunction } from "./module.ts";
 
@@ -52,17 +53,13 @@ export interface LaunchOptions {
   readonly cooperative?: boolean;
 }
 
-/** Byte offsets of `CUlaunchConfig`: seven 32-bit sizes, the stream, the attributes and their count. */
-const STREAM_OFFSET = 32;
-const ATTRIBUTES_OFFSET = 40;
-const ATTRIBUTE_COUNT_OFFSET = 48;
-/** Bytes of `CUlaunchConfig`. */
-const CONFIG_BYTES = 56;
-
-/** Bytes of a `CUlaunchAttribute`: an id, padding, and a union of 64 bytes. */
-const ATTRIBUTE_BYTES = 72;
-const ATTRIBUTE_VALUE_OFFSET = 8;
-const AttributeId = { cooperative: 2, clusterDimension: 4, programmaticStreamSerialization: 6 } as const;
+/** Byte offsets in `CUlaunchConfig` and `CUlaunchAttribute`. */
+const STREAM_OFFSET = DRIVER_LAYOUT["offsetof(CUlaunchConfig, hStream)"];
+const ATTRIBUTES_OFFSET = DRIVER_LAYOUT["offsetof(CUlaunchConfig, attrs)"];
+const ATTRIBUTE_COUNT_OFFSET = DRIVER_LAYOUT["offsetof(CUlaunchConfig, numAttrs)"];
+const CONFIG_BYTES = DRIVER_LAYOUT["sizeof(CUlaunchConfig)"];
+const ATTRIBUTE_BYTES = DRIVER_LAYOUT["sizeof(CUlaunchAttribute)"];
+const ATTRIBUTE_VALUE_OFFSET = DRIVER_LAYOUT["offsetof(CUlaunchAttribute, value)"];
 
 /** Most parameters of one launch. */
 const MAX_PARAMETERS = 256;
@@ -113,9 +110,9 @@ export class LaunchBlock {
   encode(kernel: CudaFunction, options: LaunchOptions): void {
     const { grid, block, sharedBytes = 0, args } = options;
     const words = this.#words;
-    writeExtent(words, 0, grid);
-    writeExtent(words, 3, block);
-    words[6] = sharedBytes;
+    writeExtent(words, DRIVER_LAYOUT["offsetof(CUlaunchConfig, gridDimX)"] / 4, grid);
+    writeExtent(words, DRIVER_LAYOUT["offsetof(CUlaunchConfig, blockDimX)"] / 4, block);
+    words[DRIVER_LAYOUT["offsetof(CUlaunchConfig, sharedMemBytes)"] / 4] = sharedBytes;
     words[ATTRIBUTE_COUNT_OFFSET / 4] = this.#writeAttributes(options);
     const wanted = kernel.parameterBytes;
     if (args.length !== wanted.length) {
@@ -168,9 +165,9 @@ export class LaunchBlock {
       this.#words[at] = id;
       return at + ATTRIBUTE_VALUE_OFFSET / 4;
     };
-    if (cluster !== undefined) writeExtent(this.#words, next(AttributeId.clusterDimension), cluster);
-    if (programmatic) this.#words[next(AttributeId.programmaticStreamSerialization)] = 1;
-    if (cooperative) this.#words[next(AttributeId.cooperative)] = 1;
+    if (cluster !== undefined) writeExtent(this.#words, next(DRIVER.CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION), cluster);
+    if (programmatic) this.#words[next(DRIVER.CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION)] = 1;
+    if (cooperative) this.#words[next(DRIVER.CU_LAUNCH_ATTRIBUTE_COOPERATIVE)] = 1;
     return count;
   }
 }

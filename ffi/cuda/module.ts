@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { DriverResult } from "./error.ts";
+import { DRIVER } from "./driver_constants.ts";
 import { cString } from "./host_memory.ts";
 import { type ContextScope, OwnedHandle } from "./owned_handle.ts";
 
@@ -15,13 +15,6 @@ export type FunctionHandle = bigint & { readonly brand: "CUfunction" };
 
 /** Most parameters looked for; more than fit into the 4 KB that kernels take, at 16 bytes each. */
 const MAX_PARAMETERS = 256;
-
-const Attribute = {
-  localBytes: 3,
-  registers: 4,
-  maxDynamicSharedBytes: 8,
-  largeClusters: 14,
-} as const;
 
 /** A loaded cubin; unloaded on dispose, and its functions with it. */
 export class CudaModule extends OwnedHandle<ModuleHandle> {
@@ -75,19 +68,21 @@ export class CudaFunction {
     this.#scope = scope;
     this.handle = handle;
     this.name = name;
-    this.registers = this.#attribute(Attribute.registers);
-    this.localBytes = this.#attribute(Attribute.localBytes);
+    this.registers = this.#attribute(DRIVER.CU_FUNC_ATTRIBUTE_NUM_REGS);
+    this.localBytes = this.#attribute(DRIVER.CU_FUNC_ATTRIBUTE_LOCAL_SIZE_BYTES);
     this.parameterBytes = this.#parameters();
   }
 
   /** Lets launches ask for up to `bytes` of dynamic shared memory; needed above 48 KB. @throws {CudaError} */
   setSharedBytes(bytes: number): void {
-    this.#setAttribute(Attribute.maxDynamicSharedBytes, bytes, `give ${this.name} ${bytes} bytes of shared memory`);
+    const attribute = DRIVER.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+    this.#setAttribute(attribute, bytes, `give ${this.name} ${bytes} bytes of shared memory`);
   }
 
   /** Lets launches ask for clusters of more than 8 blocks. @throws {CudaError} */
   allowLargeClusters(): void {
-    this.#setAttribute(Attribute.largeClusters, 1, `let ${this.name} have large clusters`);
+    const attribute = DRIVER.CU_FUNC_ATTRIBUTE_NON_PORTABLE_CLUSTER_SIZE_ALLOWED;
+    this.#setAttribute(attribute, 1, `let ${this.name} have large clusters`);
   }
 
   /** Blocks of `threads` threads and `sharedBytes` of dynamic shared memory that fit a multiprocessor. @throws {CudaError} */
@@ -122,7 +117,7 @@ export class CudaFunction {
     for (let index = 0; index < MAX_PARAMETERS; index++) {
       const code = driver.symbols.cuFuncGetParamInfo(this.handle, BigInt(index), offset, bytes);
       // That is how the driver says that there are no more.
-      if (code === DriverResult.invalidValue) return sizes;
+      if (code === DRIVER.CUDA_ERROR_INVALID_VALUE) return sizes;
       driver.check(code, "cuFuncGetParamInfo", `inspect the kernel ${this.name}`);
       sizes.push(Number(bytes[0]));
     }

@@ -4,7 +4,7 @@
  * @module
  */
 import type { DevicePtr } from "./buffer.ts";
-import { DriverResult } from "./error.ts";
+import { DRIVER } from "./driver_constants.ts";
 import type { CudaEvent } from "./event.ts";
 import { CudaGraph } from "./graph.ts";
 import { LaunchBlock, type LaunchOptions } from "./launch_block.ts";
@@ -13,12 +13,6 @@ import { type ContextScope, OwnedHandle } from "./owned_handle.ts";
 
 /** The driver's handle of a stream. */
 export type StreamHandle = bigint & { readonly brand: "CUstream" };
-
-/** The stream does not wait for the default stream. */
-const NON_BLOCKING = 1;
-
-/** While this thread records, calls of this thread that would synchronise the device fail; other threads go on. */
-const CAPTURE_THREAD_LOCAL = 1;
 
 /** A queue whose work is done in order; destroyed on dispose, after its work. */
 export class CudaStream extends OwnedHandle<StreamHandle> {
@@ -44,7 +38,7 @@ export class CudaStream extends OwnedHandle<StreamHandle> {
     driver.check(asked, "cuCtxGetStreamPriorityRange", "make a stream");
     const handle = new BigUint64Array(1);
     const level = priority === "high" ? greatest[0] : 0;
-    const code = driver.symbols.cuStreamCreateWithPriority(handle, NON_BLOCKING, level);
+    const code = driver.symbols.cuStreamCreateWithPriority(handle, DRIVER.CU_STREAM_NON_BLOCKING, level);
     driver.check(code, "cuStreamCreateWithPriority", "make a stream");
     return new CudaStream(scope, handle[0] as StreamHandle);
   }
@@ -128,7 +122,7 @@ export class CudaStream extends OwnedHandle<StreamHandle> {
   get idle(): boolean {
     const { driver } = this.scope;
     const code = driver.symbols.cuStreamQuery(this.#immediate("ask a stream"));
-    if (code === DriverResult.notReady) return false;
+    if (code === DRIVER.CUDA_ERROR_NOT_READY) return false;
     driver.check(code, "cuStreamQuery", "ask a stream");
     return true;
   }
@@ -142,7 +136,8 @@ export class CudaStream extends OwnedHandle<StreamHandle> {
   capture(body: () => void): CudaGraph {
     const { driver } = this.scope;
     const handle = this.#immediate("record a stream");
-    const begun = driver.symbols.cuStreamBeginCapture_v2(handle, CAPTURE_THREAD_LOCAL);
+    // Other threads go on meanwhile; on this one, calls that would synchronise the device fail.
+    const begun = driver.symbols.cuStreamBeginCapture_v2(handle, DRIVER.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL);
     driver.check(begun, "cuStreamBeginCapture_v2", "record a stream");
     this.#capturing = true;
     const graph = new BigUint64Array(1);

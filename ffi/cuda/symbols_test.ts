@@ -3,6 +3,7 @@ import { BLAS_SYMBOLS } from "./blas_symbols.ts";
 import { DRIVER_SYMBOLS } from "./driver_symbols.ts";
 import { HOST_MEMORY_SYMBOLS } from "./host_memory.ts";
 import { NVRTC_SYMBOLS } from "./nvrtc_symbols.ts";
+import { type Prototype, readPrototypes } from "./test_prototypes.ts";
 
 const TYPES: Readonly<Record<string, string>> = {
   "void": "void",
@@ -34,23 +35,10 @@ function allowed(type: string): readonly string[] {
   return Object.hasOwn(TYPES, plain) ? [TYPES[plain]] : [];
 }
 
-interface Prototype {
-  readonly symbol: string;
-  readonly result: string;
-  readonly parameters: readonly string[];
-}
-
-/** Prototypes in the comments of a table, by key of the entry below. */
+/** Prototypes in the comments of a table, by key. */
 function prototypes(file: string): Map<string, Prototype> {
   const source = Deno.readTextFileSync(new URL(file, import.meta.url));
-  const pairs = source.matchAll(/^ {2}\/\/ (.*?)\b(\w+)\((.*)\);\n {2}(\w+): \{/gm);
-  return new Map([...pairs].map(([, result, symbol, list, key]) => {
-    const parameters = list === "void" ? [] : list.split(", ").map((parameter) => {
-      const name = /\w+(\[\])?$/.exec(parameter)?.[0] ?? "";
-      return parameter.slice(0, -name.length) + (name.endsWith("[]") ? "*" : "");
-    });
-    return [key, { symbol, result, parameters }];
-  }));
+  return new Map(readPrototypes(source).map((prototype) => [prototype.key, prototype]));
 }
 
 const HOST = Object.keys(HOST_MEMORY_SYMBOLS);
