@@ -1,7 +1,9 @@
 import { assert, assertEquals, assertThrows } from "@std/assert";
 import { join } from "node:path";
+import { fileURLToPath } from "node:url";
 import { CudaContext, CudaError } from "../../ffi/cuda/cuda.ts";
 import { FakeDriver } from "../../ffi/cuda/fake_driver.ts";
+import { readEntry } from "./cache_entry.ts";
 import type { CudaKernel } from "./compile.ts";
 import { KernelCache, type KernelCacheOptions, kernelDirectory } from "./kernel_cache.ts";
 
@@ -133,6 +135,32 @@ Deno.test({
       assert(error.message.endsWith("line 1: broken"), error.message);
       assertEquals(files(directory), []);
     });
+  },
+});
+
+Deno.test({
+  name: "KernelCache shares its directory with other processes that fill it at the same time",
+  ignore,
+  async fn() {
+    const directory = Deno.makeTempDirSync();
+    try {
+      // Built here, so that the processes do nothing but compile.
+      FakeDriver.open()[Symbol.dispose]();
+      const script = fileURLToPath(new URL("./testdata/fill_cache.ts", import.meta.url));
+      const outputs = await Promise.all(Array.from({ length: 3 }, () =>
+        new Deno.Command(Deno.execPath(), {
+          args: ["run", "--no-check", "--no-lock", "-A", script, directory],
+          stdin: "null",
+        }).output()));
+      for (const { stdout, stderr } of outputs) {
+        assertEquals(new TextDecoder().decode(stdout), "24 0 0\n", new TextDecoder().decode(stderr));
+      }
+      const names = files(directory);
+      assertEquals(names.length, 24);
+      for (const name of names) assertEquals(readEntry(join(directory, name)).kind, "hit", name);
+    } finally {
+      Deno.removeSync(directory, { recursive: true });
+    }
   },
 });
 
