@@ -1,6 +1,6 @@
 import { assert, assertEquals, assertThrows } from "@std/assert";
 import { fileURLToPath } from "node:url";
-import { gpuTest, type TestGpu } from "../../kernels/cuda/test_gpu.ts";
+import { gpuTest, TestGpu } from "../../kernels/cuda/test_gpu.ts";
 import { CudaContext, CudaError, type CudaFunction, CudaLibraries, type DevicePtr, type KernelArg } from "./cuda.ts";
 
 /** Kernels that show what a launch brought along. */
@@ -173,6 +173,31 @@ gpuTest("CudaContext opens a GPU twice, and each lives on without the other", (g
   assertEquals([...gpu.bytes(buffer.address, 16)], Array.from({ length: 16 }, () => 5));
   second[Symbol.dispose]();
   assertEquals(gpu.i32(gpu.word(3), 1)[0], 3);
+});
+
+Deno.test({
+  name: "CudaContext of another thread sees the same memory, and leaves it in place when it is disposed",
+  ignore: TestGpu.missing() !== undefined,
+  async fn() {
+    using gpu = new TestGpu();
+    const address = gpu.word(4711);
+    gpu.stream.synchronize();
+    const worker = new Worker(new URL("./testdata/read_memory_worker.ts", import.meta.url), { type: "module" });
+    try {
+      const answer = new Promise<number>((resolve, reject) => {
+        worker.onmessage = ({ data }) => resolve(data);
+        worker.onerror = (event) => {
+          event.preventDefault();
+          reject(new Error(event.message));
+        };
+      });
+      worker.postMessage(address);
+      assertEquals(await answer, 4711);
+      assertEquals(gpu.i32(address, 1)[0], 4711);
+    } finally {
+      worker.terminate();
+    }
+  },
 });
 
 gpuTest("CudaError.lost tells that a kernel killed the context; dispose then is silent", () => {
