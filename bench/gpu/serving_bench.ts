@@ -1,0 +1,117 @@
+/**
+ * A server on a GPU under a load of completions over HTTP, all at once: seconds, tokens a second, time to the first token, and
+ * blocks that are still owned afterwards, of which there must be none.
+ *
+ *     deno run -A bench/gpu/serving_bench.ts [--model NAME] [--requests N] [--prompt N] [--answer N] [--whole] [--json FILE]
+ *
+ * @module
+ */
+import { fileURLToPath } from "node:url";
+import { parseArgs } from "node:util";
+import { createLogger } from "../../runtime/server/logger.ts";
+import { startServer } from "../../runtime/server/server.ts";
+import { findShape, openRandomEngine } from "./random_engine.ts";
+import type { Load, LoadResult } from "./serving_load.ts";
+
+/** One measurement. */
+export interface ServingRow {
+  /** Shape of the model. */
+  readonly model: string;
+  /** Requests, all at once. */
+  readonly requests: number;
+  /** Tokens of a prompt. */
+  readonly promptTokens: number;
+  /** Tokens of an answer. */
+  readonly answerTokens: number;
+  /** Whether answers were streamed. */
+  readonly stream: boolean;
+  /** From the first request to the end of the last answer, seconds. */
+  readonly seconds: number;
+  /** Tokens of all answers in a second. */
+  readonly tokensPerSecond: number;
+  /** Time to the first bytes of an answer, ms: median and largest. */
+  readonly firstMs: { readonly median: number; readonly max: number };
+  /** KV blocks owned after the last answer. */
+  readonly ownedBlocks: number;
+  /** Time to open the engine, seconds. */
+  readonly openSeconds: number;
+}
+
+async function sendFromChild(load: Load): Promise<LoadResult> {
+  const program = fileURLToPath(new URL("./serving_load.ts", import.meta.url));
+  const { success, stdout } = await new Deno.Command(Deno.execPath(), {
+    args: ["run", "--quiet", "--no-check", "--allow-net", program, JSON.stringify(load)],
+    stderr: "inherit",
+  }).output();
+  if (!success) throw new Error("Cannot measure the server: its client failed");
+  return JSON.parse(new TextDecoder().decode(stdout)) as LoadResult;
+}
+
+async function ownedBlocks(url: string): Promise<number> {
+  const metrics = await (await fetch(`${url}/metrics`)).text();
+  return Number(/kv_blocks\{[^}]*state="owned"\} (\d+)/.exec(metrics)?.[1] ?? NaN);
+}
+
+/** Measures one shape; a load of a few requests goes first. */
+export async function measureServing(
+  model: string,
+  options: Pick<Load, "requests" | "promptTokens" | "answerTokens" | "stream" | "seed">,
+): Promise<ServingRow> {
+  const shape = findShape(model);
+  const begin = performance.now();
+  await using opened = await openRandomEngine(shape, { maxModelLen: options.promptTokens + options.answerTokens });
+  const openSeconds = (performance.now() - begin) / 1000;
+  const logger = createLogger({ level: "error" });
+  await using server = await startServer({ ...opened, port: 0, logger });
+  const load = { ...options, url: server.url, vocab: shape.config.vocab };
+  await sendFromChild({ ...load, requests: 4, answerTokens: 8, seed: options.seed + 1 });
+  const { ms, firstMs, tokens } = await sendFromChild(load);
+  const { requests, promptTokens, answerTokens, stream } = options;
+  return {
+    model,
+    requests,
+    promptTokens,
+    answerTokens,
+    stream,
+    seconds: ms / 1000,
+    tokensPerSecond: 1000 * tokens / ms,
+    firstMs: { median: firstMs[firstMs.length >> 1], max: firstMs[firstMs.length - 1] },
+    ownedBlocks: await ownedBlocks(server.url),
+    openSeconds,
+  };
+}
+
+if (import.meta.main) {
+  const { values } = parseArgs({
+    options: {
+      model: { type: "string", multiple: true, default: ["llama3-8b"] },
+      requests: { type: "string", default: "256" },
+      prompt: { type: "string", default: "1024" },
+      answer: { type: "string", default: "256" },
+      whole: { type: "boolean", default: false },
+      seed: { type: "string", default: "1" },
+      json: { type: "string" },
+    },
+  });
+  const rows: ServingRow[] = [];
+  for (const model of values.model) {
+    const row = await measureServing(model, {
+      requests: Number(values.requests),
+      promptTokens: Number(values.prompt),
+      answerTokens: Number(values.answer),
+      stream: !values.whole,
+      seed: Number(values.seed),
+    });
+    rows.push(row);
+    const { requests, promptTokens, answerTokens, seconds, tokensPerSecond, firstMs, ownedBlocks, openSeconds } = row;
+    console.log(
+      `${model}: ${requests} requests of ${promptTokens} in, ${answerTokens} out, ${
+        row.stream ? "streamed" : "whole"
+      }: ` +
+        `${seconds.toFixed(2)} s, ${tokensPerSecond.toFixed(0)} tokens/s, first token after ` +
+        `${firstMs.median.toFixed(0)} ms (median), ${firstMs.max.toFixed(0)} ms (last); ${ownedBlocks} blocks owned ` +
+        `afterwards; engine open in ${openSeconds.toFixed(1)} s`,
+    );
+  }
+  if (values.json !== undefined) await Deno.writeTextFile(values.json, JSON.stringify({ rows }, undefined, 2) + "\n");
+}
