@@ -2,7 +2,7 @@
  * Steps of the whole device from the calling thread: decoding over contexts and batches, and prefill, as time and as the
  * share of the roofline (weights and KV read once at the read ceiling of the same run).
  *
- *     deno run -A bench/gpu/step_bench.ts [--model NAME] [--quick] [--json FILE]
+ *     deno run -A bench/gpu/step_bench.ts [--model NAME] [--quick] [--no-overlap] [--no-graphs] [--json FILE]
  *
  * @module
  */
@@ -67,12 +67,24 @@ function timeSteps(device: CudaDevice, makeBatch: (step: number) => StepSequence
   return median(times);
 }
 
-/** Measures one model. `ceiling` is in bytes per second. */
+/** How to measure. */
+export interface MeasureOptions {
+  /** Bytes per second that memory is read at. */
+  readonly ceiling: number;
+  /** Whether fewer cells do. */
+  readonly quick: boolean;
+  /** See `CudaDeviceOptions`. */
+  readonly overlap?: boolean;
+  /** See `CudaDeviceOptions`. */
+  readonly graphs?: boolean;
+}
+
+/** Measures one model. */
 export function* measureShape(
   shape: BenchShape,
-  { ceiling, quick }: { readonly ceiling: number; readonly quick: boolean },
+  { ceiling, quick, ...switches }: MeasureOptions,
 ): Generator<StepRow> {
-  using device = CudaDevice.random(shape.config, { tied: shape.tied, maxStepTokens: STEP_TOKENS });
+  using device = CudaDevice.random(shape.config, { ...switches, tied: shape.tied, maxStepTokens: STEP_TOKENS });
   const { weightBytes } = device.info;
   const poolTokens = device.blocks * CUDA_BLOCK_TOKENS;
   // The embedding's rows are looked up, not read; a tied one is the head.
@@ -100,7 +112,13 @@ export function* measureShape(
 
 if (import.meta.main) {
   const { values } = parseArgs({
-    options: { model: { type: "string", multiple: true }, quick: { type: "boolean" }, json: { type: "string" } },
+    options: {
+      model: { type: "string", multiple: true },
+      quick: { type: "boolean" },
+      "no-overlap": { type: "boolean" },
+      "no-graphs": { type: "boolean" },
+      json: { type: "string" },
+    },
   });
   const ceiling = (() => {
     using context = CudaContext.open();
@@ -111,7 +129,13 @@ if (import.meta.main) {
   const rows: StepRow[] = [];
   for (const shape of BENCH_SHAPES) {
     if (values.model !== undefined && !values.model.includes(shape.name)) continue;
-    for (const row of measureShape(shape, { ceiling, quick: values.quick ?? false })) {
+    const options = {
+      ceiling,
+      quick: values.quick ?? false,
+      overlap: !values["no-overlap"],
+      graphs: !values["no-graphs"],
+    };
+    for (const row of measureShape(shape, options)) {
       rows.push(row);
       const share = row.roofline === undefined ? "" : `  ${row.roofline.toFixed(3)} of the roofline`;
       console.log(

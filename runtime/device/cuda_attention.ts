@@ -107,6 +107,7 @@ export class CudaAttention implements Disposable {
       plan: planAddress(plan, plan.places.extra),
       items: this.#prefill.items(words),
       out: forward.attended,
+      programmatic: plan.overlap,
     });
   }
 
@@ -123,7 +124,14 @@ export class CudaAttention implements Disposable {
   /** Attends for a step with one token a sequence that was planned last. */
   attendDecode(stream: CudaStream, { plan, forward, pool }: AttendLayer): void {
     if (this.#decode === undefined) this.attendTokens(stream, { plan, forward, pool });
-    else this.#decode.attend(stream, { ...pool, q: forward.queries, out: forward.attended });
+    else {
+      this.#decode.attend(stream, {
+        ...pool,
+        q: forward.queries,
+        out: forward.attended,
+        programmatic: plan.overlap,
+      });
+    }
   }
 
   /** Attends token by token, in one order. `tables` is the word of each token's table. @default {the plan's} */

@@ -57,6 +57,8 @@ export interface CudaDeviceOptions extends Omit<DeviceOptions, "blocks"> {
   readonly deterministic?: boolean;
   /** Whether decoding runs captured steps. @default {true} */
   readonly graphs?: boolean;
+  /** Whether kernels may begin before their predecessor has ended; they wait inside for its results. @default {true} */
+  readonly overlap?: boolean;
   /** Where compiled kernels are kept. @default {the user's cache directory} */
   readonly kernelDirectory?: string;
   /** Called before each kernel that has to be compiled. */
@@ -259,6 +261,7 @@ function open(config: ModelConfig, contents: Contents, options: CudaDeviceOption
       sizes,
       tableWidth: Math.min(blocks, contextBlocks),
       graphs: options.graphs ?? true,
+      overlap: options.overlap ?? true,
     }),
   );
   const { name, ordinal } = context.properties;

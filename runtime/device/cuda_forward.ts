@@ -180,6 +180,7 @@ export class CudaForward implements Disposable {
       table: this.#parts.weights.embedding,
       x: this.#at("residual"),
       tokens,
+      programmatic: plan.overlap,
     });
     this.#rope.makeTable(stream, {
       positions: planAddress(plan, places.positions),
@@ -187,6 +188,7 @@ export class CudaForward implements Disposable {
       inverseFrequencies: this.#at("frequencies"),
       turns: this.#at("turns"),
       tokens,
+      programmatic: plan.overlap,
     });
   }
 
@@ -222,6 +224,7 @@ export class CudaForward implements Disposable {
       blockBytes,
       blocks: pool.blocks,
       tokens,
+      programmatic: plan.overlap,
     });
   }
 
@@ -257,6 +260,7 @@ export class CudaForward implements Disposable {
       count: planAddress(plan, places.tokenCount),
       y: this.#at("gated"),
       tokens,
+      programmatic: plan.overlap,
     });
     this.#products.run(stream, {
       rows: tokens,
@@ -284,6 +288,7 @@ export class CudaForward implements Disposable {
       count,
       y: this.#at("logitInputs"),
       outputRows: rows,
+      programmatic: plan.overlap,
     });
     this.#products.run(stream, {
       rows,
@@ -295,7 +300,14 @@ export class CudaForward implements Disposable {
       w: weights.head,
       d: this.logits,
     });
-    this.#logits.launch(stream, { logits: this.logits, count, scratch: this.#at("logitScratch"), ...summary, rows });
+    this.#logits.launch(stream, {
+      logits: this.logits,
+      count,
+      scratch: this.#at("logitScratch"),
+      ...summary,
+      rows,
+      programmatic: plan.overlap,
+    });
   }
 
   /** Frees the buffers. */
@@ -312,6 +324,7 @@ export class CudaForward implements Disposable {
       count: planAddress(plan, places.tokenCount),
       y: this.#at("normed"),
       outputRows: tokens,
+      programmatic: plan.overlap,
     });
   }
 

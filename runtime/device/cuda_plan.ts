@@ -148,6 +148,8 @@ export interface DevicePlan {
   readonly tables: DevicePtr;
   /** Entries of a table. */
   readonly tableWidth: number;
+  /** Whether kernels may begin before their predecessor has ended; they wait inside for its results. */
+  readonly overlap: boolean;
 }
 
 /** Address of a word of a plan. */

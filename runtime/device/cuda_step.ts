@@ -45,6 +45,8 @@ export interface CudaStepsParts {
   readonly tableWidth: number;
   /** Whether decoding runs captured steps. */
   readonly graphs: boolean;
+  /** Whether kernels may begin before their predecessor has ended. */
+  readonly overlap: boolean;
 }
 
 /** A checked batch. */
@@ -322,6 +324,7 @@ export class CudaSteps implements Disposable {
       address: staging.device(),
       tables: this.#tables.address,
       tableWidth: this.#mirror.size.width,
+      overlap: this.#parts.overlap,
     };
   }
 
