@@ -62,10 +62,11 @@ const SLICES = 4;
 const HALF_SHARED_BYTES = 115_712;
 /** Most dynamic shared memory of a CTA on Hopper. */
 const MAX_SHARED_BYTES = 232_448;
-/** Bytes of the kernels' barriers. */
-const BARRIER_BYTES = 1552;
-/** Most pieces of inputs the kernels have barriers for. */
+/** More pieces of weights in flight bring nothing. */
+const MOST_SLOTS = 6;
+/** Most pieces of inputs the kernels have barriers for; of 64 tokens. */
 const MAX_X_SLOTS = 64;
+const MAX_X_SLOTS_64 = 16;
 const OUTPUT_CODE: Readonly<Record<SkinnyOutput, number>> = { bf16: 0, f32: 1, add: 2, swiglu: 3 };
 const WEIGHT_CODE: Readonly<Record<Exclude<CudaWeightType, "BF16">, number>> = { Q8_0: 0, Q4_0: 1, Q4_1: 2 };
 const PACK_BLOCKS = 1056;
@@ -137,23 +138,31 @@ function largestSlice(cols: number, tiles: number): number {
 
 type Memory = Pick<SkinnySchedule, "threads" | "slots" | "xSlots" | "sharedBytes">;
 
+/** Bytes of the kernels' barriers. */
+function barrierBytes(maxXSlots: number): number {
+  return 8 * (2 * 32 + 2 * maxXSlots + 2);
+}
+
 function skinnyMemory({ cols, norm }: SkinnyShape, tokens: number): Memory {
-  const loaders = tokens === 32 ? 3 : 4;
+  const loaders = tokens === 64 ? 2 : tokens === 32 ? 3 : 4;
   const [pieceBytes, xBytes] = [2 * TILE_BYTES.BF16, tokens * 256];
-  const pieces = largestSlice(cols, 2);
+  const maxXSlots = tokens === 64 ? MAX_X_SLOTS_64 : MAX_X_SLOTS;
+  const sumBytes = 512 * (tokens === 64 ? 64 : tokens + 2);
   const fixed = (xSlots: number): number =>
-    xSlots * xBytes + 512 * (tokens + 2) + (norm === undefined ? 0 : 4 * tokens * (SLICES + xSlots)) + BARRIER_BYTES;
-  const limit = tokens === 64 ? MAX_SHARED_BYTES : HALF_SHARED_BYTES;
-  const slotsWith = (xSlots: number): number => Math.min(6, Math.floor((limit - fixed(xSlots)) / pieceBytes));
+    xSlots * xBytes + sumBytes + (norm === undefined ? 0 : 4 * tokens * (SLICES + xSlots)) + barrierBytes(maxXSlots);
+  const slotsWith = (xSlots: number): number =>
+    Math.min(MOST_SLOTS, Math.floor((HALF_SHARED_BYTES - fixed(xSlots)) / pieceBytes));
+  const pieces = largestSlice(cols, 2);
   // Inputs that stay are read once; holding them must not cost more than one piece of the ring.
   const stay = norm !== undefined || pieces <= loaders || slotsWith(pieces) >= slotsWith(loaders) - 1;
   const xSlots = stay ? pieces : loaders;
-  const slots = Math.max(2, slotsWith(xSlots));
+  const slots = Math.max(3, slotsWith(xSlots));
+  const sharedBytes = slots * pieceBytes + fixed(xSlots);
   return {
     threads: 32 * (7 + loaders),
     slots,
     xSlots,
-    sharedBytes: checkShared(slots * pieceBytes + fixed(xSlots), { cols, pieces }),
+    sharedBytes: checkShared(sharedBytes, { cols, xSlots, maxXSlots }),
   };
 }
 
@@ -161,18 +170,21 @@ function packedMemory({ dtype, cols, tokens: used, norm }: SkinnyShape, tokens: 
   const pieceBytes = 4 * TILE_BYTES[dtype];
   const xSlots = largestSlice(cols, 4);
   const fixed = xSlots * (512 * used + 32 * tokens) + 1024 * (tokens + 2) +
-    (norm === undefined ? 0 : 4 * tokens * (SLICES + xSlots)) + BARRIER_BYTES;
+    (norm === undefined ? 0 : 4 * tokens * (SLICES + xSlots)) + barrierBytes(MAX_X_SLOTS);
   const slots = Math.max(4, Math.min(16, Math.floor((HALF_SHARED_BYTES - fixed) / pieceBytes)));
   return {
     threads: 480,
     slots,
     xSlots,
-    sharedBytes: checkShared(slots * pieceBytes + fixed, { cols, pieces: xSlots }),
+    sharedBytes: checkShared(slots * pieceBytes + fixed, { cols, xSlots, maxXSlots: MAX_X_SLOTS }),
   };
 }
 
-function checkShared(bytes: number, { cols, pieces }: { readonly cols: number; readonly pieces: number }): number {
-  if (bytes <= MAX_SHARED_BYTES && pieces <= MAX_X_SLOTS) return bytes;
+function checkShared(
+  bytes: number,
+  { cols, xSlots, maxXSlots }: { readonly cols: number; readonly xSlots: number; readonly maxXSlots: number },
+): number {
+  if (bytes <= MAX_SHARED_BYTES && xSlots <= maxXSlots) return bytes;
   throw new RangeError(
     `Cannot plan a product: axis K (cols) of ${cols} takes ${bytes} bytes of shared memory, at most ${MAX_SHARED_BYTES} fit`,
   );

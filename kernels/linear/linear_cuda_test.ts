@@ -24,7 +24,7 @@ Deno.test("schedule() stays within a multiprocessor's shared memory and leaves h
           chosen.sharedBytes <= 232_448,
           `${dtype} ${rows} x ${cols}, ${tokens} tokens: ${chosen.sharedBytes} bytes`,
         );
-        if (dtype === "BF16" && tokens <= 32) assert(chosen.sharedBytes <= 115_712);
+        if (dtype === "BF16") assert(chosen.sharedBytes <= 115_712);
         assert(chosen.slots >= 2 && chosen.xSlots >= 1);
         assert(4 * chosen.clusters <= 132 && chosen.clusters <= chosen.units);
       }
@@ -48,7 +48,7 @@ Deno.test("schedule() names what is out of range", () => {
   refuse({ tokens: 2, xStride: 65 }, "xStride");
   refuse({ xStride: 8 }, "xStride");
   refuse({ outStride: 8 }, "outStride");
-  refuse({ cols: 200_000 }, "axis K (cols)");
+  refuse({ cols: 200_000, norm: { epsilon: 1e-5 } }, "axis K (cols)");
 });
 
 /** A matrix as a model file stores it. */

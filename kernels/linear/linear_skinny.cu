@@ -13,7 +13,7 @@
 // Order of summation: k ascending within each quarter (quarter q starts at column 64 * floor(ceil(K / 64) * q / 4)), then
 // ((q0 + q1) + q2) + q3. It depends on K alone: the same bits for every M, TOKENS, grid and layout.
 //
-// Warps: 0-3 consumers, 4 weights, 5-8 inputs, 9-10 sums and outputs.
+// Warps: 0-3 consumers, 4 weights, then LOADERS for inputs, then two for sums and outputs.
 //
 // Layout of w: tiles as linear_skinny_pack makes them (ROW_MAJOR 0), or row-major through a tensor map with boxes of 64 rows x
 // 64 columns in the 128-byte swizzle (ROW_MAJOR 1). Inputs: bf16, or f32 with RMSNorm (NORM 1: w sees bf16(x * gain), the
@@ -269,7 +269,7 @@ __device__ __forceinline__ void multiplyAll(const LinearArgs& args, const Work& 
 
 }  // namespace
 
-extern "C" __global__ void __cluster_dims__(4, 1, 1) __launch_bounds__(THREADS, TOKENS <= 32 ? 2 : 1)
+extern "C" __global__ void __cluster_dims__(4, 1, 1) __launch_bounds__(THREADS, 2)
     linear_skinny(const __grid_constant__ LinearArgs args
 #if ROW_MAJOR
                   ,

@@ -35,15 +35,14 @@ namespace {
 
 constexpr u32 SLICES = 4;
 constexpr u32 PIECE_BYTES = PIECE_TILES * TILE_BYTES;
-// Rows of partial sums are two words apart from a multiple of eight, so that 16 rows lie in 16 banks.
-constexpr u32 SUM_STRIDE = TOKENS + 2;
-constexpr u32 SUM_FLOATS = 16 * SUM_STRIDE;
-// One less at 32 tokens, so that two CTAs fit a multiprocessor.
-constexpr u32 LOADERS = TOKENS == 32 ? 3 : 4;
+// Partial sums of 16 rows; rows are two words apart from a multiple of eight, or (64 tokens) swizzled, so that they lie in 16 banks.
+constexpr u32 SUM_FLOATS = 16 * (TOKENS == 64 ? 64 : TOKENS + 2);
+// Few at many tokens, so that two CTAs fit a multiprocessor.
+constexpr u32 LOADERS = TOKENS == 64 ? 2 : TOKENS == 32 ? 3 : 4;
 constexpr u32 FINISHERS = 2;
 constexpr u32 THREADS = (CONSUMERS + 1 + LOADERS + FINISHERS) * 32;
 constexpr u32 MAX_SLOTS = 32;
-constexpr u32 MAX_X_SLOTS = 64;
+constexpr u32 MAX_X_SLOTS = TOKENS == 64 ? 16 : 64;
 
 struct Barriers {
   u64 full[MAX_SLOTS];
@@ -274,13 +273,15 @@ __device__ __forceinline__ void streamWeights(const LinearArgs& args, const Tens
 // Every thread of the CTA. `emptyCount` warps release a piece.
 __device__ __forceinline__ void initBarriers(Barriers& bars, u32 emptyCount) {
 #pragma unroll 1
-  for (u32 i = threadIdx.x; i < MAX_X_SLOTS; i += THREADS) {
+  for (u32 i = threadIdx.x; i < max(MAX_SLOTS, MAX_X_SLOTS); i += THREADS) {
     if (i < MAX_SLOTS) {
       barrierInit(bars.full[i], 1);
       barrierInit(bars.empty[i], emptyCount);
     }
-    barrierInit(bars.xFull[i], 1);
-    barrierInit(bars.xEmpty[i], CONSUMERS);
+    if (i < MAX_X_SLOTS) {
+      barrierInit(bars.xFull[i], 1);
+      barrierInit(bars.xEmpty[i], CONSUMERS);
+    }
     if (i == 0) {
       barrierInit(bars.received, 1);
       barrierInit(bars.drained, SLICES * FINISHERS);
@@ -290,18 +291,22 @@ __device__ __forceinline__ void initBarriers(Barriers& bars, u32 emptyCount) {
   __syncthreads();
 }
 
+__device__ __forceinline__ u32 sumAt(u32 row, u32 token) {
+  return TOKENS == 64 ? row * 64 + (token ^ 2 * row) : row * (TOKENS + 2) + token;
+}
+
 // This thread's sums of rows row and row + 8, two tokens of each eight, to their place in the CTA that adds them up.
 __device__ __forceinline__ void sendSums(const float (&acc)[TOKENS / 2], u32 to, u32 bar) {
   const u32 lane = threadIdx.x % 32, row = lane / 4, token = lane % 4 * 2;
 #pragma unroll
   for (u32 b = 0; b < TOKENS / 8; b++) {
-    sendPair(to + (row * SUM_STRIDE + 8 * b + token) * 4, acc[4 * b], acc[4 * b + 1], bar);
-    sendPair(to + ((row + 8) * SUM_STRIDE + 8 * b + token) * 4, acc[4 * b + 2], acc[4 * b + 3], bar);
+    sendPair(to + sumAt(row, 8 * b + token) * 4, acc[4 * b], acc[4 * b + 1], bar);
+    sendPair(to + sumAt(row + 8, 8 * b + token) * 4, acc[4 * b + 2], acc[4 * b + 3], bar);
   }
 }
 
 __device__ __forceinline__ float addUp(const float* sums, u32 second, u32 row, u32 token) {
-  const float* at = sums + second * PARTS * SUM_FLOATS + row * SUM_STRIDE + token;
+  const float* at = sums + second * PARTS * SUM_FLOATS + sumAt(row, token);
   float sum = at[0];
 #pragma unroll
   for (u32 i = 1; i < PARTS; i++) sum += at[i * SUM_FLOATS];
