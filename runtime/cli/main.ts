@@ -18,6 +18,9 @@ export interface CommandInput {
   readonly env: (name: string) => string | undefined;
 }
 
+/** Exit status of a server whose GPU can do nothing more in this process. */
+export const DEVICE_LOST_STATUS = 4;
+
 /** Runs a command. Gives the exit status. */
 export type Command = (input: CommandInput) => Promise<number>;
 

@@ -28,9 +28,9 @@ Every flag can be given in three places. The command line goes first, then the e
 Relative paths start from the working directory. Secrets are read from files (\`--api-key-file\`, \`--tls-key\`) or from the
 environment (\`HF_TOKEN\`), never from the command line, which everybody on the machine can read.
 
-The exit status is 0 when all went well, 1 when something failed, 2 when the command line is wrong, and 130 or 143 when
-a second Ctrl-C or SIGTERM ended a server that was finishing its requests. An error is one line; \`--debug\` adds where it
-comes from.`;
+The exit status is 0 when all went well, 1 when something failed, 2 when the command line is wrong, 4 when a GPU failed
+so that only another process can use it again, and 130 or 143 when a second Ctrl-C or SIGTERM ended a server that was
+finishing its requests. An error is one line; \`--debug\` adds where it comes from.`;
 
 /** The page. */
 export function cliReference(): string {

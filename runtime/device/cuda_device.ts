@@ -3,14 +3,14 @@
  *
  * @module
  */
-import { CudaContext } from "../../ffi/cuda/cuda.ts";
+import { CudaContext, CudaError } from "../../ffi/cuda/cuda.ts";
 import { KernelCache } from "../../kernels/cuda/kernel_cache.ts";
 import type { KvType } from "../../kernels/dtype.ts";
 import type { AttentionPartial } from "../../kernels/merge_partials/spec.ts";
 import { WeightKernels } from "../../kernels/weight_bf16/weight_bf16_cuda.ts";
 import type { ModelConfig, OpenModel } from "../model/model.ts";
 import { checkBatch, checkWhole } from "./batch_check.ts";
-import { CheckedStep, complete } from "./checked_step.ts";
+import { CheckedStep, complete, type StepRunner } from "./checked_step.ts";
 import { CudaAttention } from "./cuda_attention.ts";
 import { LARGEST_BUCKET } from "./cuda_buckets.ts";
 import { CudaForward, forwardBytes, type StepSizes } from "./cuda_forward.ts";
@@ -32,6 +32,7 @@ import type {
   StepOutput,
   StepSequence,
 } from "./device.ts";
+import { DeviceLostError } from "./device_lost_error.ts";
 import { layoutOf } from "./kv_layout.ts";
 import { sequenceNodes } from "./step_nodes.ts";
 
@@ -148,21 +149,21 @@ export class CudaDevice implements Device {
     return this.#steps.buckets;
   }
 
-  /** See {@linkcode Device.step}. @throws {CudaError} when the GPU failed. */
+  /** See {@linkcode Device.step}. @throws {DeviceLostError} when the GPU failed for good. @throws {CudaError} */
   step(batch: readonly StepSequence[]): StepOutput {
     checkWhole(batch);
     return complete(this.begin(batch));
   }
 
-  /** See {@linkcode Device.begin}. @throws {CudaError} when the GPU failed. */
+  /** See {@linkcode Device.begin}. @throws {DeviceLostError} when the GPU failed for good. @throws {CudaError} */
   begin(batch: readonly StepSequence[]): DeviceStep {
-    this.#enter();
+    tell(() => this.#enter());
     if (this.#step?.running) {
       throw new Error("Cannot begin a step: wanted the last one done or abandoned, got one that is neither");
     }
     const size = checkBatch(batch, this.info, this.config);
     const nodes = batch.map((sequence) => sequenceNodes(sequence));
-    const runner = this.#steps.begin({ batch, size, nodes });
+    const runner = tellLoss(tell(() => this.#steps.begin({ batch, size, nodes })));
     this.#step = new CheckedStep({ runner, batch, nodes, sizes: this.config });
     return this.#step;
   }
@@ -201,6 +202,19 @@ export class CudaDevice implements Device {
     if (this.#opened.disposed) throw new ReferenceError("Cannot use the device: it was disposed");
     this.#context.makeCurrent();
   }
+}
+
+/** Runs what may find the GPU gone. */
+function tell<T>(body: () => T): T {
+  try {
+    return body();
+  } catch (error) {
+    throw error instanceof CudaError && error.lost ? new DeviceLostError(error) : error;
+  }
+}
+
+function tellLoss(runner: StepRunner): StepRunner {
+  return { ...runner, advance: (budget) => tell(() => runner.advance(budget)) };
 }
 
 /** What a device's memory is filled with. */

@@ -15,6 +15,7 @@ import type { Sequence } from "../../scheduler/sequence.ts";
 import { type CheckedPlan, logitRows, type PlannedSequence } from "../../scheduler/step_plan.ts";
 import { StepScheduler } from "../../scheduler/step_scheduler.ts";
 import { type Device, SEGMENT_TOKENS, type StepOutput } from "../device/device.ts";
+import { DeviceLostError } from "../device/device_lost_error.ts";
 import type { LogitRow } from "../sampling/row.ts";
 import type { TokenTable } from "../text/codec.ts";
 import type { Choice, ChoiceEnd, TakenToken } from "./choice.ts";
@@ -367,6 +368,7 @@ export class Engine {
       }
       case "failed":
         for (const { sequence } of plan.entries) this.#fail(sequence, outcome.error);
+        if (outcome.error instanceof DeviceLostError) this.#broken = { error: outcome.error };
         break;
       case "lost":
         this.#lostSteps++;

@@ -195,6 +195,8 @@ export interface EngineHandle extends AsyncDisposable {
   readonly info: EngineInfo;
   /** The cluster it is in; undefined for an engine on its own. */
   readonly cluster?: ClusterControl;
+  /** Resolves when its device can do nothing more in this process: only another process can serve on. */
+  readonly deviceLost?: Promise<Error>;
   /**
    * Runs a request. Ending the iteration early, or aborting, cancels it: its blocks are free within one step.
    *

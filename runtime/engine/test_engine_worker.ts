@@ -1,12 +1,13 @@
 /**
  * An engine Worker over the test device. `modelName` picks what it does: `unreadable` fails to open; `slow`, `fragile`
  * and `mortal` take 2 ms a step; a prompt of 13 tokens and a cancellation break a `fragile` engine, two requests at a time
- * kill the Worker of a `mortal` one.
+ * kill the Worker of a `mortal` one; the third step of a `lost` engine loses its device.
  *
  * @module
  */
 import type { EngineEvent, QueueView } from "../../plugins/types.ts";
 import { TestPolicy } from "../../scheduler/test_policy.ts";
+import { DeviceLostError } from "../device/device_lost_error.ts";
 import type { AssembledEngine, AssemblyContext } from "./assemble_engine.ts";
 import { Engine } from "./engine.ts";
 import type { OpenEngineOptions } from "./engine_protocol.ts";
@@ -41,7 +42,9 @@ async function assemble(options: OpenEngineOptions, { text, log }: AssemblyConte
   if (modelName === "unreadable") throw new RangeError("Cannot read the test model: it is unreadable");
   const device = new TestDevice({ blocks: 64 });
   const stepMs = ["slow", "fragile", "mortal"].includes(modelName) ? 2 : 0;
+  let steps = 0;
   device.beforeStep = () => {
+    if (modelName === "lost" && ++steps === 3) throw new DeviceLostError(new Error("a kernel of the test went astray"));
     const untilMs = performance.now() + stepMs;
     while (performance.now() < untilMs);
   };

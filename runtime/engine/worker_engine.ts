@@ -13,8 +13,12 @@ import {
   type OpenEngineOptions,
 } from "./engine_protocol.ts";
 import type { ClusterControl } from "../cluster/report.ts";
+import type { DeviceLostError } from "../device/device_lost_error.ts";
 import type { EngineHandle, EngineInfo, EngineRequest, EngineStats, RequestEvent } from "./request.ts";
 import { RequestStream } from "./request_stream.ts";
+
+/** Name of the error of a device that can do nothing more. */
+const DEVICE_LOST: DeviceLostError["name"] = "DeviceLostError";
 
 /** How long the Worker may take to end its requests and its device before it is stopped without, ms. */
 const CLOSE_MS = 5_000;
@@ -111,6 +115,7 @@ class WorkerEngine implements EngineHandle {
   readonly #streams = new Map<number, RequestStream>();
   readonly #calls = new Map<number, PendingCall>();
   readonly #leaveAsked = Promise.withResolvers<void>();
+  readonly #deviceLost = Promise.withResolvers<Error>();
   readonly #closed = Promise.withResolvers<void>();
   #lastKey = 0;
   #closing: Promise<void> | undefined;
@@ -140,6 +145,11 @@ class WorkerEngine implements EngineHandle {
       event.preventDefault();
       this.#end(brokenEngine(event.message));
     };
+  }
+
+  /** See {@linkcode EngineHandle.deviceLost}. */
+  get deviceLost(): Promise<Error> {
+    return this.#deviceLost.promise;
   }
 
   generate(request: EngineRequest, options: { readonly signal?: AbortSignal } = {}): AsyncIterable<RequestEvent> {
@@ -229,6 +239,7 @@ class WorkerEngine implements EngineHandle {
         break;
       case "failed":
         this.#end(brokenEngine(reply.error.message));
+        if (reply.error.name === DEVICE_LOST) this.#deviceLost.resolve(errorFromParts(reply.error));
         break;
       case "opened":
         break;

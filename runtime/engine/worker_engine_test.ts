@@ -105,6 +105,16 @@ Deno.test("openEngine() ends every request with an error when its engine breaks 
   await assertRejects(() => read(engine.generate(request("c", [1], 5))), Error, "its worker failed");
 });
 
+Deno.test("openEngine() ends every request with an error when its device is lost, and says so", async () => {
+  await using engine = await open("lost");
+  const two = ["a", "b"].map((id) => read(engine.generate(request(id, [1], 190))));
+  for (const { end } of await Promise.all(two)) assertEquals(end?.error?.code, "engine_failed");
+  const lost = await engine.deviceLost;
+  assertEquals(lost?.name, "DeviceLostError");
+  assertEquals(lost?.message, "Cannot use the device any more: a kernel of the test went astray");
+  await assertRejects(() => read(engine.generate(request("c", [1], 5))), Error, "its worker failed");
+});
+
 Deno.test("openEngine() ends every request with an error when its engine breaks between steps", async () => {
   await using engine = await open("fragile");
   const long = read(engine.generate(request("long", [1], 190)));

@@ -8,7 +8,7 @@ import { formatBytes } from "../../hub/format_bytes.ts";
 import { createLogger } from "../../server/logger.ts";
 import { announcementLine } from "../announcement.ts";
 import { clusterOptions, publicUrl } from "../cluster_settings.ts";
-import type { CommandInput } from "../main.ts";
+import { type CommandInput, DEVICE_LOST_STATUS, oneLine } from "../main.ts";
 import { leaveCluster, ownEntry } from "../membership.ts";
 import { namedModel } from "../named_model.ts";
 import { openHub } from "../open_hub.ts";
@@ -16,6 +16,9 @@ import { readFlagFile } from "../read_flag_file.ts";
 import { doorOptions, readServerFiles } from "../server_files.ts";
 import { type StartingModel, startModel } from "../start_model.ts";
 import { awaitStop } from "../stop_signals.ts";
+
+/** How long answers may take to be sent after the device was lost, ms. */
+const LOST_DRAIN_MS = 1000;
 
 /** Serves a model, or lends memory, until it is asked to stop. */
 export async function serve(input: CommandInput): Promise<number> {
@@ -57,7 +60,18 @@ export async function serve(input: CommandInput): Promise<number> {
       const { id: name = "", clusterUrl = "" } = own ?? {};
       console.log(announcementLine({ url: server.url, name, role: "full", clusterUrl }));
     }
-    await Promise.race([stop.asked, member?.leaveAsked ?? new Promise(() => {})]);
+    const lost = await Promise.race([
+      stop.asked,
+      member?.leaveAsked ?? new Promise<never>(() => {}),
+      loaded[0].deviceLost ?? new Promise<never>(() => {}),
+    ]);
+    if (lost instanceof Error) {
+      console.error(`infinite-llm: ${oneLine(lost)}`);
+      // Every request has its end by now; what is left is to send it.
+      await server.drain(LOST_DRAIN_MS);
+      await logger.flush();
+      return DEVICE_LOST_STATUS;
+    }
   }
   if (!settings.announce) {
     console.error(`Stopping: running requests may take ${settings.shutdownTimeout} s more, a second signal ends them`);

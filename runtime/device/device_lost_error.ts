@@ -1,0 +1,16 @@
+/**
+ * The end of a device.
+ *
+ * @module
+ */
+
+/** A device can do nothing more in this process: a kernel touched what it must not, or the hardware failed. */
+export class DeviceLostError extends Error {
+  /** Always `DeviceLostError`. */
+  override readonly name: string = "DeviceLostError";
+
+  /** Says what happened. */
+  constructor(cause: Error) {
+    super(`Cannot use the device any more: ${cause.message}`, { cause });
+  }
+}
