@@ -2,7 +2,7 @@
  * Steps of the whole device from the calling thread: decoding over contexts and batches, and prefill, as time and as the
  * share of the roofline (weights and KV read once at the read ceiling of the same run).
  *
- *     deno run -A bench/gpu/step_bench.ts [--model NAME] [--quick] [--no-overlap] [--no-graphs] [--json FILE]
+ *     deno run -A bench/gpu/step_bench.ts [--model NAME] [--quick] [--no-overlap] [--skinny] [--no-graphs] [--json FILE]
  *
  * @module
  */
@@ -12,6 +12,7 @@ import { KernelCache } from "../../kernels/cuda/kernel_cache.ts";
 import { CudaDevice } from "../../runtime/device/cuda_device.ts";
 import { CUDA_BLOCK_TOKENS } from "../../runtime/device/cuda_tables.ts";
 import type { StepSequence } from "../../runtime/device/device.ts";
+import { weightPlaces } from "../../runtime/device/cuda_weights.ts";
 import { BENCH_SHAPES, type BenchShape } from "./shapes.ts";
 import { readCeiling } from "./read_ceiling.ts";
 
@@ -77,6 +78,8 @@ export interface MeasureOptions {
   readonly overlap?: boolean;
   /** See `CudaDeviceOptions`. */
   readonly graphs?: boolean;
+  /** See `CudaDeviceOptions`. */
+  readonly skinny?: boolean;
 }
 
 /** Measures one model. */
@@ -85,7 +88,7 @@ export function* measureShape(
   { ceiling, quick, ...switches }: MeasureOptions,
 ): Generator<StepRow> {
   using device = CudaDevice.random(shape.config, { ...switches, tied: shape.tied, maxStepTokens: STEP_TOKENS });
-  const { weightBytes } = device.info;
+  const weightBytes = weightPlaces(shape.config, { tied: shape.tied, biases: false }).bytes;
   const poolTokens = device.blocks * CUDA_BLOCK_TOKENS;
   // The embedding's rows are looked up, not read; a tied one is the head.
   const read = weightBytes - (shape.tied ? 0 : 2 * shape.config.vocab * shape.config.hidden);
@@ -116,6 +119,7 @@ if (import.meta.main) {
       model: { type: "string", multiple: true },
       quick: { type: "boolean" },
       "no-overlap": { type: "boolean" },
+      skinny: { type: "boolean" },
       "no-graphs": { type: "boolean" },
       json: { type: "string" },
     },
@@ -134,6 +138,7 @@ if (import.meta.main) {
       quick: values.quick ?? false,
       overlap: !values["no-overlap"],
       graphs: !values["no-graphs"],
+      skinny: values.skinny ?? false,
     };
     for (const row of measureShape(shape, options)) {
       rows.push(row);

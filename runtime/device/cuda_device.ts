@@ -17,6 +17,7 @@ import { CudaForward, forwardBytes, type StepSizes } from "./cuda_forward.ts";
 import { CudaKvStore } from "./cuda_kv_store.ts";
 import { cudaBlocks } from "./cuda_memory.ts";
 import { checkCudaPool, cudaBlockBytes, type CudaPool } from "./cuda_pool.ts";
+import { CudaSkinny } from "./cuda_skinny.ts";
 import { CudaSteps } from "./cuda_step.ts";
 import { CUDA_BLOCK_TOKENS } from "./cuda_tables.ts";
 import { CudaWeights, type CudaWeightsOptions, type WeightVariant } from "./cuda_weights.ts";
@@ -56,6 +57,8 @@ export interface CudaDeviceOptions extends Omit<DeviceOptions, "blocks"> {
    * @default {false}
    */
   readonly deterministic?: boolean;
+  /** Whether few tokens are multiplied by kernels of our own, where there are. @default {false} */
+  readonly skinny?: boolean;
   /** Whether decoding runs captured steps. @default {true} */
   readonly graphs?: boolean;
   /** Whether kernels may begin before their predecessor has ended; they wait inside for its results. @default {true} */
@@ -242,6 +245,9 @@ function open(config: ModelConfig, contents: Contents, options: CudaDeviceOption
   using stream = context.stream();
   const filling = { context, stream, kernels: new WeightKernels(kernels) };
   const weights = opened.use(contents.weights(filling));
+  const skinny = !deterministic && (options.skinny ?? false) && CudaSkinny.supports(context.properties, config)
+    ? opened.use(new CudaSkinny({ ...filling, kernels, config, weights }))
+    : undefined;
   const contextBlocks = Math.ceil(config.contextLength / CUDA_BLOCK_TOKENS);
   const blocks = options.blocks ?? cudaBlocks({
     ...context.memory(),
@@ -253,7 +259,7 @@ function open(config: ModelConfig, contents: Contents, options: CudaDeviceOption
   const store = opened.use(new CudaKvStore({ context, kernels, layout, blocks }));
   contents.pool?.(store.pool, filling);
   const forward = opened.use(
-    new CudaForward({ context, kernels, config, weights, pool: store.pool, sizes, deterministic }),
+    new CudaForward({ context, kernels, config, weights, pool: store.pool, sizes, deterministic, skinny }),
   );
   const attention = opened.use(
     new CudaAttention({
@@ -291,7 +297,7 @@ function open(config: ModelConfig, contents: Contents, options: CudaDeviceOption
       blockTokens,
       blocks,
       blockBytes: store.blockBytes,
-      weightBytes: weights.bytes,
+      weightBytes: weights.bytes + (skinny?.bytes ?? 0),
       kvType,
       activations: options.activations ?? "f32",
       ...sizes,

@@ -15,6 +15,7 @@ import { productRows } from "./cuda_buckets.ts";
 import { type DevicePlan, planAddress } from "./cuda_plan.ts";
 import type { CudaPool } from "./cuda_pool.ts";
 import { CudaProducts, DETERMINISTIC_ROWS } from "./cuda_products.ts";
+import type { CudaSkinny, SkinnyProduct } from "./cuda_skinny.ts";
 import { type CudaWeights, qkvRows } from "./cuda_weights.ts";
 
 /** Buffers begin at multiples of this. */
@@ -44,6 +45,8 @@ export interface CudaForwardParts {
   readonly sizes: StepSizes;
   /** Whether a row has the same bits whatever rows are beside it. */
   readonly deterministic: boolean;
+  /** Products of few tokens, where there are kernels for them. */
+  readonly skinny?: CudaSkinny;
 }
 
 /** Where the summary of the logits goes. */
@@ -198,17 +201,21 @@ export class CudaForward implements Disposable {
     const { places, capacity: { tokens } } = plan;
     const count = planAddress(plan, places.tokenCount);
     const block = weights.layers[layer];
-    this.#normalize(stream, block.attentionNorm, plan);
-    this.#products.run(stream, {
-      rows: tokens,
-      n: qkvRows(config),
-      k: config.hidden,
-      out: "bf16",
-      add: false,
-      a: this.#at("normed"),
-      w: block.qkv,
-      d: this.#at("qkv"),
-    });
+    if (this.#skinny(tokens) === undefined) {
+      this.#normalize(stream, block.attentionNorm, plan);
+      this.#products.run(stream, {
+        rows: tokens,
+        n: qkvRows(config),
+        k: config.hidden,
+        out: "bf16",
+        add: false,
+        a: this.#at("normed"),
+        w: block.qkv,
+        d: this.#at("qkv"),
+      });
+    } else {
+      this.#normalizedProduct(stream, plan, { matrix: "qkv", layer, gain: block.attentionNorm, out: this.#at("qkv") });
+    }
     const { layer: address, blockBytes } = pool.layer(layer);
     this.#rope.append(stream, {
       qkv: this.#at("qkv"),
@@ -234,6 +241,15 @@ export class CudaForward implements Disposable {
     const { places, capacity: { tokens } } = plan;
     const block = weights.layers[layer];
     const residual = this.#at("residual");
+    const skinny = this.#skinny(tokens);
+    if (skinny !== undefined) {
+      const { overlap } = plan;
+      skinny.run(stream, { matrix: "output", layer, tokens, x: this.attended, out: residual, overlap });
+      const gated = this.#at("gated");
+      this.#normalizedProduct(stream, plan, { matrix: "gateUp", layer, gain: block.mlpNorm, out: gated });
+      skinny.run(stream, { matrix: "down", layer, tokens, x: gated, out: residual, overlap });
+      return;
+    }
     this.#products.run(stream, {
       rows: tokens,
       n: hidden,
@@ -290,16 +306,28 @@ export class CudaForward implements Disposable {
       outputRows: rows,
       programmatic: plan.overlap,
     });
-    this.#products.run(stream, {
-      rows,
-      n: vocab,
-      k: hidden,
-      out: "f32",
-      add: false,
-      a: this.#at("logitInputs"),
-      w: weights.head,
-      d: this.logits,
-    });
+    const skinny = this.#skinny(rows);
+    if (skinny === undefined) {
+      this.#products.run(stream, {
+        rows,
+        n: vocab,
+        k: hidden,
+        out: "f32",
+        add: false,
+        a: this.#at("logitInputs"),
+        w: weights.head,
+        d: this.logits,
+      });
+    } else {
+      skinny.run(stream, {
+        matrix: "head",
+        layer: 0,
+        tokens: rows,
+        x: this.#at("logitInputs"),
+        out: this.logits,
+        overlap: plan.overlap,
+      });
+    }
     this.#logits.launch(stream, {
       logits: this.logits,
       count,
@@ -313,6 +341,29 @@ export class CudaForward implements Disposable {
   /** Frees the buffers. */
   [Symbol.dispose](): void {
     this.#opened.dispose();
+  }
+
+  /** What multiplies so few tokens, when that is not the library. */
+  #skinny(tokens: number): CudaSkinny | undefined {
+    const { skinny } = this.#parts;
+    return skinny?.takes(tokens) ? skinny : undefined;
+  }
+
+  /** A norm and the product behind it, in one kernel where that can be. */
+  #normalizedProduct(
+    stream: CudaStream,
+    plan: DevicePlan,
+    { gain, ...product }: Pick<SkinnyProduct, "matrix" | "layer" | "out"> & { readonly gain: DevicePtr },
+  ): void {
+    const { overlap, capacity: { tokens } } = plan;
+    const skinny = this.#skinny(tokens);
+    if (skinny === undefined) throw new RangeError(`Cannot multiply: ${tokens} tokens are too many for this kernel`);
+    if (skinny.norms(tokens)) {
+      skinny.run(stream, { ...product, tokens, x: this.#at("residual"), gain, overlap });
+    } else {
+      this.#normalize(stream, gain, plan);
+      skinny.run(stream, { ...product, tokens, x: this.#at("normed"), overlap });
+    }
   }
 
   #normalize(stream: CudaStream, w: DevicePtr, plan: DevicePlan): void {
