@@ -52,9 +52,9 @@ const WIDE = /^(32\/32|32\/8|64\/8) heads of 128$/;
 export function decodeJob(name: string): TorchJob | undefined {
   const match = /^(\d+)\/(\d+) heads of (\d+), (\d+) x ([\d,]+)(K?)$/.exec(name);
   if (match === null) return undefined;
-  const [, heads, kvHeads, headDim, batch, count, unit] = match;
-  const tokens = Number(count.replaceAll(",", "")) * (unit === "K" ? 1024 : 1);
-  return `decode:${heads},${kvHeads},${headDim},${batch},${tokens}`;
+  const [heads, kvHeads, headDim, batch] = match.slice(1, 5).map(Number);
+  const tokens = Number(match[5].replaceAll(",", "")) * (match[6] === "K" ? 1024 : 1);
+  return `${heads},${kvHeads},${headDim},${batch},${tokens}`;
 }
 
 /** Rows of the table from what was measured. */

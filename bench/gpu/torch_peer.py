@@ -1,6 +1,6 @@
 """Decode attention of cuDNN through PyTorch, beside ours.
 
-usage: torch_peer.py decode:HEADS,KV_HEADS,HEAD_DIM,BATCH,TOKENS ...
+usage: torch_peer.py HEADS,KV_HEADS,HEAD_DIM,BATCH,TOKENS ...
 
 Prints the versions, then for each job the median microseconds of a call from cold memory, one a line; nan where it cannot run.
 Calls lie in a CUDA graph and take another copy of what they read each time, so that none is in the second-level cache.
@@ -63,9 +63,8 @@ def decode(heads, kv_heads, head_dim, batch, tokens):
 torch.manual_seed(1)
 print(f"PyTorch {torch.__version__}, cuDNN {torch.backends.cudnn.version()}", flush=True)
 for job in sys.argv[1:]:
-    kind, _, numbers = job.partition(":")
     try:
-        us = {"decode": decode}[kind](*map(int, numbers.split(",")))
+        us = decode(*map(int, job.split(",")))
     except Exception as error:
         print(job, error, file=sys.stderr)
         us = float("nan")

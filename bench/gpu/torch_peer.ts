@@ -5,8 +5,8 @@
  */
 import { fileURLToPath } from "node:url";
 
-/** Something to measure: `decode:HEADS,KV_HEADS,HEAD_DIM,BATCH,TOKENS`. */
-export type TorchJob = `decode:${string}`;
+/** Decode attention to measure: HEADS,KV_HEADS,HEAD_DIM,BATCH,TOKENS. */
+export type TorchJob = `${number},${number},${number},${number},${number}`;
 
 /** What PyTorch measured. */
 export interface TorchFigures {
