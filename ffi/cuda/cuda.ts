@@ -27,5 +27,5 @@ export { type Extent, type KernelArg, type LaunchOptions } from "./launch_block.
 export { CudaLibraries, type FoundLibrary, type LibraryName } from "./libraries.ts";
 export { CudaFunction, CudaModule } from "./module.ts";
 export { Nvrtc, type NvrtcOutput, type NvrtcProgram } from "./nvrtc.ts";
-export { CUDA_PATH_VARIABLE } from "./search_path.ts";
+export { CUDA_PATH_VARIABLE, SEARCH_VARIABLES } from "./search_path.ts";
 export { CudaStream } from "./stream.ts";

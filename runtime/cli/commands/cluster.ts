@@ -29,7 +29,7 @@ export async function cluster(input: CommandInput): Promise<number> {
   const { settings, env } = input;
   // Every child reads them again; this way what is wrong is said once, and before anything runs.
   await readClusterTls(settings);
-  const permissions = ownPermissions(settings.cacheDir ?? defaultCacheDirectory({ env }));
+  const permissions = ownPermissions({ cacheDirectory: settings.cacheDir ?? defaultCacheDirectory({ env }) });
   const key = settings.apiKeyFile === undefined ? undefined : await readOperatorKey(settings.apiKeyFile);
   if (settings.apiKeyFile !== undefined && key === undefined) {
     console.error("The table will show no memory: --api-key-file holds no key as it is, only digests");

@@ -4,6 +4,7 @@
  * @module
  */
 
+import { CudaLibraries, SEARCH_VARIABLES } from "../../../ffi/cuda/cuda.ts";
 import { flagsOf, flagVariable } from "../flags.ts";
 
 /** Rights that are given where this program has them; whole kinds go first. */
@@ -15,14 +16,22 @@ interface Right {
 }
 
 const ENVIRONMENT = ["INFINITE_LLM_*", "HF_*", "HOME", "XDG_CACHE_HOME", "LOCALAPPDATA", "USERPROFILE", "SystemRoot"]
-  .concat("DENO_DIR", "TZ");
+  .concat("DENO_DIR", "TZ", SEARCH_VARIABLES.filter((name) => !name.startsWith("INFINITE_LLM_") && name !== "HOME"));
 const C_LIBRARIES = ["/lib/x86_64-linux-gnu/libc.so.6", "/lib/aarch64-linux-gnu/libc.so.6"];
 
-/** Permission flags of this program, as far as a server needs them; it writes to `cacheDirectory`. */
-export function ownPermissions(
-  cacheDirectory: string,
-  granted: (ask: Deno.PermissionDescriptor) => boolean = isGranted,
-): string[] {
+/** What {@linkcode ownPermissions} depends on. */
+export interface OwnPermissionsOptions {
+  /** Directory the child writes to. */
+  readonly cacheDirectory: string;
+  /** Libraries of the GPU that it loads. Default: those that are found. */
+  readonly libraries?: readonly string[];
+  /** Tells whether this program has a right. Default: asks the runtime. */
+  readonly granted?: (ask: Deno.PermissionDescriptor) => boolean;
+}
+
+/** Permission flags of this program, as far as a server needs them. */
+export function ownPermissions(options: OwnPermissionsOptions): string[] {
+  const { cacheDirectory, libraries = CudaLibraries.find().paths, granted = isGranted } = options;
   const deno = Deno.execPath();
   const rights: readonly Right[] = [
     { flag: "net", parts: [["127.0.0.1", { name: "net", host: "127.0.0.1" }]] },
@@ -33,7 +42,7 @@ export function ownPermissions(
       flag: "env",
       parts: ENVIRONMENT.map((name) => [name, { name: "env", variable: name.replace("*", "PORT") }]),
     },
-    { flag: "ffi", parts: C_LIBRARIES.map((path) => [path, { name: "ffi", path }]) },
+    { flag: "ffi", parts: [...C_LIBRARIES, ...libraries].map((path) => [path, { name: "ffi", path }]) },
     {
       flag: "run",
       parts: [["python3", { name: "run", command: "python3" }], [deno, { name: "run", command: deno }]],

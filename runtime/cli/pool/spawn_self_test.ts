@@ -2,7 +2,7 @@ import { assertEquals } from "@std/assert";
 import { ownPermissions } from "./spawn_self.ts";
 
 Deno.test("ownPermissions() passes whole kinds on where this program has them", () => {
-  assertEquals(ownPermissions("/cache", () => true), [
+  assertEquals(ownPermissions({ cacheDirectory: "/cache", granted: () => true }), [
     "--allow-net",
     "--allow-read",
     "--allow-write",
@@ -15,15 +15,17 @@ Deno.test("ownPermissions() passes whole kinds on where this program has them", 
 });
 
 Deno.test("ownPermissions() passes on no more than this program has", () => {
-  assertEquals(ownPermissions("/cache", () => false), []);
+  assertEquals(ownPermissions({ cacheDirectory: "/cache", granted: () => false }), []);
   const granted = (ask: Deno.PermissionDescriptor) =>
     (ask.name === "write" && ask.path === "/cache") || ask.name === "net" ||
     (ask.name === "env" && ask.variable?.startsWith("HF_") === true) ||
-    (ask.name === "run" && ask.command === Deno.execPath());
-  assertEquals(ownPermissions("/cache", granted), [
+    (ask.name === "run" && ask.command === Deno.execPath()) || (ask.name === "ffi" && ask.path === "/cuda.so");
+  const libraries = ["/cuda.so", "/nvrtc.so"];
+  assertEquals(ownPermissions({ cacheDirectory: "/cache", libraries, granted }), [
     "--allow-net",
     "--allow-write=/cache",
     "--allow-env=HF_*",
+    "--allow-ffi=/cuda.so",
     `--allow-run=${Deno.execPath()}`,
   ]);
 });
