@@ -11,8 +11,8 @@ import { parseArgs } from "node:util";
 import { type BenchResult, parseResult } from "./result.ts";
 import { buildCeilings, buildShortTable, buildTable, formatNumber, markdownTable } from "./table.ts";
 
-const BEGIN = "<!-- bench:begin -->";
-const END = "<!-- bench:end -->";
+/** Name of the marks of this benchmark's report. */
+const MARK = "bench";
 
 /** Markdown of a result: the machine, the rows, the ceilings, who took part, what was left out. */
 export function renderReport(result: BenchResult): string {
@@ -49,18 +49,25 @@ export function renderShortReport(result: BenchResult): string {
   ].join("\n\n");
 }
 
+/** Where in a document a report goes. */
+export interface InsertOptions {
+  /** Name of the marks, of which several reports of one document have different ones. @default {"bench"} */
+  readonly mark?: string;
+}
+
 /**
- * `document` with `report` between its marks.
+ * `document` with `report` between its marks, the lines `<!-- MARK:begin -->` and `<!-- MARK:end -->`.
  *
  * @throws {RangeError} when the document does not hold each mark once, in order.
  */
-export function insertReport(document: string, report: string): string {
-  const [before, rest, ...moreBegins] = document.split(BEGIN);
-  const [, after, ...moreEnds] = (rest ?? "").split(END);
+export function insertReport(document: string, report: string, { mark = MARK }: InsertOptions = {}): string {
+  const [begin, end] = ["begin", "end"].map((edge) => `<!-- ${mark}:${edge} -->`);
+  const [before, rest, ...moreBegins] = document.split(begin);
+  const [, after, ...moreEnds] = (rest ?? "").split(end);
   if (after === undefined || moreBegins.length + moreEnds.length > 0) {
-    throw new RangeError(`Cannot insert the report: wanted ${BEGIN} and ${END} once each, in this order`);
+    throw new RangeError(`Cannot insert the report: wanted ${begin} and ${end} once each, in this order`);
   }
-  return `${before}${BEGIN}\n\n${report}\n\n${END}${after}`;
+  return `${before}${begin}\n\n${report}\n\n${end}${after}`;
 }
 
 if (import.meta.main) {

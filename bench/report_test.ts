@@ -110,6 +110,14 @@ Deno.test("insertReport() replaces what stands between the marks", () => {
   assertEquals(insertReport(expected, "new"), expected);
 });
 
+Deno.test("insertReport() leaves marks of another name alone", () => {
+  const document = "<!-- gpu:begin -->\nold\n<!-- gpu:end -->\n<!-- bench:begin -->\nother\n<!-- bench:end -->\n";
+  assertEquals(
+    insertReport(document, "new", { mark: "gpu" }),
+    "<!-- gpu:begin -->\n\nnew\n\n<!-- gpu:end -->\n<!-- bench:begin -->\nother\n<!-- bench:end -->\n",
+  );
+});
+
 Deno.test("insertReport() refuses a document without both marks, in order", () => {
   assertThrows(() => insertReport("<!-- bench:begin -->", "new"), RangeError, "once each");
   assertThrows(() => insertReport("<!-- bench:end --> <!-- bench:begin -->", "new"), RangeError, "once each");
