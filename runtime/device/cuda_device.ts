@@ -63,6 +63,11 @@ export interface CudaDeviceOptions extends Omit<DeviceOptions, "blocks"> {
   readonly graphs?: boolean;
   /** Whether kernels may begin before their predecessor has ended; they wait inside for its results. @default {true} */
   readonly overlap?: boolean;
+  /**
+   * Whether the next decode step is begun with the tokens that the GPU chooses, before it is asked for. Results are the
+   * same. @default {true}
+   */
+  readonly ahead?: boolean;
   /** Where compiled kernels are kept. @default {the user's cache directory} */
   readonly kernelDirectory?: string;
   /** Called before each kernel that has to be compiled. */
@@ -186,12 +191,14 @@ export class CudaDevice implements Device {
   /** See {@linkcode Device.readBlock}. */
   readBlock(block: number): Uint8Array {
     this.#enter();
+    this.#steps.settle();
     return this.#store.readBlock(block);
   }
 
   /** See {@linkcode Device.writeBlock}. */
   writeBlock(block: number, bytes: Uint8Array): void {
     this.#enter();
+    this.#steps.settle();
     this.#store.writeBlock(block, bytes);
   }
 
@@ -274,6 +281,7 @@ function open(config: ModelConfig, contents: Contents, options: CudaDeviceOption
   const steps = opened.use(
     new CudaSteps({
       context,
+      kernels,
       config,
       forward,
       attention,
@@ -282,6 +290,7 @@ function open(config: ModelConfig, contents: Contents, options: CudaDeviceOption
       tableWidth: Math.min(blocks, contextBlocks),
       graphs: options.graphs ?? true,
       overlap: options.overlap ?? true,
+      ahead: options.ahead ?? true,
     }),
   );
   const { name, ordinal } = context.properties;

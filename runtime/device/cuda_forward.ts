@@ -49,6 +49,12 @@ export interface CudaForwardParts {
   readonly skinny?: CudaSkinny;
 }
 
+/** Where logits and their summary go. */
+export interface LogitPlaces extends SummaryPlaces {
+  /** Logits, f32 [rows, vocab], with room for {@linkcode bufferRows} of them. */
+  readonly logits: DevicePtr;
+}
+
 /** Where the summary of the logits goes. */
 export interface SummaryPlaces {
   /** ln sum exp of each row, f32 [rows]. */
@@ -77,7 +83,7 @@ interface BufferPlaces {
 }
 
 /** Rows that a buffer for `rows` rows has, whichever way products round them up. */
-function bufferRows(rows: number): number {
+export function bufferRows(rows: number): number {
   return Math.ceil(productRows(rows) / DETERMINISTIC_ROWS) * DETERMINISTIC_ROWS;
 }
 
@@ -291,7 +297,7 @@ export class CudaForward implements Disposable {
   }
 
   /** Logits of the wanted rows and their summary. */
-  head(stream: CudaStream, plan: DevicePlan, summary: SummaryPlaces): void {
+  head(stream: CudaStream, plan: DevicePlan, { logits, ...summary }: LogitPlaces): void {
     const { config: { hidden, vocab }, weights } = this.#parts;
     const { places, capacity: { tokens, rows } } = plan;
     if (rows === 0) return;
@@ -316,7 +322,7 @@ export class CudaForward implements Disposable {
         add: false,
         a: this.#at("logitInputs"),
         w: weights.head,
-        d: this.logits,
+        d: logits,
       });
     } else {
       skinny.run(stream, {
@@ -324,12 +330,12 @@ export class CudaForward implements Disposable {
         layer: 0,
         tokens: rows,
         x: this.#at("logitInputs"),
-        out: this.logits,
+        out: logits,
         overlap: plan.overlap,
       });
     }
     this.#logits.launch(stream, {
-      logits: this.logits,
+      logits,
       count,
       scratch: this.#at("logitScratch"),
       ...summary,

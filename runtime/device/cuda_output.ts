@@ -54,6 +54,8 @@ export interface CudaOutputParts {
   readonly vocab: number;
   /** Logits on the device, f32 [rows, vocab]. */
   readonly logits: DevicePtr;
+  /** Row on the device of each row. @default {the same} */
+  readonly rowOf?: readonly number[];
   /** Summaries. */
   readonly summaries: CudaSummaries;
   /** Where logits are copied. */
@@ -75,31 +77,31 @@ export class CudaOutput implements StepOutput {
 
   /** See {@linkcode StepOutput.logits}. @throws {RangeError} when there is no such row. */
   logits(row: number): Float32Array {
-    this.#check(row);
+    const at = this.#place(row);
     const known = this.#logits.get(row);
     if (known !== undefined) return known;
     const { vocab, logits, stream } = this.#parts;
     const values = new Float32Array(vocab);
-    stream.copyFromDevice(new Uint8Array(values.buffer), addressAt(logits, 4 * vocab * row));
+    stream.copyFromDevice(new Uint8Array(values.buffer), addressAt(logits, 4 * vocab * at));
     this.#logits.set(row, values);
     return values;
   }
 
   /** See {@linkcode StepOutput.logSumExp}. @throws {RangeError} when there is no such row. */
   logSumExp(row: number): number {
-    this.#check(row);
-    return this.#parts.summaries.logSumExp(row);
+    return this.#parts.summaries.logSumExp(this.#place(row));
   }
 
   /** See {@linkcode StepOutput.top}. @throws {RangeError} when there is no such row. */
   top(row: number): { readonly ids: Int32Array; readonly logits: Float32Array } {
-    this.#check(row);
-    return this.#parts.summaries.top(row, Math.min(TOP_CANDIDATES, this.#parts.vocab));
+    return this.#parts.summaries.top(this.#place(row), Math.min(TOP_CANDIDATES, this.#parts.vocab));
   }
 
-  #check(row: number): void {
+  /** Where a row lies on the device. */
+  #place(row: number): number {
     if (!Number.isInteger(row) || row < 0 || row >= this.rows) {
       throw new RangeError(`Cannot read logits: row must be in 0..${this.rows - 1}, got ${row}`);
     }
+    return this.#parts.rowOf?.[row] ?? row;
   }
 }

@@ -26,15 +26,15 @@ export class CudaSignal implements Disposable {
     return this.#buffer.address;
   }
 
-  /** A number to be signalled next, not 0 and other than those before. */
+  /** A number to be signalled after all those before. They count up and wrap as 32-bit integers do. */
   next(): number {
-    this.#last = this.#last === 2 ** 31 - 1 ? 1 : this.#last + 1;
+    this.#last = (this.#last + 1) | 0;
     return this.#last;
   }
 
-  /** Whether `number` was the last to be signalled. */
+  /** Whether `number`, or one behind it, was signalled. */
   reached(number: number): boolean {
-    return Atomics.load(this.#word, 0) === number;
+    return ((Atomics.load(this.#word, 0) - number) | 0) >= 0;
   }
 
   /**
