@@ -34,12 +34,14 @@ interface FakeLibrary {
   readonly file: string;
   /** Its file name. */
   readonly library: string;
+  /** Another name for it. */
+  readonly link?: string;
   /** Table whose other functions are generated. */
   readonly symbols?: Deno.ForeignLibraryInterface;
 }
 
 const LIBRARIES: readonly FakeLibrary[] = [
-  { file: "fake_driver.c", library: "libcuda.so.1", symbols: DRIVER_SYMBOLS },
+  { file: "fake_driver.c", library: "libcuda.so.580.1.2", link: "libcuda.so.1", symbols: DRIVER_SYMBOLS },
   { file: "fake_nvrtc.c", library: "libnvrtc.so.13" },
   { file: "fake_blas.c", library: "libcublasLt.so.13" },
 ];
@@ -122,16 +124,16 @@ function hasCompiler(): boolean {
 }
 
 /** Builds one library of the fakes where its source is not the one it was last built from. */
-function build(folder: string, { file, library, symbols = {} }: FakeLibrary): void {
+function build(folder: string, { file, library, link = library, symbols = {} }: FakeLibrary): void {
   const written = Deno.readTextFileSync(new URL(file, import.meta.url));
   const rest = Object.keys(symbols)
     .filter((name) => !Object.hasOwn(HOST_MEMORY_SYMBOLS, name) && !new RegExp(`^int ${name}\\(`, "m").test(written))
     .map((name) => `int ${name}(void) { return called("${name}"); }\n`);
   const source = written + rest.join("");
   const kept = join(folder, file);
-  const target = join(folder, library);
+  const named = join(folder, link);
   Deno.mkdirSync(folder, { recursive: true });
-  if (readText(kept) === source && readText(target) !== undefined) return;
+  if (readText(kept) === source && readText(named) !== undefined) return;
   // Another test process may be building too: each writes files of its own, and the last one to finish wins.
   const temporary = Deno.makeTempFileSync({ dir: folder, suffix: ".c" });
   try {
@@ -142,7 +144,11 @@ function build(folder: string, { file, library, symbols = {} }: FakeLibrary): vo
       stderr: "piped",
     }).outputSync();
     if (!success) throw new Error(`Cannot build ${library} from ${file}: ${new TextDecoder().decode(stderr)}`);
-    Deno.renameSync(`${temporary}.so`, target);
+    Deno.renameSync(`${temporary}.so`, join(folder, library));
+    if (link !== library) {
+      Deno.symlinkSync(library, `${temporary}.link`);
+      Deno.renameSync(`${temporary}.link`, named);
+    }
     Deno.renameSync(temporary, kept);
   } catch (error) {
     Deno.removeSync(temporary);

@@ -15,8 +15,6 @@ export interface GpuReportOptions {
   readonly libraries?: CudaLibraries;
   /** Directory of compiled kernels. */
   readonly kernels: string;
-  /** File in which the driver's kernel module states its version. @default {"/proc/driver/nvidia/version"} */
-  readonly moduleVersion?: string;
 }
 
 /** A report. */
@@ -29,14 +27,14 @@ export interface GpuReport {
 
 /** Looks at driver, GPUs, libraries and compiled kernels. What fails becomes part of the report. */
 export function gpuReport(options: GpuReportOptions): GpuReport {
-  const { libraries = CudaLibraries.find(), kernels, moduleVersion = "/proc/driver/nvidia/version" } = options;
+  const { libraries = CudaLibraries.find(), kernels } = options;
   const driver = attempt(() => libraries.get("driver"));
   if (!("value" in driver)) return { state: "none", rows: [["driver", driver.failure]] };
   const gpus = attempt(() => CudaContext.list(libraries));
   if (!("value" in gpus)) return { state: "broken", rows: [["driver", gpus.failure]] };
   const served = gpus.value[0]?.driverVersion;
   const maxMajor = Number.parseInt(served ?? "0");
-  const about = [`CUDA ${served ?? "unknown"}`, ...moduleRelease(moduleVersion), driver.value.path];
+  const about = [`CUDA ${served ?? "unknown"}`, ...driverRelease(driver.value.path), driver.value.path];
   const parts = [
     ...gpus.value.map((gpu) => ({ what: `GPU ${gpu.ordinal}`, ...attempt(() => describeGpu(gpu, libraries)) })),
     { what: "NVRTC", ...attempt(() => describeCompiler(libraries, maxMajor)) },
@@ -87,14 +85,10 @@ function describeKernels(directory: string): string {
   return `${count} compiled, ${formatBytes(bytes)}, ${directory}`;
 }
 
-/** The release of the driver, which the library does not tell; nothing where the file is not there. */
-function moduleRelease(path: string): readonly string[] {
-  try {
-    const release = /Kernel Module.*?\s(\d+\.[\d.]+)/.exec(Deno.readTextFileSync(path))?.[1];
-    return release === undefined ? [] : [`release ${release}`];
-  } catch {
-    return [];
-  }
+/** The release of the driver, which the library does not tell but its file is named after. */
+function driverRelease(path: string): readonly string[] {
+  const release = attempt(() => /\.so\.(\d+\.[\d.]+)$/.exec(Deno.realPathSync(path))?.[1]);
+  return "value" in release && release.value !== undefined ? [`release ${release.value}`] : [];
 }
 
 /** What an action gave, or why it did not. */
