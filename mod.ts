@@ -74,6 +74,7 @@ export type {
   DeviceStep,
   KvLayout,
   KvStore,
+  NextToken,
   NodePartial,
   NodeWork,
   SegmentRange,
@@ -82,7 +83,11 @@ export type {
   StepStop,
 } from "./runtime/device/device.ts";
 export { type DeviceChoice, openDevice, type OpenDeviceOptions } from "./runtime/device/open_device.ts";
+export type { CudaDeviceOptions } from "./runtime/device/cuda_device.ts";
+export type { KvSize } from "./runtime/device/kv_size.ts";
+export type { HolderDevice } from "./runtime/device/open_holder_store.ts";
 export type { WasmDeviceOptions } from "./runtime/device/wasm_device.ts";
+export type { SampleMode } from "./kernels/sample/spec.ts";
 
 export { Engine, type EngineOptions } from "./runtime/engine/engine.ts";
 export type { EngineText, OpenEngineOptions } from "./runtime/engine/engine_protocol.ts";
