@@ -16,11 +16,15 @@ import { weightPlaces } from "../../runtime/device/cuda_weights.ts";
 import { BENCH_SHAPES, type BenchShape } from "./shapes.ts";
 import { readCeiling } from "./read_ceiling.ts";
 
-/** Steps before and while time is taken. */
-const WARM_STEPS = 3;
-const MEASURED_STEPS = 15;
-/** Most tokens of a prefill step. */
+/** Steps before and while time is taken; together they stay within the block behind the context. */
+const WARM_STEPS = 6;
+const MEASURED_STEPS = 24;
+/** Runs of a prompt, of which the first does not count. */
+const PROMPT_RUNS = 4;
+/** Tokens of a prefill step. */
 const STEP_TOKENS = 8192;
+/** Tokens of the prompts. */
+const PROMPTS = [8192, 65_536] as const;
 
 /** One measurement. */
 export interface StepRow {
@@ -34,6 +38,8 @@ export interface StepRow {
   readonly tokensPerSecond: number;
   /** Share of the roofline; for decoding only. */
   readonly roofline?: number;
+  /** Share of the time between the ends of steps in which the GPU does nothing; for decoding only. */
+  readonly idle?: number;
 }
 
 /** Bytes of keys and values of one token. */
@@ -45,25 +51,61 @@ function median(times: readonly number[]): number {
   return times.toSorted((a, b) => a - b)[times.length >> 1];
 }
 
-/** Sequences of `context` tokens each that decode one more. Blocks hold whatever is there; time does not depend on it. */
-function decodeBatch(batch: number, context: number, step: number): StepSequence[] {
-  const count = Math.ceil((context + 64) / CUDA_BLOCK_TOKENS);
+/** A decode step of `batch` sequences that have `context` tokens; blocks hold random keys and values. */
+function decodeBatch(
+  { batch, context, ahead }: DecodeCell,
+  { step, tokens }: { readonly step: number; readonly tokens: readonly number[] },
+): StepSequence[] {
+  const count = Math.ceil(context / CUDA_BLOCK_TOKENS) + 1;
   return Array.from({ length: batch }, (_, index) => ({
-    tokens: [(index * 7 + step) % 1000],
+    tokens: [tokens[index]],
     position: context + step,
     blocks: Int32Array.from({ length: count }, (_, i) => index * count + i),
     logits: "last",
+    ...(ahead && { next: { mode: { kind: "greedy" }, accepted: step } }),
   }));
 }
 
-function timeSteps(device: CudaDevice, makeBatch: (step: number) => StepSequence[]): number {
+/** What a decode measurement runs. */
+interface DecodeCell {
+  readonly batch: number;
+  readonly context: number;
+  /** Whether the device may begin a step before it is asked for it. */
+  readonly ahead: boolean;
+}
+
+/** Decodes as an engine does: each step's tokens are the likeliest ones of the step before. */
+function timeDecode(device: CudaDevice, cell: DecodeCell): { readonly ms: number; readonly idle: number | undefined } {
+  let tokens = Array.from({ length: cell.batch }, (_, index) => index % 1000);
   const times: number[] = [];
+  const onGpu: { readonly beganMs: number; readonly endedMs: number }[] = [];
+  let begin = performance.now();
   for (let step = 0; step < WARM_STEPS + MEASURED_STEPS; step++) {
-    const batch = makeBatch(step);
+    const output = device.step(decodeBatch(cell, { step, tokens }));
+    tokens = tokens.map((_, row) => output.top(row).ids[0]);
+    const end = performance.now();
+    if (step >= WARM_STEPS) {
+      times.push(end - begin);
+      if (device.times !== undefined) onGpu.push(device.times);
+    }
+    begin = end;
+  }
+  const gaps = onGpu.slice(1).reduce((sum, { beganMs }, i) => sum + beganMs - onGpu[i].endedMs, 0);
+  const span = onGpu.length < 2 ? undefined : onGpu[onGpu.length - 1].endedMs - onGpu[0].endedMs;
+  return { ms: median(times), idle: span === undefined ? undefined : gaps / span };
+}
+
+/** Milliseconds of a whole prompt, cut into steps. */
+function timePrompt(device: CudaDevice, prompt: number): number {
+  const blocks = Int32Array.from({ length: prompt / CUDA_BLOCK_TOKENS }, (_, i) => i);
+  const times: number[] = [];
+  for (let run = 0; run < PROMPT_RUNS; run++) {
     const begin = performance.now();
-    const output = device.step(batch);
-    if (output.rows > 0) output.top(0);
-    if (step >= WARM_STEPS) times.push(performance.now() - begin);
+    for (let position = 0; position < prompt; position += STEP_TOKENS) {
+      const tokens = Array.from({ length: STEP_TOKENS }, (_, i) => (position + i * 31) % 1000);
+      device.step([{ tokens, position, blocks, logits: position + STEP_TOKENS === prompt ? "last" : "none" }]);
+    }
+    if (run > 0) times.push(performance.now() - begin);
   }
   return median(times);
 }
@@ -87,30 +129,45 @@ export function* measureShape(
   shape: BenchShape,
   { ceiling, quick, ...switches }: MeasureOptions,
 ): Generator<StepRow> {
-  using device = CudaDevice.random(shape.config, { ...switches, tied: shape.tied, maxStepTokens: STEP_TOKENS });
+  using device = CudaDevice.random(shape.config, {
+    ...switches,
+    tied: shape.tied,
+    maxStepTokens: STEP_TOKENS,
+    timing: true,
+  });
   const weightBytes = weightPlaces(shape.config, { tied: shape.tied, biases: false }).bytes;
   const poolTokens = device.blocks * CUDA_BLOCK_TOKENS;
   // The embedding's rows are looked up, not read; a tied one is the head.
   const read = weightBytes - (shape.tied ? 0 : 2 * shape.config.vocab * shape.config.hidden);
-  const cells = quick
-    ? [[1, 128], [1, 1024], [1, 16_384], [32, 1024], [128, 1024]]
-    : [[1, 128], [1, 1024], [1, 8192], [1, 32_768], [1, 122_880], [32, 1024], [64, 1024], [128, 1024], [256, 1024]];
+  const cells: readonly (readonly [number, number])[] = quick
+    ? [[1, 256], [1, 1024], [1, 16_384], [32, 1024], [64, 256], [128, 1024]]
+    : [
+      ...([128, 256, 1024, 8192, 32_768, 122_880].map((context) => [1, context] as const)),
+      ...([32, 64, 128, 256].map((batch) => [batch, 1024] as const)),
+      [64, 256],
+    ];
   for (const [batch, context] of cells) {
     if (batch * (context + 128) > poolTokens) continue;
-    const ms = timeSteps(device, (step) => decodeBatch(batch, context, step));
     const bytes = read + batch * context * kvTokenBytes(shape);
-    yield {
-      model: shape.name,
-      what: `decode b${batch} at ${context}`,
-      ms,
-      tokensPerSecond: 1000 * batch / ms,
-      roofline: 1000 * bytes / ceiling / ms,
-    };
+    // What beginning ahead is worth is shown once for few and once for many sequences.
+    const compared = context === 1024 && batch === 1 || context === 256 && batch === 64;
+    for (const ahead of compared ? [true, false] : [true]) {
+      const { ms, idle } = timeDecode(device, { batch, context, ahead });
+      yield {
+        model: shape.name,
+        what: `decode b${batch} at ${context}${ahead ? "" : ", each step when it is asked for"}`,
+        ms,
+        tokensPerSecond: 1000 * batch / ms,
+        roofline: 1000 * bytes / ceiling / ms,
+        idle,
+      };
+    }
   }
-  const tokens = Array.from({ length: STEP_TOKENS }, (_, i) => (i * 31) % 1000);
-  const blocks = Int32Array.from({ length: STEP_TOKENS / CUDA_BLOCK_TOKENS }, (_, i) => i);
-  const ms = timeSteps(device, () => [{ tokens, position: 0, blocks, logits: "last" }]);
-  yield { model: shape.name, what: `prefill ${STEP_TOKENS}`, ms, tokensPerSecond: 1000 * STEP_TOKENS / ms };
+  for (const prompt of quick ? [STEP_TOKENS] : PROMPTS) {
+    if (prompt > poolTokens) continue;
+    const ms = timePrompt(device, prompt);
+    yield { model: shape.name, what: `prefill ${prompt}`, ms, tokensPerSecond: 1000 * prompt / ms };
+  }
 }
 
 if (import.meta.main) {
@@ -143,10 +200,11 @@ if (import.meta.main) {
     for (const row of measureShape(shape, options)) {
       rows.push(row);
       const share = row.roofline === undefined ? "" : `  ${row.roofline.toFixed(3)} of the roofline`;
+      const idle = row.idle === undefined ? "" : `  idle ${(100 * row.idle).toFixed(1)} %`;
       console.log(
         `${row.model}  ${row.what.padEnd(20)}  ${row.ms.toFixed(3)} ms  ${
           row.tokensPerSecond.toFixed(0)
-        } tokens/s${share}`,
+        } tokens/s${share}${idle}`,
       );
     }
   }

@@ -6,7 +6,15 @@
  *
  * @module
  */
-import type { CudaContext, CudaGraph, CudaStream, DeviceBuffer, DevicePtr, PinnedBuffer } from "../../ffi/cuda/cuda.ts";
+import type {
+  CudaContext,
+  CudaEvent,
+  CudaGraph,
+  CudaStream,
+  DeviceBuffer,
+  DevicePtr,
+  PinnedBuffer,
+} from "../../ffi/cuda/cuda.ts";
 import type { KernelCache } from "../../kernels/cuda/kernel_cache.ts";
 import { SAMPLE_STATE_BYTES, SampleKernel } from "../../kernels/sample/sample_cuda.ts";
 import { SampleRing, sampleRingBytes } from "../../kernels/sample/sample_ring.ts";
@@ -61,6 +69,16 @@ export interface CudaDecodeParts {
   readonly overlap: boolean;
   /** Whether steps are begun ahead. */
   readonly ahead: boolean;
+  /** Whether the GPU's time for each step is taken. */
+  readonly timing: boolean;
+}
+
+/** When the GPU worked on a decode step, ms of its own clock. */
+export interface StepTimes {
+  /** When it began. */
+  readonly beganMs: number;
+  /** When it was done. */
+  readonly endedMs: number;
 }
 
 /** What one of two steps in a row reads and leaves. */
@@ -69,6 +87,8 @@ interface Side {
   readonly logits: DevicePtr;
   readonly summaries: CudaSummaries;
   readonly graphs: Map<number, CudaGraph>;
+  /** Marks around its step, when time is taken. */
+  readonly marks?: { readonly began: CudaEvent; readonly ended: CudaEvent };
 }
 
 /** A step on its way. */
@@ -103,6 +123,8 @@ export class CudaDecode implements Disposable {
   readonly #ring: SampleRing;
   readonly #most: number;
   readonly #opened: DisposableStack;
+  readonly #epoch: CudaEvent | undefined;
+  #times: StepTimes | undefined;
   #sampled = 0;
   #guess: Guess | undefined;
   /** A guess that came to nothing and may still run. */
@@ -118,7 +140,14 @@ export class CudaDecode implements Disposable {
     const side = (logits: DevicePtr): Side => {
       const plan = opened.use(new CudaStaging(context));
       plan.reserve(4 * planPlaces(capacity).words);
-      return { plan, logits, summaries: opened.use(new CudaSummaries(context, LARGEST_BUCKET)), graphs: new Map() };
+      const mark = () => opened.use(context.event({ timing: true }));
+      return {
+        plan,
+        logits,
+        summaries: opened.use(new CudaSummaries(context, LARGEST_BUCKET)),
+        graphs: new Map(),
+        ...(parts.timing && { marks: { began: mark(), ended: mark() } }),
+      };
     };
     const second = opened.use(context.alloc(4 * bufferRows(this.#most) * config.vocab));
     this.#sides = [side(forward.logits), side(second.address)];
@@ -129,6 +158,10 @@ export class CudaDecode implements Disposable {
     this.#ringMemory = opened.use(context.pinned(sampleRingBytes(size)));
     this.#ring = new SampleRing(this.#ringMemory.buffer, size);
     parts.stream.fill(this.#sampleState.address, 0, SAMPLE_STATE_BYTES);
+    if (parts.timing) {
+      this.#epoch = opened.use(context.event({ timing: true }));
+      parts.stream.record(this.#epoch);
+    }
     opened.defer(() => this.dropGraphs());
     this.#opened = opened.move();
   }
@@ -164,9 +197,15 @@ export class CudaDecode implements Disposable {
       this.#guess = this.#beginAhead(flight, { batch, rowOf: rowOf ?? batch.map((_, index) => index) });
     }
     yield* turns.wait(flight.number);
+    this.#takeTime(flight);
     const { config: { vocab }, reads } = this.#parts;
     const { logits, summaries } = flight.side;
     return new CudaOutput({ rows, vocab, logits, summaries, stream: reads, rowOf });
+  }
+
+  /** When the GPU worked on the last step; undefined when time is not taken. */
+  get times(): StepTimes | undefined {
+    return this.#times;
   }
 
   /** Gives up what was begun ahead: another step comes first, or blocks change. It may still run. */
@@ -193,6 +232,12 @@ export class CudaDecode implements Disposable {
   /** Frees memory and graphs. */
   [Symbol.dispose](): void {
     this.#opened.dispose();
+  }
+
+  #takeTime({ side: { marks } }: Flight): void {
+    if (marks === undefined || this.#epoch === undefined) return;
+    marks.ended.synchronize();
+    this.#times = { beganMs: marks.began.msSince(this.#epoch), endedMs: marks.ended.msSince(this.#epoch) };
   }
 
   /** The guess, when it is this batch, and the row of each sequence in it. */
@@ -302,12 +347,12 @@ export class CudaDecode implements Disposable {
   #start(side: Side, plan: DevicePlan): void {
     const { stream } = this.#parts;
     const graph = side.graphs.get(plan.capacity.tokens);
-    if (graph !== undefined) {
-      graph.launch(stream);
-      return;
-    }
+    if (side.marks !== undefined) stream.record(side.marks.began);
     // The first step of its size runs as it is: what libraries load when it is first used cannot be captured.
-    this.#enqueue(side, plan);
+    if (graph === undefined) this.#enqueue(side, plan);
+    else graph.launch(stream);
+    if (side.marks !== undefined) stream.record(side.marks.ended);
+    if (graph !== undefined) return;
     side.graphs.set(plan.capacity.tokens, stream.capture(() => this.#enqueue(side, plan)));
   }
 

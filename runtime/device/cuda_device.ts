@@ -18,6 +18,7 @@ import { CudaKvStore } from "./cuda_kv_store.ts";
 import { cudaBlocks } from "./cuda_memory.ts";
 import { checkCudaPool, cudaBlockBytes, type CudaPool } from "./cuda_pool.ts";
 import { CudaSkinny } from "./cuda_skinny.ts";
+import type { StepTimes } from "./cuda_decode.ts";
 import { CudaSteps } from "./cuda_step.ts";
 import { CUDA_BLOCK_TOKENS } from "./cuda_tables.ts";
 import { CudaWeights, type CudaWeightsOptions, type WeightVariant } from "./cuda_weights.ts";
@@ -68,6 +69,8 @@ export interface CudaDeviceOptions extends Omit<DeviceOptions, "blocks"> {
    * same. @default {true}
    */
   readonly ahead?: boolean;
+  /** Whether {@linkcode CudaDevice.times} tells the GPU's time for decode steps; for measurements. @default {false} */
+  readonly timing?: boolean;
   /** Where compiled kernels are kept. @default {the user's cache directory} */
   readonly kernelDirectory?: string;
   /** Called before each kernel that has to be compiled. */
@@ -155,6 +158,11 @@ export class CudaDevice implements Device {
   /** Sizes of the captured steps there are so far. */
   get buckets(): readonly number[] {
     return this.#steps.buckets;
+  }
+
+  /** When the GPU worked on the last decode step that ran captured; undefined when time is not taken. */
+  get times(): StepTimes | undefined {
+    return this.#steps.times;
   }
 
   /** See {@linkcode Device.step}. @throws {DeviceLostError} when the GPU failed for good. @throws {CudaError} */
@@ -291,6 +299,7 @@ function open(config: ModelConfig, contents: Contents, options: CudaDeviceOption
       graphs: options.graphs ?? true,
       overlap: options.overlap ?? true,
       ahead: options.ahead ?? true,
+      timing: options.timing ?? false,
     }),
   );
   const { name, ordinal } = context.properties;

@@ -10,7 +10,7 @@ import type { BatchSize } from "./batch_check.ts";
 import type { StepRunner } from "./checked_step.ts";
 import type { CudaAttention } from "./cuda_attention.ts";
 import { productRows } from "./cuda_buckets.ts";
-import { CudaDecode } from "./cuda_decode.ts";
+import { CudaDecode, type StepTimes } from "./cuda_decode.ts";
 import type { CudaForward, LogitPlaces, StepSizes } from "./cuda_forward.ts";
 import type { CudaKvStore } from "./cuda_kv_store.ts";
 import { CudaOutput, CudaSummaries } from "./cuda_output.ts";
@@ -48,6 +48,8 @@ export interface CudaStepsParts {
   readonly overlap: boolean;
   /** Whether decode steps are begun ahead. */
   readonly ahead: boolean;
+  /** Whether the GPU's time for decode steps is taken. */
+  readonly timing: boolean;
 }
 
 /** A checked batch. */
@@ -109,6 +111,11 @@ export class CudaSteps implements Disposable {
   /** Sizes of the captured steps there are. */
   get buckets(): readonly number[] {
     return this.#decode?.buckets ?? [];
+  }
+
+  /** See {@linkcode CudaDecode.times}. */
+  get times(): StepTimes | undefined {
+    return this.#decode?.times;
   }
 
   /** Begins a step. @throws {CudaError} when the GPU failed, or no memory is left for tables or partials. */
