@@ -81,10 +81,14 @@ Deno.test("renderGpuReport() states GPU, clocks, versions, ceilings and what is 
   ) assertStringIncludes(report, part);
 });
 
-Deno.test("renderShortGpuReport() shows only rows of which something is asked", () => {
-  const lines = renderShortGpuReport(RESULT).split("\n");
+Deno.test("renderShortGpuReport() shows only rows that stand for the others", () => {
+  const rows = RESULT.rows.map((row, i) =>
+    i === 0 ? { ...row, title: "prefill attention, 32/8 x 128, 16384 tokens" } : row
+  );
+  const lines = renderShortGpuReport({ ...RESULT, rows }).split("\n");
   assertStringIncludes(lines[0], "Some GPU, CUDA 13.0");
-  assertEquals(lines.length, 6);
+  assertEquals(lines.length, 5);
+  assertStringIncludes(lines[4], "| prefill attention, 32/8 x 128, 16384 tokens |");
 });
 
 Deno.test("parseGpuResult() refuses another version", () => {

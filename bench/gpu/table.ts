@@ -4,6 +4,7 @@
  * @module
  */
 import { formatNumber, type Table } from "../table.ts";
+import { isHeadline } from "./headlines.ts";
 import type { GpuBenchResult, JudgedRow } from "./result.ts";
 import type { Comparison } from "./row.ts";
 
@@ -46,11 +47,11 @@ export function gpuTable({ rows }: Pick<GpuBenchResult, "rows">): Table {
   };
 }
 
-/** Rows of which something is asked, without the goals. */
+/** Rows that stand for the others, without goals and verdicts. */
 export function gpuShortTable({ rows }: Pick<GpuBenchResult, "rows">): Table {
   return {
     header: ["row", "unit", "ours", "beside", "stands at"],
-    rows: rows.filter(({ verdict }) => verdict !== "none").map(({ title, unit, value, peers, comparisons }) => [
+    rows: rows.filter(({ title }) => isHeadline(title)).map(({ title, unit, value, peers, comparisons }) => [
       title,
       unit,
       formatFigure(value),
