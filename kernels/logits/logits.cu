@@ -2,11 +2,13 @@
 //
 // x [R, VOCAB] of IN -> lse [R] f32, ids [R, 64] i32, top [R, 64] f32, descending, equal logits by lower id first; places beyond
 // the vocabulary hold id -1 and -Infinity. Rows from count[0] on are left as they are. NaN and infinities as spec.ts says.
-// Scratch: keys [R, CHUNKS, 128] u64, parts [R, CHUNKS] Part, arrived [R] u32, zero before the first launch and after each.
+// Scratch: keys [R, CHUNKS, 192] u64, parts [R, CHUNKS] Part, arrived [R] u32, zero before the first launch and after each.
 //
 // Grid: (CHUNKS = VOCAB / 4096 rounded up, R of the bucket). A block takes the sum and the candidates of 4096 logits, which it keeps
 // in registers; the last one of a row to arrive joins the row's chunks in order. The cut does not depend on the number of rows:
-// same bits in any batch. How candidates are chosen: top.cuh; a chunk leaves all it gathered, unsorted, if they are few.
+// same bits in any batch. How candidates are chosen: top.cuh; a chunk leaves what it gathered, unsorted.
+//
+// The code runs once a block and is kept short: instructions that are fetched once cost as much as the trips to memory.
 //
 // Roofline: bytes = (4 or 2) * R * VOCAB; for one row the latency of a read, two selections and three trips to L2.
 //
@@ -20,20 +22,16 @@
 
 #define KEPT 16
 #define CHUNK (SELECTORS * KEPT)
-// Most candidates a chunk leaves.
-#define LEFT 128
 
 constexpr u32 CHUNKS = (VOCAB + CHUNK - 1) / CHUNK;
 constexpr u32 VECTOR = VOCAB % (16 / sizeof(IN)) == 0 ? 16 / sizeof(IN) : 1;
 constexpr float LOG2_E = 1.4426950408889634f;
 static_assert(CHUNKS <= 64, "a row's chunks are joined by one block");
 
-// Sum of exponentials against `largest`, and the number of candidates.
+// Largest logit of a chunk and sum of exponentials against it.
 struct Part {
   float largest;
   float sum;
-  u32 candidates;
-  u32 unused;
 };
 
 // Threads that read the candidates of one chunk when they are joined.
@@ -71,7 +69,8 @@ extern "C" __global__ __launch_bounds__(SELECTORS, 1) void logits(
   release_dependents();
   await_predecessors();
   const u32 row = blockIdx.y, chunk = blockIdx.x, thread = threadIdx.x;
-  if (row >= *count) return;
+  // All trips at once: there is room for rows beyond the count.
+  const u32 total = *count;
   const IN* from = x + (u64)row * VOCAB;
   float v[KEPT];
 #pragma unroll
@@ -82,107 +81,104 @@ extern "C" __global__ __launch_bounds__(SELECTORS, 1) void logits(
 #pragma unroll
     for (u32 k = 0; k < VECTOR; k++) v[i + k] = id < VOCAB ? some[k] : -INFINITE;
   }
+  if (row >= total) return;
   // A maximum passes NaN by.
   float most = -INFINITE;
 #pragma unroll
   for (u32 i = 0; i < KEPT; i++) most = fmaxf(most, v[i]);
   const u32 tokens = min((u32)CHUNK, VOCAB - chunk * CHUNK);
   u32 floor, largest;
-  find_floor(selection, id_at(chunk, 0) < VOCAB ? ordered_of(most) : 0, min(SELECTOR_WARPS, tokens / (32 * VECTOR)), floor, largest);
+  find_floor(selection, id_at(chunk, 0) < VOCAB ? ordered_of(most) : 0, min((u32)SELECTOR_WARPS, tokens / (32 * VECTOR)), floor,
+             largest);
   const float base = base_of(unordered(largest));
+  const float lowest = unordered(floor);
   float sum = 0.0f;
+  u32 reach = 0;
 #pragma unroll
-  for (u32 i = 0; i < KEPT; i++) sum += exponential(v[i] - base);
+  for (u32 i = 0; i < KEPT; i++) {
+    sum += exponential(v[i] - base);
+    // NaN counts as -Infinity; what lies beyond the vocabulary does not count.
+    const bool reaches = !(v[i] < lowest) && (v[i] == v[i] || lowest == -INFINITE);
+    if (reaches && (VOCAB % CHUNK == 0 || id_at(chunk, i) < VOCAB)) reach |= 1u << i;
+  }
+  u32 at = reserve(selection, __popc(reach));
+#pragma unroll
+  for (u32 i = 0; i < KEPT; i++) {
+    if ((reach >> i & 1) == 0) continue;
+    if (at < GATHERED) selection.gathered[at] = (u64)__float_as_uint(v[i]) << 32 | id_at(chunk, i);
+    at++;
+  }
   sum = warp_sum(sum);
   if (thread % 32 == 0) partial[thread / 32] = sum;
-  u32 candidates = gather_top(
-      selection, floor,
-      [&](u64 least) {
-        // Below any key's logit there is nothing; a key's own logit is compared first, its id only where that is not enough.
-        const float lowest = unordered((u32)(least >> 32));
-        u32 reach = 0;
-#pragma unroll
-        for (u32 i = 0; i < KEPT; i++) {
-          const bool near = fmaxf(v[i], -INFINITE) >= lowest && id_at(chunk, i) < VOCAB;
-          reach |= (near && key_of(v[i], id_at(chunk, i)) >= least ? 1u : 0u) << i;
-        }
-        u32 at = reserve(selection, __popc(reach));
-#pragma unroll
-        for (u32 i = 0; i < KEPT; i++) {
-          if ((reach >> i & 1) == 0) continue;
-          if (at < GATHERED) selection.gathered[at] = key_of(v[i], id_at(chunk, i));
-          at++;
-        }
-      },
-      [&](u64 trial) {
-        u32 reach = 0;
-#pragma unroll
-        for (u32 i = 0; i < KEPT; i++) {
-          const u32 id = id_at(chunk, i);
-          reach += id < VOCAB && key_of(v[i], id) >= trial;
-        }
-        return reach;
-      });
-  if (CHUNKS > 1) {
-    const u64* leaving = selection.gathered;
-    if (candidates > LEFT) {
-      rank_gathered(selection, candidates);
-      leaving = selection.sorted;
-      candidates = TOP;
-    }
-    const u64 at = (u64)row * CHUNKS + chunk;
-    if (thread < candidates) keys[at * LEFT + thread] = leaving[thread];
+  __syncthreads();
+  u32 candidates = selection.count;
+  u64 mine = 0;
+  if (candidates > GATHERED) {
+    gather_crowd(selection, KEPT, [&](u32 i) {
+      const u32 id = chunk * CHUNK + i * SELECTORS + thread;
+      float some[1] = {0.0f};
+      if (id < VOCAB) load(from + id, some);
+      return id < VOCAB ? key_of(some[0], id) : 0;
+    });
+    candidates = TOP;
+    if (thread < TOP) mine = selection.gathered[thread];
+  } else if (thread < candidates) {
+    const u64 found = selection.gathered[thread];
+    mine = key_of(__uint_as_float((u32)(found >> 32)), (u32)found);
+  }
+  if (CHUNKS == 1) {
+    if (thread < candidates) selection.gathered[thread] = mine;
+  } else {
+    if (thread < GATHERED) keys[((u64)row * CHUNKS + chunk) * GATHERED + thread] = mine;
     if (thread == 0) {
-      float total = 0.0f;
+      float all = 0.0f;
 #pragma unroll
-      for (u32 warp = 0; warp < SELECTOR_WARPS; warp++) total += partial[warp];
-      *reinterpret_cast<float4*>(parts + at) = make_float4(unordered(largest), total, __uint_as_float(candidates), 0.0f);
+      for (u32 warp = 0; warp < SELECTOR_WARPS; warp++) all += partial[warp];
+      *reinterpret_cast<float2*>(parts + row * CHUNKS + chunk) = make_float2(unordered(largest), all);
     }
     __syncthreads();
     if (thread == 0) {
-      __threadfence();
-      last = atomicAdd(arrived + row, 1u) == CHUNKS - 1;
-      __threadfence();
+      u32 before;
+      asm volatile("atom.acq_rel.gpu.global.add.u32 %0, [%1], 1;" : "=r"(before) : "l"(arrived + row) : "memory");
+      last = before == CHUNKS - 1;
     }
     __syncthreads();
     if (!last) return;
     if (thread == 0) arrived[row] = 0;
-    constexpr u32 SHARE = sharing(CHUNKS);
-    const u32 mine = thread / SHARE;
-    const u64 list = (u64)row * CHUNKS + mine;
-    const u32 left = mine < CHUNKS ? parts[list].candidates : 0;
     // All at once, so that the trip to L2 is paid once.
-    constexpr u32 HELD = LEFT / SHARE == 0 ? 1 : LEFT / SHARE;
+    constexpr u32 SHARE = sharing(CHUNKS);
+    constexpr u32 HELD = (GATHERED + SHARE - 1) / SHARE;
+    const u64* list = keys + (u64)row * CHUNKS * GATHERED;
     u64 held[HELD];
     u32 high = 0;
 #pragma unroll
     for (u32 i = 0; i < HELD; i++) {
-      const u32 at = i * SHARE + thread % SHARE;
-      held[i] = at < left ? keys[list * LEFT + at] : 0;
+      const u32 place = i * SHARE + thread % SHARE;
+      held[i] = thread / SHARE < CHUNKS && place < GATHERED ? list[thread / SHARE * GATHERED + place] : 0;
       high = max(high, (u32)(held[i] >> 32));
     }
     u32 ignored;
     find_floor(selection, high, CHUNKS * SHARE / 32, floor, ignored);
-    candidates = gather_top(
-        selection, floor,
-        [&](u64 least) {
-          u32 reach = 0;
+    const u64 least = max((u64)floor << 32, (u64)1);
+    u32 own = 0;
 #pragma unroll
-          for (u32 i = 0; i < HELD; i++) reach += held[i] >= least;
-          u32 at = reserve(selection, reach);
+    for (u32 i = 0; i < HELD; i++) own += held[i] >= least;
+    u32 to = reserve(selection, own);
 #pragma unroll
-          for (u32 i = 0; i < HELD; i++) {
-            if (held[i] < least) continue;
-            if (at < GATHERED) selection.gathered[at] = held[i];
-            at++;
-          }
-        },
-        [&](u64 trial) {
-          u32 reach = 0;
-#pragma unroll
-          for (u32 i = 0; i < HELD; i++) reach += held[i] >= trial;
-          return reach;
-        });
+    for (u32 i = 0; i < HELD; i++) {
+      if (held[i] < least) continue;
+      if (to < GATHERED) selection.gathered[to] = held[i];
+      to++;
+    }
+    __syncthreads();
+    candidates = selection.count;
+    if (candidates > GATHERED) {
+      gather_crowd(selection, (CHUNKS * GATHERED + SELECTORS - 1) / SELECTORS, [&](u32 i) {
+        const u32 place = i * SELECTORS + thread;
+        return place < CHUNKS * GATHERED ? list[place] : (u64)0;
+      });
+      candidates = TOP;
+    }
   }
   rank_gathered(selection, candidates);
   if (thread < TOP) {
@@ -201,24 +197,19 @@ extern "C" __global__ __launch_bounds__(SELECTORS, 1) void logits(
   // A warp that has nothing else to do.
   if (thread < SELECTORS - 32) return;
   const u32 lane = thread % 32;
+  float part[2] = {-INFINITE, -INFINITE}, weight[2] = {0.0f, 0.0f};
   if (CHUNKS == 1) {
-    float total = 0.0f;
+    part[0] = unordered(largest);
+    weight[0] = lane < SELECTOR_WARPS ? partial[lane] : 0.0f;
+  } else {
 #pragma unroll
-    for (u32 warp = 0; warp < SELECTOR_WARPS; warp++) total += partial[warp];
-    if (lane == 0) lse[row] = base + logf(total);
-    return;
+    for (u32 k = 0; k < 2; k++) {
+      if (lane + 32 * k >= CHUNKS) continue;
+      part[k] = parts[row * CHUNKS + lane + 32 * k].largest;
+      weight[k] = parts[row * CHUNKS + lane + 32 * k].sum;
+    }
   }
-  float part[2], weight[2];
-  float highest = -INFINITE;
-#pragma unroll
-  for (u32 k = 0; k < 2; k++) {
-    const u32 at = lane + 32 * k;
-    part[k] = at < CHUNKS ? parts[(u64)row * CHUNKS + at].largest : -INFINITE;
-    weight[k] = at < CHUNKS ? parts[(u64)row * CHUNKS + at].sum : 0.0f;
-    highest = fmaxf(highest, part[k]);
-  }
-  highest = base_of(unordered(__reduce_max_sync(0xffffffffu, ordered_of(highest))));
-  const float total =
-      warp_sum(weight[0] * exponential(part[0] - highest) + weight[1] * exponential(part[1] - highest));
-  if (lane == 0) lse[row] = highest + logf(total);
+  const float highest = base_of(unordered(__reduce_max_sync(0xffffffffu, ordered_of(fmaxf(part[0], part[1])))));
+  const float all = warp_sum(weight[0] * exponential(part[0] - highest) + weight[1] * exponential(part[1] - highest));
+  if (lane == 0) lse[row] = highest + logf(all);
 }

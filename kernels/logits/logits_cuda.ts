@@ -12,9 +12,9 @@ const THREADS = 256;
 /** Logits that one block reduces. */
 const CHUNK = 4096;
 /** Most candidates that one block leaves. */
-const CHUNK_CANDIDATES = 128;
+const CHUNK_CANDIDATES = 192;
 /** Bytes of what a block leaves beside them. */
-const PART_BYTES = 16;
+const PART_BYTES = 8;
 /** Largest vocabulary. */
 const MAX_VOCAB = 64 * CHUNK;
 /** Parts of the scratch memory begin at multiples of this. */

@@ -64,15 +64,16 @@ function sample(
   return { ring, tokens: gpu.i32(tokens, INPUT_TOKENS), after, before: bytes };
 }
 
+/** Shares that no whole number of equal tokens makes up: where one does, rounding decides and the kernel must not. */
 const DRAWS: readonly Omit<SampleMode & { kind: "draw" }, "seed">[] = [
   { kind: "draw", inverseTemperature: 1, topK: Infinity, topP: 1, depth: Infinity },
   { kind: "draw", inverseTemperature: 1 / 0.7, topK: Infinity, topP: 1, depth: Infinity },
   { kind: "draw", inverseTemperature: 1 / 1.4, topK: 50, topP: 1, depth: Infinity },
-  { kind: "draw", inverseTemperature: 1 / 0.3, topK: Infinity, topP: 0.9, depth: Infinity },
+  { kind: "draw", inverseTemperature: 1 / 0.3, topK: Infinity, topP: 0.9013, depth: Infinity },
   { kind: "draw", inverseTemperature: 1, topK: 1, topP: 1, depth: Infinity },
-  { kind: "draw", inverseTemperature: 1, topK: 200, topP: 0.8, depth: Infinity },
+  { kind: "draw", inverseTemperature: 1, topK: 200, topP: 0.8037, depth: Infinity },
   { kind: "draw", inverseTemperature: 1, topK: Infinity, topP: 1, depth: -Math.log(0.05) },
-  { kind: "draw", inverseTemperature: 1.25, topK: 20, topP: 0.95, depth: -Math.log(0.02) },
+  { kind: "draw", inverseTemperature: 1.25, topK: 20, topP: 0.9531, depth: -Math.log(0.02) },
   { kind: "draw", inverseTemperature: 1e300, topK: Infinity, topP: 1, depth: Infinity },
 ];
 
