@@ -4,14 +4,15 @@
  * @module
  */
 import { BLAS, BLAS_LAYOUT } from "./blas_constants.ts";
+import { type BlasDescriptors, BlasPlan } from "./blas_plan.ts";
 import { BLAS_SYMBOLS, type BlasSymbols } from "./blas_symbols.ts";
-import type { DeviceBuffer, DevicePtr } from "./buffer.ts";
+import type { DeviceBuffer } from "./buffer.ts";
 import type { CudaContext } from "./context.ts";
-import { CudaError } from "./error.ts";
+import { CudaError, type FailedCall, isLost } from "./error.ts";
 import { HostMemory } from "./host_memory.ts";
 import { openLibrary } from "./open_library.ts";
 import type { ContextScope } from "./owned_handle.ts";
-import type { CudaStream } from "./stream.ts";
+import type { StreamHandle } from "./stream.ts";
 
 /** A product D[M, N] = A[M, K] W[N, K]ᵀ, all row-major; A and W bf16, accumulated in f32. */
 export interface BlasShape {
@@ -25,16 +26,6 @@ export interface BlasShape {
   readonly out: "bf16" | "f32";
   /** Whether the product is added to what D holds. */
   readonly add: boolean;
-}
-
-/** Where the matrices of one product lie, each at a multiple of 16 bytes. */
-export interface BlasArguments {
-  /** A[M, K], bf16. */
-  readonly a: DevicePtr;
-  /** W[N, K], bf16. */
-  readonly w: DevicePtr;
-  /** D[M, N]. */
-  readonly d: DevicePtr;
 }
 
 /** Scratch memory; what the library asks for at most on Hopper. */
@@ -87,7 +78,7 @@ export class BlasLt implements Disposable {
     try {
       context.makeCurrent();
       const handle = new BigUint64Array(1);
-      this.check(this.symbols.cublasLtCreate(handle), "cublasLtCreate", "start cuBLASLt");
+      this.check(this.symbols.cublasLtCreate(handle), { call: "cublasLtCreate", context: "start cuBLASLt" });
       this.#handle = handle[0];
       this.#undo.push(() => this.#library.symbols.cublasLtDestroy(this.#handle));
       this.#workspace = context.alloc(workspaceBytes);
@@ -142,11 +133,16 @@ export class BlasLt implements Disposable {
     return plan;
   }
 
-  /** Throws unless `code` is success. The arguments are those of {@linkcode CudaError}. */
-  check(code: number, call: string, context: string): void {
-    if (code === 0) return;
+  /** Throws unless `code` is success. @throws {CudaError} */
+  check(code: number, failed: FailedCall): void {
+    if (code !== 0) throw this.error(code, failed);
+  }
+
+  /** The error for a result. With `stream`, it also tells whether the context is dead, which the library does not say. */
+  error(code: number, { stream, ...failed }: FailedCall & { readonly stream?: StreamHandle }): CudaError {
     const codeName = this.#host.text(this.#library.symbols.cublasLtGetStatusName(code));
-    throw new CudaError({ call, code, codeName, context });
+    const lost = stream !== undefined && isLost(this.#scope.driver.symbols.cuStreamQuery(stream));
+    return new CudaError({ ...failed, code, codeName, lost });
   }
 
   /** Gives everything back, the plans too. Idempotent. */
@@ -164,28 +160,28 @@ export class BlasLt implements Disposable {
   /** The library counts in columns, so Dᵀ[N, M] = W[N, K] Aᵀ[K, M] is what it computes: W is its A, and transposed. */
   #prepare({ m, n, k, out, add }: BlasShape, context: string): BlasPlan {
     const { symbols } = this;
-    const operation = this.#made(
-      "cublasLtMatmulDescCreate",
-      "cublasLtMatmulDescDestroy",
+    const operation = this.#made({
+      call: "cublasLtMatmulDescCreate",
       context,
-      (handle) => symbols.cublasLtMatmulDescCreate(handle, BLAS.CUBLAS_COMPUTE_32F, BLAS.CUDA_R_32F),
-    );
+      make: (handle) => symbols.cublasLtMatmulDescCreate(handle, BLAS.CUBLAS_COMPUTE_32F, BLAS.CUDA_R_32F),
+      destroy: (handle) => this.#library.symbols.cublasLtMatmulDescDestroy(handle),
+    });
     const set = symbols.cublasLtMatmulDescSetAttribute(
       operation,
       BLAS.CUBLASLT_MATMUL_DESC_TRANSA,
       new Int32Array([BLAS.CUBLAS_OP_T]),
       4n,
     );
-    this.check(set, "cublasLtMatmulDescSetAttribute", context);
-    const layout = (type: "bf16" | "f32", rows: number, columns: number) =>
-      this.#made(
-        "cublasLtMatrixLayoutCreate",
-        "cublasLtMatrixLayoutDestroy",
+    this.check(set, { call: "cublasLtMatmulDescSetAttribute", context });
+    const layout = (type: "bf16" | "f32", [rows, columns]: readonly [number, number]) =>
+      this.#made({
+        call: "cublasLtMatrixLayoutCreate",
         context,
-        (handle) =>
+        make: (handle) =>
           symbols.cublasLtMatrixLayoutCreate(handle, DATA_TYPES[type], BigInt(rows), BigInt(columns), BigInt(rows)),
-      );
-    const layouts = { w: layout("bf16", k, n), a: layout("bf16", k, m), d: layout(out, n, m) };
+        destroy: (handle) => this.#library.symbols.cublasLtMatrixLayoutDestroy(handle),
+      });
+    const layouts = { w: layout("bf16", [k, n]), a: layout("bf16", [k, m]), d: layout(out, [n, m]) };
     const results = this.#algorithms({ operation, ...layouts }, context);
     return new BlasPlan(this, { operation, ...layouts }, { results, beta: add ? 1 : 0, context: context.slice(5) });
   }
@@ -193,13 +189,13 @@ export class BlasLt implements Disposable {
   #algorithms({ operation, w, a, d }: BlasDescriptors, context: string): Uint8Array<ArrayBuffer>[] {
     const { symbols } = this;
     const created = new BigUint64Array(1);
-    this.check(symbols.cublasLtMatmulPreferenceCreate(created), "cublasLtMatmulPreferenceCreate", context);
+    this.check(symbols.cublasLtMatmulPreferenceCreate(created), { call: "cublasLtMatmulPreferenceCreate", context });
     const preference = created[0];
     try {
       const set = (attribute: number, value: Uint32Array<ArrayBuffer> | BigUint64Array<ArrayBuffer>) => {
         const bytes = BigInt(value.byteLength);
         const code = symbols.cublasLtMatmulPreferenceSetAttribute(preference, attribute, value, bytes);
-        this.check(code, "cublasLtMatmulPreferenceSetAttribute", context);
+        this.check(code, { call: "cublasLtMatmulPreferenceSetAttribute", context });
       };
       set(BLAS.CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, new BigUint64Array([BigInt(this.#workspace.bytes)]));
       for (const attribute of ALIGNMENTS) set(attribute, new Uint32Array([ALIGNMENT_BYTES]));
@@ -207,7 +203,7 @@ export class BlasLt implements Disposable {
       const count = new Int32Array(1);
       const { cublasLtMatmulAlgoGetHeuristic: ask } = symbols;
       const code = ask(this.#handle, operation, w, a, d, d, preference, MAX_ALGORITHMS, results, count);
-      this.check(code, "cublasLtMatmulAlgoGetHeuristic", context);
+      this.check(code, { call: "cublasLtMatmulAlgoGetHeuristic", context });
       return Array.from(
         { length: count[0] },
         (_, index) => results.slice(RESULT_BYTES * index, RESULT_BYTES * (index + 1)),
@@ -219,104 +215,13 @@ export class BlasLt implements Disposable {
   }
 
   /** Makes a descriptor that lives as long as this. */
-  #made(
-    create: string,
-    destroy: "cublasLtMatmulDescDestroy" | "cublasLtMatrixLayoutDestroy",
-    context: string,
-    make: (handle: BigUint64Array<ArrayBuffer>) => number,
-  ): bigint {
+  #made({ make, destroy, ...failed }: FailedCall & {
+    readonly make: (handle: BigUint64Array<ArrayBuffer>) => number;
+    readonly destroy: (handle: bigint) => number;
+  }): bigint {
     const handle = new BigUint64Array(1);
-    this.check(make(handle), create, context);
-    this.#undo.push(() => this.#library.symbols[destroy](handle[0]));
+    this.check(make(handle), failed);
+    this.#undo.push(() => destroy(handle[0]));
     return handle[0];
-  }
-}
-
-/** Handles that describe a product: the operation, and the layouts of W, A and D. */
-export interface BlasDescriptors {
-  /** `cublasLtMatmulDesc_t`. */
-  readonly operation: bigint;
-  /** `cublasLtMatrixLayout_t` of W. */
-  readonly w: bigint;
-  /** `cublasLtMatrixLayout_t` of A. */
-  readonly a: bigint;
-  /** `cublasLtMatrixLayout_t` of D. */
-  readonly d: bigint;
-}
-
-/** Products of one shape. Belongs to its {@linkcode BlasLt}, which makes and frees it. */
-export class BlasPlan {
-  readonly #blas: BlasLt;
-  readonly #descriptors: BlasDescriptors;
-  readonly #results: readonly Uint8Array<ArrayBuffer>[];
-  readonly #alpha = new Float32Array([1]);
-  readonly #beta: Float32Array<ArrayBuffer>;
-  readonly #context: string;
-  #chosen = 0;
-
-  /** Takes the descriptors and the library's answers; {@linkcode BlasLt.plan} makes these. */
-  constructor(
-    blas: BlasLt,
-    descriptors: BlasDescriptors,
-    rest: { readonly results: readonly Uint8Array<ArrayBuffer>[]; readonly beta: number; readonly context: string },
-  ) {
-    if (rest.results.length === 0) {
-      throw new CudaError({
-        call: "cublasLtMatmulAlgoGetHeuristic",
-        code: BLAS.CUBLAS_STATUS_NOT_SUPPORTED,
-        codeName: "no algorithm",
-        context: `plan ${rest.context}`,
-      });
-    }
-    this.#blas = blas;
-    this.#descriptors = descriptors;
-    this.#results = rest.results;
-    this.#beta = new Float32Array([rest.beta]);
-    this.#context = `compute ${rest.context}`;
-  }
-
-  /** Algorithms that {@linkcode choose} chooses from, by the library's estimate the fastest first. */
-  get algorithms(): number {
-    return this.#results.length;
-  }
-
-  /** The chosen one; 0 at first. */
-  get chosen(): number {
-    return this.#chosen;
-  }
-
-  /** Has later runs use algorithm `index`; results may differ in their last bits. @throws {RangeError} */
-  choose(index: number): void {
-    if (!(Number.isInteger(index) && index >= 0 && index < this.algorithms)) {
-      throw new RangeError(`Cannot choose an algorithm: wanted 0 to ${this.algorithms - 1}, got ${index}`);
-    }
-    this.#chosen = index;
-  }
-
-  /** Enqueues one product. @throws {CudaError} @throws {ReferenceError} */
-  run(stream: CudaStream, { a, w, d }: BlasArguments): void {
-    const blas = this.#blas;
-    const result = this.#results[this.#chosen];
-    const { operation, ...layouts } = this.#descriptors;
-    const { address, bytes } = blas.workspace;
-    const code = blas.symbols.cublasLtMatmul(
-      blas.handle,
-      operation,
-      this.#alpha,
-      w,
-      layouts.w,
-      a,
-      layouts.a,
-      this.#beta,
-      d,
-      layouts.d,
-      d,
-      layouts.d,
-      result,
-      address,
-      BigInt(bytes),
-      stream.handle,
-    );
-    if (code !== 0) blas.check(code, "cublasLtMatmul", this.#context);
   }
 }

@@ -36,7 +36,9 @@ export class DeviceBuffer extends OwnedHandle<DevicePtr> {
     scope.enter();
     const address = new BigUint64Array(1);
     const code = driver.symbols.cuMemAlloc_v2(address, BigInt(bytes));
-    if (code !== 0) throw driver.error(code, "cuMemAlloc_v2", `allocate ${bytes} bytes of device memory`);
+    if (code !== 0) {
+      throw driver.error(code, { call: "cuMemAlloc_v2", context: `allocate ${bytes} bytes of device memory` });
+    }
     return new DeviceBuffer(scope, address[0] as DevicePtr, bytes);
   }
 
@@ -55,7 +57,10 @@ export class DeviceBuffer extends OwnedHandle<DevicePtr> {
 
   protected override free(address: DevicePtr): void {
     const { driver } = this.scope;
-    driver.check(driver.symbols.cuMemFree_v2(address), "cuMemFree_v2", `free ${this.bytes} bytes of device memory`);
+    driver.check(driver.symbols.cuMemFree_v2(address), {
+      call: "cuMemFree_v2",
+      context: `free ${this.bytes} bytes of device memory`,
+    });
   }
 }
 
@@ -90,11 +95,11 @@ export class PinnedBuffer extends OwnedHandle<DevicePtr> {
     driver.host.adviseHugePages(memory);
     const context = `pin ${bytes} bytes of host memory`;
     const code = driver.symbols.cuMemHostRegister_v2(memory, BigInt(memory.byteLength), REGISTER_FLAGS);
-    driver.check(code, "cuMemHostRegister_v2", context);
+    driver.check(code, { call: "cuMemHostRegister_v2", context });
     try {
       const address = new BigUint64Array(1);
       const code = driver.symbols.cuMemHostGetDevicePointer_v2(address, memory, 0);
-      driver.check(code, "cuMemHostGetDevicePointer_v2", context);
+      driver.check(code, { call: "cuMemHostGetDevicePointer_v2", context });
       return new PinnedBuffer(scope, address[0] as DevicePtr, memory, bytes);
     } catch (error) {
       driver.symbols.cuMemHostUnregister(memory);
@@ -128,7 +133,7 @@ export class PinnedBuffer extends OwnedHandle<DevicePtr> {
   protected override free(): void {
     const { driver } = this.scope;
     const code = driver.symbols.cuMemHostUnregister(this.#memory);
-    driver.check(code, "cuMemHostUnregister", `release ${this.bytes} bytes of pinned memory`);
+    driver.check(code, { call: "cuMemHostUnregister", context: `release ${this.bytes} bytes of pinned memory` });
   }
 }
 

@@ -94,7 +94,7 @@ export class CudaContext implements Disposable {
       const properties = readProperties(driver, { device, ordinal });
       const context = new BigUint64Array(1);
       const code = driver.symbols.cuDevicePrimaryCtxRetain(context, device);
-      driver.check(code, "cuDevicePrimaryCtxRetain", `open GPU ${ordinal} (${properties.name})`);
+      driver.check(code, { call: "cuDevicePrimaryCtxRetain", context: `open GPU ${ordinal} (${properties.name})` });
       const opened = new CudaContext(driver, { device, context: context[0], properties, libraries });
       opened.makeCurrent();
       return opened;
@@ -125,7 +125,7 @@ export class CudaContext implements Disposable {
     const free = new BigUint64Array(1);
     const total = new BigUint64Array(1);
     const code = this.#driver.symbols.cuMemGetInfo_v2(free, total);
-    this.#driver.check(code, "cuMemGetInfo_v2", "ask for free memory");
+    this.#driver.check(code, { call: "cuMemGetInfo_v2", context: "ask for free memory" });
     return { freeBytes: Number(free[0]), totalBytes: Number(total[0]) };
   }
 
@@ -157,7 +157,10 @@ export class CudaContext implements Disposable {
   /** Blocks this thread until the GPU has done everything of this process. @throws {CudaError} */
   synchronize(): void {
     this.scope.enter();
-    this.#driver.check(this.#driver.symbols.cuCtxSynchronize(), "cuCtxSynchronize", "wait for the GPU");
+    this.#driver.check(this.#driver.symbols.cuCtxSynchronize(), {
+      call: "cuCtxSynchronize",
+      context: "wait for the GPU",
+    });
   }
 
   /** Makes this context current on the calling thread. @throws {CudaError} */
@@ -172,7 +175,10 @@ export class CudaContext implements Disposable {
     try {
       this.#scope.disposeAll();
       const code = this.#driver.symbols.cuDevicePrimaryCtxRelease_v2(this.#device);
-      this.#driver.check(code, "cuDevicePrimaryCtxRelease_v2", `close GPU ${this.properties.ordinal}`);
+      this.#driver.check(code, {
+        call: "cuDevicePrimaryCtxRelease_v2",
+        context: `close GPU ${this.properties.ordinal}`,
+      });
     } catch (error) {
       if (!(error instanceof CudaError && error.lost)) throw error;
     } finally {
@@ -185,7 +191,7 @@ function deviceCount(driver: CudaDriver): number {
   const count = new Int32Array(1);
   const code = driver.symbols.cuDeviceGetCount(count);
   if (code === DRIVER.CUDA_ERROR_NO_DEVICE) return 0;
-  driver.check(code, "cuDeviceGetCount", "count the GPUs");
+  driver.check(code, { call: "cuDeviceGetCount", context: "count the GPUs" });
   return count[0];
 }
 
@@ -196,7 +202,7 @@ function deviceHandle(driver: CudaDriver, ordinal: number): number {
     throw new RangeError(`Cannot open GPU ${ordinal}: wanted ${wanted}, got ${count} GPUs`);
   }
   const device = new Int32Array(1);
-  driver.check(driver.symbols.cuDeviceGet(device, ordinal), "cuDeviceGet", `open GPU ${ordinal}`);
+  driver.check(driver.symbols.cuDeviceGet(device, ordinal), { call: "cuDeviceGet", context: `open GPU ${ordinal}` });
   return device[0];
 }
 
@@ -207,15 +213,15 @@ function readProperties(
   const context = `inspect GPU ${ordinal}`;
   const attribute = (id: number): number => {
     const value = new Int32Array(1);
-    driver.check(driver.symbols.cuDeviceGetAttribute(value, id, device), "cuDeviceGetAttribute", context);
+    driver.check(driver.symbols.cuDeviceGetAttribute(value, id, device), { call: "cuDeviceGetAttribute", context });
     return value[0];
   };
   const name = new Uint8Array(256);
-  driver.check(driver.symbols.cuDeviceGetName(name, name.length, device), "cuDeviceGetName", context);
+  driver.check(driver.symbols.cuDeviceGetName(name, name.length, device), { call: "cuDeviceGetName", context });
   const uuid = new Uint8Array(16);
-  driver.check(driver.symbols.cuDeviceGetUuid_v2(uuid, device), "cuDeviceGetUuid_v2", context);
+  driver.check(driver.symbols.cuDeviceGetUuid_v2(uuid, device), { call: "cuDeviceGetUuid_v2", context });
   const totalBytes = new BigUint64Array(1);
-  driver.check(driver.symbols.cuDeviceTotalMem_v2(totalBytes, device), "cuDeviceTotalMem_v2", context);
+  driver.check(driver.symbols.cuDeviceTotalMem_v2(totalBytes, device), { call: "cuDeviceTotalMem_v2", context });
   return {
     name: new TextDecoder().decode(name.subarray(0, name.indexOf(0))),
     ordinal,

@@ -17,7 +17,8 @@
  *
  * @module
  */
-export { type BlasArguments, BlasLt, BlasPlan, type BlasShape } from "./blas.ts";
+export { BlasLt, type BlasShape } from "./blas.ts";
+export { type BlasArguments, BlasPlan } from "./blas_plan.ts";
 export { DeviceBuffer, type DevicePtr, PinnedBuffer } from "./buffer.ts";
 export { CudaContext, type CudaContextOptions, type CudaProperties } from "./context.ts";
 export { CudaError, type CudaErrorOptions } from "./error.ts";

@@ -5,7 +5,7 @@
  */
 import { DRIVER } from "./driver_constants.ts";
 import { DRIVER_SYMBOLS, DRIVER_VERSION_SYMBOLS, type DriverSymbols } from "./driver_symbols.ts";
-import { CudaError, isLost } from "./error.ts";
+import { CudaError, type FailedCall, isLost } from "./error.ts";
 import { HostMemory } from "./host_memory.ts";
 import type { FoundLibrary } from "./libraries.ts";
 import { openLibrary } from "./open_library.ts";
@@ -48,7 +48,7 @@ export class CudaDriver implements Disposable {
     }
     const driver = new CudaDriver(library.path, version);
     try {
-      driver.check(driver.symbols.cuInit(0), "cuInit", "start the NVIDIA driver");
+      driver.check(driver.symbols.cuInit(0), { call: "cuInit", context: "start the NVIDIA driver" });
       return driver;
     } catch (error) {
       driver[Symbol.dispose]();
@@ -62,14 +62,14 @@ export class CudaDriver implements Disposable {
     return this.#library.symbols;
   }
 
-  /** Throws unless `code` is success. The arguments are those of {@linkcode CudaError}. */
-  check(code: number, call: string, context: string): void {
-    if (code !== DRIVER.CUDA_SUCCESS) throw this.error(code, call, context);
+  /** Throws unless `code` is success. @throws {CudaError} */
+  check(code: number, failed: FailedCall): void {
+    if (code !== DRIVER.CUDA_SUCCESS) throw this.error(code, failed);
   }
 
   /** The error for a result. */
-  error(code: number, call: string, context: string): CudaError {
-    return new CudaError({ call, code, codeName: this.#codeName(code), context, lost: isLost(code) });
+  error(code: number, failed: FailedCall): CudaError {
+    return new CudaError({ ...failed, code, codeName: this.#codeName(code), lost: isLost(code) });
   }
 
   /** Unloads it. Idempotent. */

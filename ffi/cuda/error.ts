@@ -21,6 +21,9 @@ export interface CudaErrorOptions {
   readonly lost?: boolean;
 }
 
+/** What {@linkcode CudaError} says of a call besides its result. */
+export type FailedCall = Pick<CudaErrorOptions, "call" | "context" | "detail">;
+
 /** A call into a CUDA library failed. */
 export class CudaError extends Error {
   /** Always `CudaError`. */

@@ -22,7 +22,7 @@ export class CudaEvent extends OwnedHandle<EventHandle> {
     scope.enter();
     const handle = new BigUint64Array(1);
     const flags = timing ? DRIVER.CU_EVENT_DEFAULT : DRIVER.CU_EVENT_DISABLE_TIMING;
-    driver.check(driver.symbols.cuEventCreate(handle, flags), "cuEventCreate", "make an event");
+    driver.check(driver.symbols.cuEventCreate(handle, flags), { call: "cuEventCreate", context: "make an event" });
     return new CudaEvent(scope, handle[0] as EventHandle);
   }
 
@@ -30,15 +30,18 @@ export class CudaEvent extends OwnedHandle<EventHandle> {
   get reached(): boolean {
     const { driver } = this.scope;
     const code = driver.symbols.cuEventQuery(this.handle);
+    if (code === DRIVER.CUDA_SUCCESS) return true;
     if (code === DRIVER.CUDA_ERROR_NOT_READY) return false;
-    driver.check(code, "cuEventQuery", "ask for an event");
-    return true;
+    throw driver.error(code, { call: "cuEventQuery", context: "ask for an event" });
   }
 
   /** Blocks this thread until it is reached. @throws {CudaError} */
   synchronize(): void {
     const { driver } = this.scope;
-    driver.check(driver.symbols.cuEventSynchronize(this.handle), "cuEventSynchronize", "wait for an event");
+    driver.check(driver.symbols.cuEventSynchronize(this.handle), {
+      call: "cuEventSynchronize",
+      context: "wait for an event",
+    });
   }
 
   /**
@@ -50,12 +53,12 @@ export class CudaEvent extends OwnedHandle<EventHandle> {
     const { driver } = this.scope;
     const ms = new Float32Array(1);
     const code = driver.symbols.cuEventElapsedTime(ms, earlier.handle, this.handle);
-    driver.check(code, "cuEventElapsedTime", "measure the time between two events");
+    driver.check(code, { call: "cuEventElapsedTime", context: "measure the time between two events" });
     return ms[0];
   }
 
   protected override free(handle: EventHandle): void {
     const { driver } = this.scope;
-    driver.check(driver.symbols.cuEventDestroy_v2(handle), "cuEventDestroy_v2", "destroy an event");
+    driver.check(driver.symbols.cuEventDestroy_v2(handle), { call: "cuEventDestroy_v2", context: "destroy an event" });
   }
 }

@@ -25,10 +25,16 @@ export class CudaGraph extends OwnedHandle<GraphHandle> {
     const { driver } = scope;
     try {
       const nodes = new BigUint64Array(1);
-      driver.check(driver.symbols.cuGraphGetNodes(captured, null, nodes), "cuGraphGetNodes", "count a graph's nodes");
+      driver.check(driver.symbols.cuGraphGetNodes(captured, null, nodes), {
+        call: "cuGraphGetNodes",
+        context: "count a graph's nodes",
+      });
       const handle = new BigUint64Array(1);
       const code = driver.symbols.cuGraphInstantiateWithFlags(handle, captured, 0n);
-      driver.check(code, "cuGraphInstantiateWithFlags", `make a graph of ${nodes[0]} nodes executable`);
+      driver.check(code, {
+        call: "cuGraphInstantiateWithFlags",
+        context: `make a graph of ${nodes[0]} nodes executable`,
+      });
       return new CudaGraph(scope, handle[0] as GraphHandle, Number(nodes[0]));
     } finally {
       driver.symbols.cuGraphDestroy(captured);
@@ -39,18 +45,20 @@ export class CudaGraph extends OwnedHandle<GraphHandle> {
   upload(stream: CudaStream): void {
     const { driver } = this.scope;
     const code = driver.symbols.cuGraphUpload(this.handle, stream.handle);
-    driver.check(code, "cuGraphUpload", `upload a graph of ${this.nodes} nodes`);
+    driver.check(code, { call: "cuGraphUpload", context: `upload a graph of ${this.nodes} nodes` });
   }
 
   /** Enqueues all of it on `stream`. @throws {CudaError} @throws {ReferenceError} */
   launch(stream: CudaStream): void {
     const { driver } = this.scope;
     const code = driver.symbols.cuGraphLaunch(this.handle, stream.handle);
-    if (code !== 0) throw driver.error(code, "cuGraphLaunch", `launch a graph of ${this.nodes} nodes`);
+    if (code !== 0) {
+      throw driver.error(code, { call: "cuGraphLaunch", context: `launch a graph of ${this.nodes} nodes` });
+    }
   }
 
   protected override free(handle: GraphHandle): void {
     const { driver } = this.scope;
-    driver.check(driver.symbols.cuGraphExecDestroy(handle), "cuGraphExecDestroy", "destroy a graph");
+    driver.check(driver.symbols.cuGraphExecDestroy(handle), { call: "cuGraphExecDestroy", context: "destroy a graph" });
   }
 }

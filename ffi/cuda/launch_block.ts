@@ -110,8 +110,8 @@ export class LaunchBlock {
   encode(kernel: CudaFunction, options: LaunchOptions): void {
     const { grid, block, sharedBytes = 0, args } = options;
     const words = this.#words;
-    writeExtent(words, DRIVER_LAYOUT["offsetof(CUlaunchConfig, gridDimX)"] / 4, grid);
-    writeExtent(words, DRIVER_LAYOUT["offsetof(CUlaunchConfig, blockDimX)"] / 4, block);
+    this.#writeExtent(DRIVER_LAYOUT["offsetof(CUlaunchConfig, gridDimX)"] / 4, grid);
+    this.#writeExtent(DRIVER_LAYOUT["offsetof(CUlaunchConfig, blockDimX)"] / 4, block);
     words[DRIVER_LAYOUT["offsetof(CUlaunchConfig, sharedMemBytes)"] / 4] = sharedBytes;
     words[ATTRIBUTE_COUNT_OFFSET / 4] = this.#writeAttributes(options);
     const wanted = kernel.parameterBytes;
@@ -124,7 +124,7 @@ export class LaunchBlock {
       const arg: AnyArg = args[index];
       const { bytes } = arg;
       const size = bytes === undefined ? this.#writeScalar(SLOTS_AT + 8 * index, arg) : bytes.length;
-      if (size !== wanted[index]) throw mismatch(kernel, index, args[index]);
+      if (size !== wanted[index]) throw mismatch(kernel, { index, arg: args[index] });
       if (bytes === undefined) {
         this.#longs[ADDRESSES_AT / 8 + index] = this.#slots[index];
       } else {
@@ -165,25 +165,25 @@ export class LaunchBlock {
       this.#words[at] = id;
       return at + ATTRIBUTE_VALUE_OFFSET / 4;
     };
-    if (cluster !== undefined) writeExtent(this.#words, next(DRIVER.CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION), cluster);
+    if (cluster !== undefined) this.#writeExtent(next(DRIVER.CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION), cluster);
     if (programmatic) this.#words[next(DRIVER.CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION)] = 1;
     if (cooperative) this.#words[next(DRIVER.CU_LAUNCH_ATTRIBUTE_COOPERATIVE)] = 1;
     return count;
   }
+
+  #writeExtent(at: number, [x, y = 1, z = 1]: Extent): void {
+    this.#words[at] = x;
+    this.#words[at + 1] = y;
+    this.#words[at + 2] = z;
+  }
 }
 
 /** The error for an argument whose size or value is wrong. */
-function mismatch(kernel: CudaFunction, index: number, arg: KernelArg): Error {
+function mismatch(kernel: CudaFunction, { index, arg }: { readonly index: number; readonly arg: KernelArg }): Error {
   const subject = `Cannot launch ${kernel.name}: argument ${index}`;
   const [[kind, value]] = Object.entries(arg);
   const got = "bytes" in arg ? arg.bytes.length : "ptr" in arg || "u64" in arg ? 8 : 4;
   const wanted = kernel.parameterBytes[index];
   if (got === wanted) return new RangeError(`${subject} is no ${kind}, got ${value}`);
   return new TypeError(`${subject} has ${wanted} bytes, got ${kind} with ${got}`);
-}
-
-function writeExtent(words: Uint32Array, at: number, [x, y = 1, z = 1]: Extent): void {
-  words[at] = x;
-  words[at + 1] = y;
-  words[at + 2] = z;
 }

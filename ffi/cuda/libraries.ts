@@ -85,7 +85,7 @@ export class CudaLibraries {
         names.flatMap((file): FoundLibrary[] => {
           const version = SPECS[name].file.exec(file)?.[1];
           if (version === undefined) return [];
-          const companions = name === "nvrtc" ? builtins(folder, names, version) : [];
+          const companions = name === "nvrtc" ? builtins(folder, { names, version }) : [];
           return [{ name, path: join(folder, file), major: Number(version), companions }];
         })
       );
@@ -131,8 +131,11 @@ export class CudaLibraries {
 }
 
 /** NVRTC opens this part of itself by bare name, which fails outside the loader's own directories. */
-function builtins(folder: string, names: readonly string[], major: string): readonly string[] {
-  const wanted = new RegExp(`^libnvrtc-builtins\\.so\\.${major}\\.\\d+$`);
+function builtins(
+  folder: string,
+  { names, version }: { readonly names: readonly string[]; readonly version: string },
+): readonly string[] {
+  const wanted = new RegExp(`^libnvrtc-builtins\\.so\\.${version}\\.\\d+$`);
   return names.filter((file) => wanted.test(file)).map((file) => join(folder, file));
 }
 

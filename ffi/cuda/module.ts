@@ -29,7 +29,9 @@ export class CudaModule extends OwnedHandle<ModuleHandle> {
     scope.enter();
     const handle = new BigUint64Array(1);
     const code = driver.symbols.cuModuleLoadData(handle, cubin as BufferSource);
-    if (code !== 0) throw driver.error(code, "cuModuleLoadData", `load a cubin of ${cubin.length} bytes`);
+    if (code !== 0) {
+      throw driver.error(code, { call: "cuModuleLoadData", context: `load a cubin of ${cubin.length} bytes` });
+    }
     return new CudaModule(scope, handle[0] as ModuleHandle);
   }
 
@@ -39,13 +41,13 @@ export class CudaModule extends OwnedHandle<ModuleHandle> {
     this.scope.enter();
     const handle = new BigUint64Array(1);
     const code = driver.symbols.cuModuleGetFunction(handle, this.handle, cString(name));
-    if (code !== 0) throw driver.error(code, "cuModuleGetFunction", `find the kernel ${name}`);
+    if (code !== 0) throw driver.error(code, { call: "cuModuleGetFunction", context: `find the kernel ${name}` });
     return new CudaFunction(this.scope, handle[0] as FunctionHandle, name);
   }
 
   protected override free(handle: ModuleHandle): void {
     const { driver } = this.scope;
-    driver.check(driver.symbols.cuModuleUnload(handle), "cuModuleUnload", "unload a module");
+    driver.check(driver.symbols.cuModuleUnload(handle), { call: "cuModuleUnload", context: "unload a module" });
   }
 }
 
@@ -91,7 +93,10 @@ export class CudaFunction {
     const blocks = new Int32Array(1);
     const { cuOccupancyMaxActiveBlocksPerMultiprocessor: ask } = driver.symbols;
     const code = ask(blocks, this.handle, threads, BigInt(sharedBytes));
-    driver.check(code, "cuOccupancyMaxActiveBlocksPerMultiprocessor", `fit ${this.name} on a multiprocessor`);
+    driver.check(code, {
+      call: "cuOccupancyMaxActiveBlocksPerMultiprocessor",
+      context: `fit ${this.name} on a multiprocessor`,
+    });
     return blocks[0];
   }
 
@@ -99,14 +104,14 @@ export class CudaFunction {
     const { driver } = this.#scope;
     const value = new Int32Array(1);
     const code = driver.symbols.cuFuncGetAttribute(value, attribute, this.handle);
-    driver.check(code, "cuFuncGetAttribute", `inspect the kernel ${this.name}`);
+    driver.check(code, { call: "cuFuncGetAttribute", context: `inspect the kernel ${this.name}` });
     return value[0];
   }
 
   #setAttribute(attribute: number, value: number, context: string): void {
     const { driver } = this.#scope;
     const code = driver.symbols.cuFuncSetAttribute(this.handle, attribute, value);
-    driver.check(code, "cuFuncSetAttribute", context);
+    driver.check(code, { call: "cuFuncSetAttribute", context });
   }
 
   #parameters(): readonly number[] {
@@ -118,7 +123,7 @@ export class CudaFunction {
       const code = driver.symbols.cuFuncGetParamInfo(this.handle, BigInt(index), offset, bytes);
       // That is how the driver says that there are no more.
       if (code === DRIVER.CUDA_ERROR_INVALID_VALUE) return sizes;
-      driver.check(code, "cuFuncGetParamInfo", `inspect the kernel ${this.name}`);
+      driver.check(code, { call: "cuFuncGetParamInfo", context: `inspect the kernel ${this.name}` });
       sizes.push(Number(bytes[0]));
     }
     throw new RangeError(`Cannot use the kernel ${this.name}: wanted at most ${MAX_PARAMETERS} parameters, got more`);

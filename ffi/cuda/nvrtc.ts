@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { CudaError } from "./error.ts";
+import { CudaError, type FailedCall } from "./error.ts";
 import { cString, CStrings, HostMemory } from "./host_memory.ts";
 import type { FoundLibrary } from "./libraries.ts";
 import { NVRTC_SYMBOLS } from "./nvrtc_symbols.ts";
@@ -48,7 +48,10 @@ export class Nvrtc implements Disposable {
     this.#host = new HostMemory(library.symbols);
     const major = new Int32Array(1);
     const minor = new Int32Array(1);
-    this.#check(library.symbols.nvrtcVersion(major, minor), "nvrtcVersion", "ask the compiler for its version");
+    this.#check(library.symbols.nvrtcVersion(major, minor), {
+      call: "nvrtcVersion",
+      context: "ask the compiler for its version",
+    });
     this.version = { major: major[0], minor: minor[0] };
   }
 
@@ -71,9 +74,9 @@ export class Nvrtc implements Disposable {
     const symbols = this.#symbols();
     const count = new Int32Array(1);
     const context = "ask the compiler for its architectures";
-    this.#check(symbols.nvrtcGetNumSupportedArchs(count), "nvrtcGetNumSupportedArchs", context);
+    this.#check(symbols.nvrtcGetNumSupportedArchs(count), { call: "nvrtcGetNumSupportedArchs", context });
     const list = new Int32Array(count[0]);
-    this.#check(symbols.nvrtcGetSupportedArchs(list), "nvrtcGetSupportedArchs", context);
+    this.#check(symbols.nvrtcGetSupportedArchs(list), { call: "nvrtcGetSupportedArchs", context });
     return [...list];
   }
 
@@ -93,16 +96,16 @@ export class Nvrtc implements Disposable {
       texts.array,
       names.array,
     );
-    this.#check(created, "nvrtcCreateProgram", context);
+    this.#check(created, { call: "nvrtcCreateProgram", context });
     try {
       const handle = program[0];
       const code = symbols.nvrtcCompileProgram(handle, flags.length, flags.array);
       const log = this.#log(handle);
-      this.#check(code, "nvrtcCompileProgram", context, log);
+      this.#check(code, { call: "nvrtcCompileProgram", context, detail: log });
       const size = new BigUint64Array(1);
-      this.#check(symbols.nvrtcGetCUBINSize(handle, size), "nvrtcGetCUBINSize", context);
+      this.#check(symbols.nvrtcGetCUBINSize(handle, size), { call: "nvrtcGetCUBINSize", context });
       const cubin = new Uint8Array(Number(size[0]));
-      this.#check(symbols.nvrtcGetCUBIN(handle, cubin), "nvrtcGetCUBIN", context);
+      this.#check(symbols.nvrtcGetCUBIN(handle, cubin), { call: "nvrtcGetCUBIN", context });
       return { cubin, log };
     } finally {
       symbols.nvrtcDestroyProgram(program);
@@ -134,9 +137,9 @@ export class Nvrtc implements Disposable {
     return new TextDecoder().decode(log).replace(/\0+$/, "").trim();
   }
 
-  #check(code: number, call: string, context: string, detail?: string): void {
+  #check(code: number, failed: FailedCall): void {
     if (code === 0) return;
     const codeName = this.#host.text(this.#library.symbols.nvrtcGetErrorString(code));
-    throw new CudaError({ call, code, codeName, context, detail });
+    throw new CudaError({ ...failed, code, codeName });
   }
 }

@@ -23,7 +23,10 @@ export class ContextScope {
   /** Makes the context current on this thread: calls that name no stream or module go to the current one. */
   enter(): void {
     const { driver } = this;
-    driver.check(driver.symbols.cuCtxSetCurrent(this.context), "cuCtxSetCurrent", "switch to a context");
+    driver.check(driver.symbols.cuCtxSetCurrent(this.context), {
+      call: "cuCtxSetCurrent",
+      context: "switch to a context",
+    });
   }
 
   /** Remembers something to be given back before the context is. */

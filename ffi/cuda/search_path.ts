@@ -50,7 +50,7 @@ export function librarySearchPath(options: SearchPathOptions): readonly string[]
   }
   add(...list("LD_LIBRARY_PATH"));
   add(system("/usr/lib/wsl/lib"));
-  add(...configuredDirectories(system("/etc/ld.so.conf"), system));
+  add(...configuredDirectories(system("/etc/ld.so.conf"), { system, depth: 0 }));
   add(
     ...[
       `/usr/lib/${arch}-linux-gnu`,
@@ -81,8 +81,15 @@ export function entries(path: string): readonly string[] {
   }
 }
 
+interface Configuration {
+  /** Puts the system's root before a path. */
+  readonly system: (path: string) => string;
+  /** How many files included this one. */
+  readonly depth: number;
+}
+
 /** Directories that a configuration file of the dynamic loader names, with the files it includes. */
-function configuredDirectories(file: string, system: (path: string) => string, depth = 0): readonly string[] {
+function configuredDirectories(file: string, { system, depth }: Configuration): readonly string[] {
   let text: string;
   try {
     text = Deno.readTextFileSync(file);
@@ -99,7 +106,7 @@ function configuredDirectories(file: string, system: (path: string) => string, d
     const names = suffix === undefined
       ? [basename(include)]
       : entries(folder).filter((name) => name.startsWith(prefix) && name.endsWith(suffix));
-    return names.flatMap((name) => configuredDirectories(join(folder, name), system, depth + 1));
+    return names.flatMap((name) => configuredDirectories(join(folder, name), { system, depth: depth + 1 }));
   });
 }
 

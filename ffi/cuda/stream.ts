@@ -35,11 +35,11 @@ export class CudaStream extends OwnedHandle<StreamHandle> {
     const least = new Int32Array(1);
     const greatest = new Int32Array(1);
     const asked = driver.symbols.cuCtxGetStreamPriorityRange(least, greatest);
-    driver.check(asked, "cuCtxGetStreamPriorityRange", "make a stream");
+    driver.check(asked, { call: "cuCtxGetStreamPriorityRange", context: "make a stream" });
     const handle = new BigUint64Array(1);
     const level = priority === "high" ? greatest[0] : 0;
     const code = driver.symbols.cuStreamCreateWithPriority(handle, DRIVER.CU_STREAM_NON_BLOCKING, level);
-    driver.check(code, "cuStreamCreateWithPriority", "make a stream");
+    driver.check(code, { call: "cuStreamCreateWithPriority", context: "make a stream" });
     return new CudaStream(scope, handle[0] as StreamHandle);
   }
 
@@ -56,7 +56,9 @@ export class CudaStream extends OwnedHandle<StreamHandle> {
     this.#launch.encode(kernel, options);
     const { config, parameters } = this.#launch;
     const code = driver.symbols.cuLaunchKernelEx(config, kernel.handle, parameters, 0n);
-    if (code !== 0) throw driver.error(code, "cuLaunchKernelEx", `launch ${describe(kernel, options)}`);
+    if (code !== 0) {
+      throw driver.error(code, { call: "cuLaunchKernelEx", context: `launch ${describe(kernel, options)}` });
+    }
   }
 
   /**
@@ -70,7 +72,9 @@ export class CudaStream extends OwnedHandle<StreamHandle> {
     const handle = this.#immediate("copy host memory");
     if (from.length === 0) return;
     const code = driver.symbols.cuMemcpyHtoDAsync_v2(to, from as BufferSource, BigInt(from.length), handle);
-    if (code !== 0) throw driver.error(code, "cuMemcpyHtoDAsync_v2", `copy ${from.length} bytes to the device`);
+    if (code !== 0) {
+      throw driver.error(code, { call: "cuMemcpyHtoDAsync_v2", context: `copy ${from.length} bytes to the device` });
+    }
   }
 
   /** Copies device memory to the host; done at return. @throws {CudaError} @throws {Error} while capturing. */
@@ -79,7 +83,9 @@ export class CudaStream extends OwnedHandle<StreamHandle> {
     const handle = this.#immediate("copy to host memory");
     if (to.length > 0) {
       const code = driver.symbols.cuMemcpyDtoHAsync_v2(to as BufferSource, from, BigInt(to.length), handle);
-      if (code !== 0) throw driver.error(code, "cuMemcpyDtoHAsync_v2", `copy ${to.length} bytes from the device`);
+      if (code !== 0) {
+        throw driver.error(code, { call: "cuMemcpyDtoHAsync_v2", context: `copy ${to.length} bytes from the device` });
+      }
     }
     this.synchronize();
   }
@@ -88,43 +94,46 @@ export class CudaStream extends OwnedHandle<StreamHandle> {
   copy(to: DevicePtr, from: DevicePtr, bytes: number): void {
     const { driver } = this.scope;
     const code = driver.symbols.cuMemcpyAsync(to, from, BigInt(bytes), this.handle);
-    if (code !== 0) throw driver.error(code, "cuMemcpyAsync", `copy ${bytes} bytes`);
+    if (code !== 0) throw driver.error(code, { call: "cuMemcpyAsync", context: `copy ${bytes} bytes` });
   }
 
   /** Enqueues setting `bytes` bytes to `byte`. @throws {CudaError} */
   fill(to: DevicePtr, byte: number, bytes: number): void {
     const { driver } = this.scope;
     const code = driver.symbols.cuMemsetD8Async(to, byte, BigInt(bytes), this.handle);
-    if (code !== 0) throw driver.error(code, "cuMemsetD8Async", `fill ${bytes} bytes`);
+    if (code !== 0) throw driver.error(code, { call: "cuMemsetD8Async", context: `fill ${bytes} bytes` });
   }
 
   /** Enqueues the mark `event`. @throws {CudaError} */
   record(event: CudaEvent): void {
     const { driver } = this.scope;
-    driver.check(driver.symbols.cuEventRecord(event.handle, this.handle), "cuEventRecord", "record an event");
+    driver.check(driver.symbols.cuEventRecord(event.handle, this.handle), {
+      call: "cuEventRecord",
+      context: "record an event",
+    });
   }
 
   /** Has later work of this stream wait for the last record of `event`. @throws {CudaError} */
   wait(event: CudaEvent): void {
     const { driver } = this.scope;
     const code = driver.symbols.cuStreamWaitEvent(this.handle, event.handle, 0);
-    driver.check(code, "cuStreamWaitEvent", "have a stream wait for an event");
+    driver.check(code, { call: "cuStreamWaitEvent", context: "have a stream wait for an event" });
   }
 
   /** Blocks this thread until everything enqueued is done. @throws {CudaError} @throws {Error} while capturing. */
   synchronize(): void {
     const { driver } = this.scope;
     const code = driver.symbols.cuStreamSynchronize(this.#immediate("wait for a stream"));
-    driver.check(code, "cuStreamSynchronize", "wait for a stream");
+    driver.check(code, { call: "cuStreamSynchronize", context: "wait for a stream" });
   }
 
   /** Whether everything enqueued is done. @throws {CudaError} @throws {Error} while capturing. */
   get idle(): boolean {
     const { driver } = this.scope;
     const code = driver.symbols.cuStreamQuery(this.#immediate("ask a stream"));
+    if (code === DRIVER.CUDA_SUCCESS) return true;
     if (code === DRIVER.CUDA_ERROR_NOT_READY) return false;
-    driver.check(code, "cuStreamQuery", "ask a stream");
-    return true;
+    throw driver.error(code, { call: "cuStreamQuery", context: "ask a stream" });
   }
 
   /**
@@ -138,7 +147,7 @@ export class CudaStream extends OwnedHandle<StreamHandle> {
     const handle = this.#immediate("record a stream");
     // Other threads go on meanwhile; on this one, calls that would synchronise the device fail.
     const begun = driver.symbols.cuStreamBeginCapture_v2(handle, DRIVER.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL);
-    driver.check(begun, "cuStreamBeginCapture_v2", "record a stream");
+    driver.check(begun, { call: "cuStreamBeginCapture_v2", context: "record a stream" });
     this.#capturing = true;
     const graph = new BigUint64Array(1);
     let complete = false;
@@ -151,14 +160,20 @@ export class CudaStream extends OwnedHandle<StreamHandle> {
       ended = driver.symbols.cuStreamEndCapture(handle, graph);
       if (!complete && graph[0] !== 0n) driver.symbols.cuGraphDestroy(graph[0]);
     }
-    driver.check(ended, "cuStreamEndCapture", "record a stream");
+    driver.check(ended, { call: "cuStreamEndCapture", context: "record a stream" });
     return CudaGraph.instantiate(this.scope, graph[0]);
   }
 
   protected override free(handle: StreamHandle): void {
     const { driver } = this.scope;
-    driver.check(driver.symbols.cuStreamSynchronize(handle), "cuStreamSynchronize", "wait for a stream");
-    driver.check(driver.symbols.cuStreamDestroy_v2(handle), "cuStreamDestroy_v2", "destroy a stream");
+    driver.check(driver.symbols.cuStreamSynchronize(handle), {
+      call: "cuStreamSynchronize",
+      context: "wait for a stream",
+    });
+    driver.check(driver.symbols.cuStreamDestroy_v2(handle), {
+      call: "cuStreamDestroy_v2",
+      context: "destroy a stream",
+    });
   }
 
   /** The handle, for what cannot be part of a graph. */
