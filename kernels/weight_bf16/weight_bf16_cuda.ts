@@ -5,38 +5,49 @@
  */
 import type { CudaFunction, CudaStream, DevicePtr } from "../../ffi/cuda/cuda.ts";
 import type { KernelCache } from "../cuda/kernel_cache.ts";
+import type { DType } from "../dtype.ts";
 import source from "./weight_bf16.cu" with { type: "text" };
 
 /** Threads of a block. */
 const THREADS = 256;
 
+/** Types that are converted; BF16 is copied as it is. */
+export type ConvertedType = Exclude<DType, "BF16">;
+
 /** The compiled kernels. */
 export class WeightKernels {
-  readonly #f32: CudaFunction;
-  readonly #f16: CudaFunction;
+  readonly #convert: Readonly<Record<ConvertedType, CudaFunction>>;
   readonly #randomBf16: CudaFunction;
   readonly #randomF32: CudaFunction;
 
   /** Compiles or finds them. */
   constructor(kernels: KernelCache) {
     const module = kernels.module({ name: "weight_bf16", source });
-    this.#f32 = module.function("from_f32");
-    this.#f16 = module.function("from_f16");
+    this.#convert = {
+      F32: module.function("from_f32"),
+      F16: module.function("from_f16"),
+      Q8_0: module.function("from_q8_0"),
+      Q4_0: module.function("from_q4_0"),
+      Q4_1: module.function("from_q4_1"),
+      Q4_K: module.function("from_q4_k"),
+      Q5_K: module.function("from_q5_k"),
+      Q6_K: module.function("from_q6_k"),
+    };
     this.#randomBf16 = module.function("random_bf16");
     this.#randomF32 = module.function("random_f32");
   }
 
-  /** Rounds `count` values of `type` at `from` to bf16 at `to`. */
+  /** Rounds `count` values, whole stored blocks of `type` at `from`, to bf16 at `to`. */
   convert(
     stream: CudaStream,
     work: {
-      readonly type: "f32" | "f16";
+      readonly type: ConvertedType;
       readonly from: DevicePtr;
       readonly to: DevicePtr;
       readonly count: number;
     },
   ): void {
-    stream.launch(work.type === "f32" ? this.#f32 : this.#f16, {
+    stream.launch(this.#convert[work.type], {
       grid: [Math.ceil(work.count / THREADS)],
       block: [THREADS],
       args: [{ ptr: work.from }, { ptr: work.to }, { u64: BigInt(work.count) }],

@@ -8,7 +8,6 @@ import type { CudaContext, CudaEvent, CudaStream, DeviceBuffer, DevicePtr, Pinne
 import { DTYPE_LAYOUT } from "../../kernels/dtype.ts";
 import type { WeightKernels } from "../../kernels/weight_bf16/weight_bf16_cuda.ts";
 import type { WeightTensor } from "../model/model.ts";
-import { dequantizeRow } from "../weights/dequantize.ts";
 import { addressAt } from "./cuda_address.ts";
 
 /** Bytes of one piece as the GPU takes it. */
@@ -59,29 +58,25 @@ export class CudaUpload implements Disposable {
     this.#opened.use(opened.move());
   }
 
-  /** Copies a matrix and rounds it to bf16. */
+  /** Copies a matrix as it is stored and rounds it to bf16 there. */
   matrix(tensor: WeightTensor, to: DevicePtr): void {
-    const { elements, bytes } = DTYPE_LAYOUT[tensor.dtype];
-    const count = tensor.rows * tensor.cols;
-    const direct = tensor.dtype === "BF16" || tensor.dtype === "F16";
-    // Values of one piece: 2 bytes each as they are stored, else f32; whole blocks of the stored type.
-    const most = Math.floor(PIECE_BYTES / (direct ? 2 : 4) / elements) * elements;
-    const stored = direct || tensor.dtype === "F32" ? undefined : new Uint8Array(most / elements * bytes);
-    for (let first = 0; first < count; first += most) {
-      const values = Math.min(most, count - first);
-      const storedBytes = values / elements * bytes;
-      const offset = first / elements * bytes;
-      this.#send((piece) => {
-        const target = addressAt(to, 2 * first);
-        if (stored === undefined) {
-          tensor.readInto(new Uint8Array(piece.host.buffer, 0, storedBytes), offset);
-        } else {
-          const packed = stored.subarray(0, storedBytes);
-          tensor.readInto(packed, offset);
-          dequantizeRow(tensor.dtype, packed, new Float32Array(piece.host.buffer, 0, values));
+    const { stream, kernels } = this.#options;
+    const { dtype } = tensor;
+    const { elements, bytes } = DTYPE_LAYOUT[dtype];
+    const blocks = tensor.rows * tensor.cols / elements;
+    const most = Math.floor(PIECE_BYTES / bytes);
+    for (let first = 0; first < blocks; first += most) {
+      const count = Math.min(most, blocks - first);
+      this.#send(({ host, device }) => {
+        tensor.readInto(new Uint8Array(host.buffer, 0, count * bytes), first * bytes);
+        const target = addressAt(to, 2 * first * elements);
+        if (dtype === "BF16") {
+          stream.copy(target, host.address, count * bytes);
+          return;
         }
-        this.#put(piece, { type: direct ? tensor.dtype : "F32", values, to: target });
-      }, storedBytes);
+        stream.copy(device.address, host.address, count * bytes);
+        kernels.convert(stream, { type: dtype, from: device.address, to: target, count: count * elements });
+      }, count * bytes);
     }
   }
 
@@ -111,19 +106,5 @@ export class CudaUpload implements Disposable {
     this.#options.stream.record(piece.taken);
     this.#loadedBytes += bytes;
     this.#options.onProgress?.(this.#loadedBytes, this.#options.totalBytes);
-  }
-
-  #put(
-    { host, device }: Piece,
-    { type, values, to }: { readonly type: "F32" | "F16" | "BF16"; readonly values: number; readonly to: DevicePtr },
-  ): void {
-    const { stream, kernels } = this.#options;
-    if (type === "BF16") {
-      stream.copy(to, host.address, 2 * values);
-      return;
-    }
-    const f32 = type === "F32";
-    stream.copy(device.address, host.address, (f32 ? 4 : 2) * values);
-    kernels.convert(stream, { type: f32 ? "f32" : "f16", from: device.address, to, count: values });
   }
 }
