@@ -20,9 +20,12 @@ class FakeBlas implements Disposable {
       fake_blas_live: { parameters: [], result: "i32" },
       // void fake_blas_none(int value);
       fake_blas_none: { parameters: ["i32"], result: "void" },
+      // void fake_blas_fail(int status);
+      fake_blas_fail: { parameters: ["i32"], result: "void" },
     });
     this.takeNotes();
     this.offerNone(false);
+    this.failWith(0);
   }
 
   takeNotes(): string[] {
@@ -33,6 +36,10 @@ class FakeBlas implements Disposable {
 
   offerNone(value: boolean): void {
     this.#library.symbols.fake_blas_none(value ? 1 : 0);
+  }
+
+  failWith(status: number): void {
+    this.#library.symbols.fake_blas_fail(status);
   }
 
   get live(): number {
@@ -93,6 +100,29 @@ Deno.test({
     assertThrows(() => plan.choose(2), RangeError, "wanted 0 to 1, got 2");
     blasFake.offerNone(true);
     assertThrows(() => blas.plan({ ...shape, m: 9 }), CudaError, "Cannot plan a product of M 9, N 2, K 3");
+  },
+});
+
+Deno.test({
+  name: "BlasPlan.run() tells a refused product from a dead context",
+  ignore,
+  fn() {
+    using fake = FakeDriver.open();
+    using blasFake = new FakeBlas(fake);
+    using context = CudaContext.open({ libraries: fake.libraries });
+    using stream = context.stream();
+    using blas = new BlasLt(context);
+    const plan = blas.plan({ m: 1, n: 2, k: 3, out: "bf16", add: false });
+    const none = 0n as DevicePtr;
+    const failed = () => assertThrows(() => plan.run(stream, { a: none, w: none, d: none }), CudaError);
+    blasFake.failWith(7);
+    assertEquals(
+      failed().message,
+      "Cannot compute a product of M 1, N 2, K 3: cublasLtMatmul returned CUBLAS_STATUS_INVALID_VALUE (7)",
+    );
+    assertEquals(failed().lost, false);
+    fake.setEventState(700);
+    assertEquals(failed().lost, true);
   },
 });
 

@@ -9,6 +9,7 @@ static char noted[1 << 14];
 static size_t noted_bytes;
 static int live;
 static int none;
+static int failing;
 
 static int note(const char *format, ...) {
   va_list args;
@@ -26,6 +27,7 @@ int fake_blas_take_notes(char *out, int bytes) {
 }
 int fake_blas_live(void) { return live; }
 void fake_blas_none(int value) { none = value; }
+void fake_blas_fail(int status) { failing = status; }
 
 typedef struct { int type; uint64_t rows, cols; int64_t ld; } Layout;
 typedef struct { int compute, scale, transpose_a; } Desc;
@@ -89,6 +91,7 @@ int cublasLtMatmulAlgoGetHeuristic(uint64_t handle, Desc *desc, Layout *a, Layou
 int cublasLtMatmul(uint64_t handle, Desc *desc, const float *alpha, uint64_t a, Layout *al, uint64_t b, Layout *bl,
                    const float *beta, uint64_t c, Layout *cl, uint64_t d, Layout *dl, const uint64_t *algo,
                    uint64_t workspace, size_t bytes, uint64_t stream) {
+  if (failing != 0) return failing;
   note("compute %d scale %d transpose %d alpha %g beta %g algo %llu\n", desc->compute, desc->scale, desc->transpose_a,
        *alpha, *beta, (unsigned long long)*algo);
   const Layout *layouts[] = {al, bl, cl, dl};
