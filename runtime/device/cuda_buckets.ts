@@ -11,7 +11,7 @@ import type { PlanCapacity } from "./cuda_plan.ts";
 export const LARGEST_BUCKET = 256;
 
 /** Sequences of the captured steps. */
-const DECODE_BUCKETS = [1, 2, 4, 8, 16, 32, 64, 128, LARGEST_BUCKET] as const;
+export const DECODE_BUCKETS = [1, 2, 4, 8, 16, 32, 64, 128, LARGEST_BUCKET] as const;
 
 /** Rows beyond the largest bucket are rounded up to a multiple of this. */
 const PRODUCT_ROWS = 256;

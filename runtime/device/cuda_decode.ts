@@ -117,7 +117,7 @@ export class CudaDecode implements Disposable {
   readonly #sides: readonly [Side, Side];
   /** Table entries that did not fit into the plan of a step, and of one begun ahead. */
   readonly #patches: readonly [CudaStaging, CudaStaging];
-  readonly #sample: SampleKernel;
+  readonly #sample: SampleKernel | undefined;
   readonly #sampleState: DeviceBuffer;
   readonly #ringMemory: PinnedBuffer;
   readonly #ring: SampleRing;
@@ -152,7 +152,7 @@ export class CudaDecode implements Disposable {
     const second = opened.use(context.alloc(4 * bufferRows(this.#most) * config.vocab));
     this.#sides = [side(forward.logits), side(second.address)];
     this.#patches = [opened.use(new CudaStaging(context)), opened.use(new CudaStaging(context))];
-    this.#sample = new SampleKernel(kernels, { vocab: config.vocab, input: "f32" });
+    if (parts.ahead) this.#sample = new SampleKernel(kernels, { vocab: config.vocab, input: "f32" });
     this.#sampleState = opened.use(context.alloc(SAMPLE_STATE_BYTES));
     const size = { slots: RING_STEPS, rows: LARGEST_BUCKET };
     this.#ringMemory = opened.use(context.pinned(sampleRingBytes(size)));
@@ -190,11 +190,15 @@ export class CudaDecode implements Disposable {
     if (served === undefined) this.forget();
     const { flight, rowOf } = served ?? { flight: this.#begin(bucket, batch), rowOf: undefined };
     this.#guess = undefined;
-    const { ahead, tables } = this.#parts;
-    if (ahead && canGuess(batch) && tables.sizeFor(stepBehind(batch)) === undefined) {
+    const { tables } = this.#parts;
+    if (this.#sample !== undefined && canGuess(batch) && tables.sizeFor(stepBehind(batch)) === undefined) {
       if (this.#dropped !== undefined) yield* turns.wait(this.#dropped.number);
       this.#dropped = undefined;
-      this.#guess = this.#beginAhead(flight, { batch, rowOf: rowOf ?? batch.map((_, index) => index) });
+      this.#guess = this.#beginAhead(flight, {
+        sample: this.#sample,
+        batch,
+        rowOf: rowOf ?? batch.map((_, index) => index),
+      });
     }
     yield* turns.wait(flight.number);
     this.#takeTime(flight);
@@ -269,7 +273,11 @@ export class CudaDecode implements Disposable {
   /** Begins the step behind `flight`, whose rows `rowOf` are the batch's. */
   #beginAhead(
     flight: Flight,
-    { batch, rowOf }: { readonly batch: readonly StepSequence[]; readonly rowOf: readonly number[] },
+    { sample, batch, rowOf }: {
+      readonly sample: SampleKernel;
+      readonly batch: readonly StepSequence[];
+      readonly rowOf: readonly number[];
+    },
   ): Guess | undefined {
     const bucket = decodeBucket(batch.length, this.#most);
     if (bucket === undefined) return undefined;
@@ -285,7 +293,7 @@ export class CudaDecode implements Disposable {
     });
     const { plan, number } = this.#send(side, { bucket, batch: behind, patches, extra });
     const { lse, ids, top } = flight.side.summaries.places;
-    this.#sample.launch(this.#parts.stream, {
+    sample.launch(this.#parts.stream, {
       rows: planAddress(plan, plan.places.extra),
       logits: flight.side.logits,
       lse,

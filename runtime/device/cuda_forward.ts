@@ -11,15 +11,18 @@ import { RmsnormKernel } from "../../kernels/rmsnorm/rmsnorm_cuda.ts";
 import { RopeKernels } from "../../kernels/rope/rope_cuda.ts";
 import { SwigluKernel } from "../../kernels/swiglu/swiglu_cuda.ts";
 import type { ModelConfig } from "../model/model.ts";
-import { productRows } from "./cuda_buckets.ts";
+import { DECODE_BUCKETS, LARGEST_BUCKET, productRows } from "./cuda_buckets.ts";
 import { type DevicePlan, planAddress } from "./cuda_plan.ts";
 import type { CudaPool } from "./cuda_pool.ts";
-import { CudaProducts, DETERMINISTIC_ROWS } from "./cuda_products.ts";
+import { CudaProducts, DETERMINISTIC_ROWS, type TunedProduct } from "./cuda_products.ts";
 import type { CudaSkinny, SkinnyProduct } from "./cuda_skinny.ts";
 import { type CudaWeights, qkvRows } from "./cuda_weights.ts";
 
 /** Buffers begin at multiples of this. */
 const ALIGNMENT = 1024;
+
+/** Fills what products are timed with. */
+const TUNING_BYTE = 0x3c;
 
 /** Sizes of a device's steps. */
 export interface StepSizes {
@@ -176,6 +179,7 @@ export class CudaForward implements Disposable {
       new Uint8Array(Float64Array.from(rope.inverseFrequencies).buffer),
     );
     stream.synchronize();
+    this.#tune(stream);
     this.#opened = opened.move();
   }
 
@@ -347,6 +351,43 @@ export class CudaForward implements Disposable {
   /** Frees the buffers. */
   [Symbol.dispose](): void {
     this.#opened.dispose();
+  }
+
+  /** Chooses the algorithms of the products of few tokens, which take most of a decode step. */
+  #tune(stream: CudaStream): void {
+    const { config: { hidden, heads, headDim, intermediate, vocab }, weights, sizes } = this.#parts;
+    const { layers } = weights;
+    const upTo = (most: number) => DECODE_BUCKETS.filter((bucket) => bucket <= most);
+    const rows = bufferRows(Math.min(LARGEST_BUCKET, sizes.maxStepTokens));
+    const logitRows = bufferRows(Math.min(LARGEST_BUCKET, sizes.maxLogitRows));
+    // Any numbers do: bytes of bf16 near 0.01.
+    stream.fill(this.#at("normed"), TUNING_BYTE, 2 * rows * hidden);
+    stream.fill(this.attended, TUNING_BYTE, 2 * rows * heads * headDim);
+    stream.fill(this.#at("gated"), TUNING_BYTE, 2 * rows * intermediate);
+    stream.fill(this.#at("logitInputs"), TUNING_BYTE, 2 * logitRows * hidden);
+    const rowCounts = upTo(sizes.maxStepTokens);
+    const [normed, residual] = [this.#at("normed"), this.#at("residual")];
+    const inner = { rowCounts, out: "bf16", add: false, k: hidden, a: normed } as const;
+    const added = { rowCounts, out: "f32", add: true, n: hidden, d: residual } as const;
+    const products: TunedProduct[] = [
+      { ...inner, n: qkvRows(this.#parts.config), d: this.#at("qkv"), weights: layers.map(({ qkv }) => qkv) },
+      { ...added, k: heads * headDim, a: this.attended, weights: layers.map(({ output }) => output) },
+      { ...inner, n: 2 * intermediate, d: this.#at("gateUp"), weights: layers.map(({ gateUp }) => gateUp) },
+      { ...added, k: intermediate, a: this.#at("gated"), weights: layers.map(({ down }) => down) },
+      {
+        rowCounts: upTo(sizes.maxLogitRows),
+        out: "f32",
+        add: false,
+        n: vocab,
+        k: hidden,
+        a: this.#at("logitInputs"),
+        d: this.logits,
+        weights: [weights.head],
+      },
+    ];
+    for (const product of products) this.#products.tune(stream, product);
+    stream.fill(residual, 0, 4 * rows * hidden);
+    stream.synchronize();
   }
 
   /** What multiplies so few tokens, when that is not the library. */
