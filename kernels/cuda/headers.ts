@@ -3,6 +3,9 @@
  *
  * @module
  */
+import bulkCopy from "./include/bulk_copy.cuh" with { type: "text" };
+import decodeTree from "./include/decode_tree.cuh" with { type: "text" };
+import cluster from "./include/cluster.cuh" with { type: "text" };
 import dependents from "./include/dependents.cuh" with { type: "text" };
 import elements from "./include/elements.cuh" with { type: "text" };
 import fullDraw from "./include/full_draw.cuh" with { type: "text" };
@@ -11,10 +14,14 @@ import kvPool from "./include/kv_pool.cuh" with { type: "text" };
 import linearStream from "./include/linear_stream.cuh" with { type: "text" };
 import random from "./include/random.cuh" with { type: "text" };
 import sampleRow from "./include/sample_row.cuh" with { type: "text" };
+import tensorTile from "./include/tensor_tile.cuh" with { type: "text" };
 import top from "./include/top.cuh" with { type: "text" };
 
 /** Header texts by the name in `#include "..."`. */
 export const HEADERS: Readonly<Record<string, string>> = {
+  "bulk_copy.cuh": bulkCopy,
+  "decode_tree.cuh": decodeTree,
+  "cluster.cuh": cluster,
   "dependents.cuh": dependents,
   "elements.cuh": elements,
   "full_draw.cuh": fullDraw,
@@ -23,5 +30,6 @@ export const HEADERS: Readonly<Record<string, string>> = {
   "linear_stream.cuh": linearStream,
   "random.cuh": random,
   "sample_row.cuh": sampleRow,
+  "tensor_tile.cuh": tensorTile,
   "top.cuh": top,
 };

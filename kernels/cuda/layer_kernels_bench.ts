@@ -7,7 +7,7 @@
  *
  * @module
  */
-import type { CudaStream } from "../../ffi/cuda/cuda.ts";
+import type { CudaStream, DevicePtr } from "../../ffi/cuda/cuda.ts";
 import { randomValues } from "../attend_partial/test_data.ts";
 import { EmbedKernel } from "../embed/embed_cuda.ts";
 import { KvCopyKernels } from "../kv_copy/kv_copy_cuda.ts";
@@ -27,6 +27,9 @@ const LAUNCHES = 40;
 const REPEATS = 15;
 /** Seed of the inputs. */
 const SEED = 7;
+
+/** A logit of 25. */
+const PEAK: Uint8Array = new Uint8Array(Float32Array.of(25).buffer);
 
 /** Sizes of a model. */
 interface Shape {
@@ -152,6 +155,8 @@ function items(gpu: TestGpu, shape: Shape, tokens: number): Item[] {
   const scratch = gpu.zeroed(logits.scratchBytes);
   const [lse, names, top] = [4, 256, 256].map((bytes) => gpu.poisoned(rows * bytes));
   const values = random(rows * vocab);
+  // Each row has a token that outweighs the rest, as rows of a model do.
+  for (let r = 0; r < rows; r++) gpu.stream.copyToDevice(at(values, 4 * (r * vocab + r * 997 % vocab)), PEAK);
   const params = new Uint8Array(rows * SAMPLE_ROW_BYTES);
   for (let r = 0; r < rows; r++) {
     writeSampleRow(params.subarray(r * SAMPLE_ROW_BYTES, (r + 1) * SAMPLE_ROW_BYTES), {
@@ -199,6 +204,10 @@ function items(gpu: TestGpu, shape: Shape, tokens: number): Item[] {
         }),
     })),
   ];
+}
+
+function at(address: DevicePtr, bytes: number): DevicePtr {
+  return address + BigInt(bytes) as DevicePtr;
 }
 
 /** A block of all layers, to device memory and to the host. */

@@ -8,13 +8,17 @@ import type { KernelCache } from "../cuda/kernel_cache.ts";
 import source from "./sample.cu" with { type: "text" };
 import type { SampleRingSize } from "./sample_ring.ts";
 
-/** Threads of a block, which samples one row. */
-const THREADS = 512;
-/** No array. */
-const NULL = 0n as DevicePtr;
+/** Rows of a block of `sample`, one warp each. */
+const BLOCK_ROWS = 8;
+/** Threads of a block of `sample_rest`. */
+const REST_THREADS = 384;
+/** Blocks of `sample_rest`: 16 clusters of 8, or as many single blocks. */
+const REST_BLOCKS = 128;
+/** Most rows of a launch. */
+export const MAX_SAMPLE_ROWS = 1024;
 
 /** Bytes of the kernel's own state, zero before the first launch. */
-export const SAMPLE_STATE_BYTES = 8;
+export const SAMPLE_STATE_BYTES: number = 16 + 4 * MAX_SAMPLE_ROWS;
 
 /** Arrays of one launch, on the device. */
 export interface SampleWork {
@@ -40,7 +44,7 @@ export interface SampleWork {
   readonly ring: DevicePtr;
   /** Sizes of the ring. */
   readonly ringSize: SampleRingSize;
-  /** Rows that every array has room for, the ring too; fixes the grid. Rows from `count` on are read, not used. */
+  /** Rows that every array has room for, at most {@linkcode MAX_SAMPLE_ROWS} and the ring's; fixes the grid. Rows from `count` on are read, not used. */
   readonly maxRows: number;
   /** Whether the launch may begin before its predecessor has ended. @default {false} */
   readonly programmatic?: boolean;
@@ -48,29 +52,50 @@ export interface SampleWork {
 
 /** Chooses tokens on the GPU. */
 export class SampleKernel {
-  readonly #function: CudaFunction;
+  readonly #sample: CudaFunction;
+  readonly #rest: CudaFunction;
 
   /** Compiles or finds it. */
   constructor(kernels: KernelCache, { vocab, input }: { readonly vocab: number; readonly input: "bf16" | "f32" }) {
     const defines = { VOCAB: vocab, IN: input === "f32" ? "float" : "bf16" };
-    this.#function = kernels.module({ name: "sample", source, defines }).function("sample");
+    const module = kernels.module({ name: "sample", source, defines });
+    this.#sample = module.function("sample");
+    this.#rest = module.function("sample_rest");
   }
 
-  /** Samples the first `count` rows. */
+  /** Samples the first `count` rows: one launch, or two when there are logits. */
   launch(stream: CudaStream, work: SampleWork): void {
-    const { rows, logits = NULL, lse, ids, top, count, tokens, inputTokens, state, ring, ringSize, maxRows } = work;
-    stream.launch(this.#function, {
-      grid: [maxRows],
-      block: [THREADS],
+    const { rows, logits, lse, ids, top, count, state, maxRows, programmatic } = work;
+    const output = { bytes: outputBytes(work) };
+    stream.launch(this.#sample, {
+      grid: [Math.ceil(maxRows / BLOCK_ROWS)],
+      block: [BLOCK_ROWS * 32],
       args: [
-        ...[rows, logits, lse, ids, top, count, tokens].map((ptr) => ({ ptr })),
-        { u32: inputTokens },
-        { ptr: state },
-        { ptr: ring },
-        { u32: ringSize.slots },
-        { u32: ringSize.rows },
+        ...[rows, lse, ids, top, count, state].map((ptr) => ({ ptr })),
+        output,
+        { u32: maxRows },
+        { u32: logits === undefined ? 0 : 1 },
       ],
-      programmatic: work.programmatic,
+      programmatic,
+    });
+    if (logits === undefined) return;
+    stream.launch(this.#rest, {
+      grid: [REST_BLOCKS],
+      block: [REST_THREADS],
+      args: [...[rows, logits, lse, top, count, state].map((ptr) => ({ ptr })), output],
+      programmatic,
     });
   }
+}
+
+/** `Output` of sample.cu. */
+function outputBytes({ tokens, inputTokens, ring, ringSize }: SampleWork): Uint8Array {
+  const bytes = new Uint8Array(32);
+  const view = new DataView(bytes.buffer);
+  view.setBigUint64(0, tokens, true);
+  view.setBigUint64(8, ring, true);
+  view.setUint32(16, inputTokens, true);
+  view.setUint32(20, ringSize.slots, true);
+  view.setUint32(24, ringSize.rows, true);
+  return bytes;
 }

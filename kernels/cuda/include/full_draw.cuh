@@ -1,60 +1,66 @@
 // The full path of a draw, and the definition of sampling (runtime/sampling/full_draw.ts): walks over all tokens of a row in
-// total order.
+// total order, by a cluster of blocks.
 //
-// A block narrows an interval of keys (top.cuh: descending keys are the total order) to the token in which a walk ends: each
-// pass sums counts and masses of the keys above eight bounds; once few keys are left they are gathered in shared memory.
-// The first pass takes bounds by distance from the largest logit and is shared by the row's walks. Sums are in f64 and in one fixed
-// order but for the gathered keys, whose order moves the last bits. Where a target lies within MARGIN of the mass of all tokens
-// from either end of the token it falls into, the host's sums could say otherwise: nothing is decided then.
+// A walk narrows an interval of the order to the token in which it ends. Each turn sums count and mass of the tokens from eight
+// bounds on. Bounds lie between logits at first, by distance from the largest one, then evenly; once few tokens are left,
+// every block gathers its own of them as keys (top.cuh: descending keys are the total order) and bounds lie between keys. All
+// blocks see the same sums and take the same turns. Sums are in f64 and in one fixed order but for the gathered keys.
+//
+// Where a target lies within MARGIN of the mass of all tokens from either end of the token it falls into, the host's sums could say
+// otherwise, and more than LISTED tokens of one logit are not told apart: nothing is decided then.
 #pragma once
+#include "cluster.cuh"
 #include "elements.cuh"
-#include "head_draw.cuh"
 #include "random.cuh"
 #include "sample_row.cuh"
 #include "top.cuh"
 
-#define DRAWERS 512
+#define DRAWERS 384
 #define DRAWER_WARPS (DRAWERS / 32)
 #define BOUNDS 8
+// Sums of a turn: one for each bound, and one for the tokens within the depth of the row.
+#define SUMS (BOUNDS + 1)
 #define LISTED 2048
 // The host's exponentials are right to 1e-12, those here and all sums to far less.
 #define MARGIN 4e-12
-// Below every key of a logit above -Infinity, and above every key of -Infinity.
-#define LEAST_KEY 0x0080000000000000ull
 
 // Scratch of a block.
 struct FullDraw {
-  double masses[BOUNDS + 1][DRAWER_WARPS];
-  u32 counts[BOUNDS + 1][DRAWER_WARPS];
-  // Count and mass of the keys of the interval from each bound on, bounds descending.
-  double mass[BOUNDS];
-  u32 count[BOUNDS];
-  double firstMass[BOUNDS];
-  u32 firstCount[BOUNDS];
-  // Tokens within the depth of the row.
-  double within;
-  u32 withinCount;
+  double warpMass[SUMS][DRAWER_WARPS];
+  u32 warpCount[SUMS][DRAWER_WARPS];
+  // What each block of the cluster has; of even and odd turns, so that one barrier a turn is enough.
+  double blockMass[2][CLUSTER][SUMS];
+  u32 blockCount[2][CLUSTER][SUMS];
+  double mass[SUMS];
+  u32 count[SUMS];
+  double firstMass[SUMS];
+  u32 firstCount[SUMS];
+  u64 bounds[BOUNDS];
   u32 listed;
-  u64 found;
   u64 list[LISTED];
 };
 
-// Keys in [low, high) and what comes before them.
-struct Interval {
-  u64 low;
-  u64 high;
-  u32 count;
-  u32 before;
-  double massBefore;
-};
-
-// A prefix of the total order: `known` when rounding cannot move its end.
-struct Prefix {
-  bool known;
-  u32 count;
-  double mass;
-  u64 last;
-};
+// exp(x) for x <= 0 within 1e-15 of itself; 0 below -708.
+__device__ __forceinline__ double exp_of_negative(double x) {
+  const double n = rint(x * 1.4426950408889634074);
+  double r = fma(n, -0.69314718055994528623, x);
+  r = fma(n, -2.3190468138462995584e-17, r);
+  // Taylor to r^12 for |r| <= ln 2 / 2.
+  double y = 1.0 / 479001600.0;
+  y = fma(y, r, 1.0 / 39916800.0);
+  y = fma(y, r, 1.0 / 3628800.0);
+  y = fma(y, r, 1.0 / 362880.0);
+  y = fma(y, r, 1.0 / 40320.0);
+  y = fma(y, r, 1.0 / 5040.0);
+  y = fma(y, r, 1.0 / 720.0);
+  y = fma(y, r, 1.0 / 120.0);
+  y = fma(y, r, 1.0 / 24.0);
+  y = fma(y, r, 1.0 / 6.0);
+  y = fma(y, r, 0.5);
+  y = fma(y, r, 1.0);
+  y = fma(y, r, 1.0);
+  return x < -708.0 ? 0.0 : y * __hiloint2double((1023 + (int)n) << 20, 0);
+}
 
 struct Scale {
   double largest;
@@ -63,219 +69,235 @@ struct Scale {
 };
 
 __device__ __forceinline__ double weight_of(const Scale& scale, float logit) {
-  return exp((logit - scale.largest) * scale.inverseTemperature);
+  return exp_of_negative((logit - scale.largest) * scale.inverseTemperature);
 }
 
-// Calls `each(key, logit)` for the tokens of a row with a logit above -Infinity.
-template <typename Each> __device__ __forceinline__ void each_token(const IN* row, Each each) {
-  constexpr u32 VECTOR = 16 / sizeof(IN);
-  if constexpr (VOCAB % VECTOR == 0) {
-    for (u32 id = threadIdx.x * VECTOR; id < VOCAB; id += DRAWERS * VECTOR) {
-      float v[VECTOR];
-      load(row + id, v);
+// First of a thread's tokens of a row, and the way to the next.
+__device__ __forceinline__ u32 first_token(u32 vector) { return (blockIdx.x % CLUSTER * DRAWERS + threadIdx.x) * vector; }
+__device__ __forceinline__ u32 token_stride(u32 vector) { return CLUSTER * DRAWERS * vector; }
+
+// Fills `mass` and `count` of all blocks with the sums over the tokens of the row, or of the list, from each of `bounds` on,
+// and over those within the depth. `turn` counts up from call to call.
+__device__ __noinline__ void sum_tokens(FullDraw& s, const IN* row, bool listed, Scale scale, u32 turn) {
+  constexpr u32 VECTOR = VOCAB % (16 / sizeof(IN)) == 0 ? 16 / sizeof(IN) : 1;
+  double mass[SUMS] = {};
+  u32 count[SUMS] = {};
+  if (listed) {
+    for (u32 i = threadIdx.x; i < s.listed; i += DRAWERS) {
+      const u64 key = s.list[i];
+      const double weight = weight_of(scale, logit_of(key));
 #pragma unroll
-      for (u32 k = 0; k < VECTOR; k++) {
-        if (v[k] > -INFINITE) each(key_of(v[k], id + k), v[k]);
+      for (u32 j = 0; j < BOUNDS; j++) {
+        if (key < s.bounds[j]) continue;
+        mass[j] += weight;
+        count[j]++;
       }
     }
   } else {
-    for (u32 id = threadIdx.x; id < VOCAB; id += DRAWERS) {
-      float v[1];
+    float bounds[BOUNDS];
+#pragma unroll
+    for (u32 j = 0; j < BOUNDS; j++) bounds[j] = logit_of(s.bounds[j]);
+    for (u32 id = first_token(VECTOR); id < VOCAB; id += token_stride(VECTOR)) {
+      float v[VECTOR];
       load(row + id, v);
-      if (v[0] > -INFINITE) each(key_of(v[0], id), v[0]);
+      double weight[VECTOR];
+#pragma unroll
+      for (u32 k = 0; k < VECTOR; k++) weight[k] = weight_of(scale, v[k]);
+#pragma unroll
+      for (u32 k = 0; k < VECTOR; k++) {
+#pragma unroll
+        for (u32 j = 0; j < BOUNDS; j++) {
+          if (v[k] < bounds[j]) continue;
+          mass[j] += weight[k];
+          count[j]++;
+        }
+        // A token of -Infinity is within no depth but an infinite one, for which nobody asks.
+        if ((scale.largest - v[k]) * scale.inverseTemperature <= scale.depth) {
+          mass[BOUNDS] += weight[k];
+          count[BOUNDS]++;
+        }
+      }
     }
   }
+#pragma unroll
+  for (u32 j = 0; j < SUMS; j++) {
+#pragma unroll
+    for (u32 step = 16; step > 0; step /= 2) mass[j] += __shfl_xor_sync(0xffffffffu, mass[j], step);
+    count[j] = __reduce_add_sync(0xffffffffu, count[j]);
+    if (threadIdx.x % 32 == 0) {
+      s.warpMass[j][threadIdx.x / 32] = mass[j];
+      s.warpCount[j][threadIdx.x / 32] = count[j];
+    }
+  }
+  __syncthreads();
+  if (threadIdx.x < SUMS * CLUSTER) {
+    const u32 j = threadIdx.x % SUMS, to = threadIdx.x / SUMS, from = blockIdx.x % CLUSTER;
+    double blockMass = 0.0;
+    u32 blockCount = 0;
+    for (u32 warp = 0; warp < DRAWER_WARPS; warp++) {
+      blockMass += s.warpMass[j][warp];
+      blockCount += s.warpCount[j][warp];
+    }
+    store_remote(&s.blockMass[turn % 2][from][j], to, blockMass);
+    store_remote(&s.blockCount[turn % 2][from][j], to, blockCount);
+  }
+  sync_cluster();
+  if (threadIdx.x < SUMS) {
+    double all = 0.0;
+    u32 number = 0;
+    for (u32 rank = 0; rank < CLUSTER; rank++) {
+      all += s.blockMass[turn % 2][rank][threadIdx.x];
+      number += s.blockCount[turn % 2][rank][threadIdx.x];
+    }
+    s.mass[threadIdx.x] = all;
+    s.count[threadIdx.x] = number;
+  }
+  __syncthreads();
 }
 
-// Sums of one thread over the keys from each bound on; the last place is for the tokens within the depth.
-struct Sums {
-  double mass[BOUNDS + 1];
-  u32 count[BOUNDS + 1];
+// Where a walk ends: at the first prefix of `count` tokens, or whose mass reaches (or, `beyond`, exceeds) `mass`.
+struct Target {
+  u32 count;
+  double mass;
+  bool beyond;
 
-  __device__ __forceinline__ void add(u64 key, double weight, const u64 (&bounds)[BOUNDS]) {
-#pragma unroll
-    for (u32 j = 0; j < BOUNDS; j++) {
-      if (key < bounds[j]) continue;
-      mass[j] += weight;
-      count[j]++;
-    }
+  __device__ __forceinline__ bool ends(u32 reachedCount, double reached) const {
+    return reachedCount >= count || (beyond ? reached > mass : reached >= mass);
   }
 };
 
-// Joins the sums of all threads into `mass`, `count`, `within` and `withinCount`.
-__device__ __forceinline__ void join(FullDraw& s, const Sums& sums) {
-#pragma unroll
-  for (u32 j = 0; j <= BOUNDS; j++) {
-    const double mass = warp_sum(sums.mass[j]);
-    const u32 count = __reduce_add_sync(FULL, sums.count[j]);
-    if (threadIdx.x % 32 == 0) {
-      s.masses[j][threadIdx.x / 32] = mass;
-      s.counts[j][threadIdx.x / 32] = count;
-    }
-  }
-  __syncthreads();
-  if (threadIdx.x <= BOUNDS) {
-    double mass = 0.0;
-    u32 count = 0;
-    for (u32 warp = 0; warp < DRAWER_WARPS; warp++) {
-      mass += s.masses[threadIdx.x][warp];
-      count += s.counts[threadIdx.x][warp];
-    }
-    if (threadIdx.x == BOUNDS) {
-      s.within = mass;
-      s.withinCount = count;
-    } else {
-      s.mass[threadIdx.x] = mass;
-      s.count[threadIdx.x] = count;
-    }
-  }
-  __syncthreads();
-}
+// Part of the order that holds the end of a walk: keys in [low, high), and what comes before them.
+struct Part {
+  u64 low;
+  u64 high;
+  u32 count;
+  u32 before;
+  double massBefore;
+};
 
-// Bounds at distances that hold about as much of a usual row each, in units of the temperature.
-__device__ __forceinline__ void first_bounds(const Scale& scale, u64 (&bounds)[BOUNDS]) {
-  const double distances[BOUNDS - 1] = {2.0, 4.0, 6.0, 8.0, 10.0, 13.0, 17.0};
-#pragma unroll
-  for (u32 j = 0; j < BOUNDS; j++) {
-    bounds[j] = LEAST_KEY;
-    if (j < BOUNDS - 1) {
-      const float logit = (float)(scale.largest - distances[j] / scale.inverseTemperature);
-      bounds[j] = max(bounds[j], key_of(logit, 0xffffffffu));
-    }
-  }
-}
-
-__device__ __forceinline__ void even_bounds(const Interval& in, u64 (&bounds)[BOUNDS]) {
-  const u64 width = (in.high - in.low + BOUNDS - 1) / BOUNDS;
-#pragma unroll
-  for (u32 j = 0; j < BOUNDS; j++) {
-    const u64 below = (j + 1) * width;
-    bounds[j] = below >= in.high - in.low ? in.low : in.high - below;
-  }
-}
-
-// The part between two bounds in which `ends(count, mass)` of the prefix through it first holds; the last one when it does nowhere.
-template <typename Ends>
-__device__ __forceinline__ Interval part_of(
-    const Interval& in, const u64 (&bounds)[BOUNDS], const double* mass, const u32* count, Ends ends) {
-  Interval part = {in.low, in.high, 0, 0, 0.0};
-  u32 before = 0;
-  double massBefore = 0.0;
+// Narrows a part to what lies between two bounds. Sums are those of all tokens from a bound on, but for `base`, which come first.
+__device__ __forceinline__ Part narrow(
+    const FullDraw& s, const double* mass, const u32* count, const Part& in, u32 base, double massBase, const Target& target) {
+  Part part = in;
   bool found = false;
-#pragma unroll
-  for (u32 j = 0; j < BOUNDS; j++) {
-    if (found) continue;
-    // Rounding can leave a walk without an end in the part that must hold it: then it ends with the last keys.
-    const bool holds = ends(in.before + count[j], in.massBefore + mass[j]) || (j == BOUNDS - 1);
-    if (count[j] > before) {
-      part = {bounds[j], j == 0 ? in.high : bounds[j == 0 ? 0 : j - 1], count[j] - before, in.before + before,
-              in.massBefore + massBefore};
-      found = holds;
-      before = count[j];
-      massBefore = mass[j];
-    }
+#pragma unroll 1
+  for (u32 j = 0; j < BOUNDS && !found; j++) {
+    const u32 through = base + count[j];
+    const double massThrough = massBase + mass[j];
+    part.low = s.bounds[j];
+    part.count = through - part.before;
+    found = target.ends(through, massThrough);
+    if (found || j == BOUNDS - 1) break;
+    part.high = s.bounds[j];
+    part.before = through;
+    part.massBefore = massThrough;
   }
   return part;
 }
 
-// The shortest prefix at which `ends(count, mass)` holds, which must be monotone. `known` is set.
-template <typename Ends>
-__device__ __forceinline__ Prefix walk(FullDraw& s, const IN* row, const Scale& scale, u64 high, Ends ends) {
-  u64 bounds[BOUNDS];
-  first_bounds(scale, bounds);
-  Interval in = part_of({LEAST_KEY, high, s.firstCount[BOUNDS - 1], 0, 0.0}, bounds, s.firstMass, s.firstCount, ends);
-  while (in.count > LISTED) {
-    even_bounds(in, bounds);
-    Sums sums = {};
-    each_token(row, [&](u64 key, float logit) {
-      if (key >= in.low && key < in.high) sums.add(key, weight_of(scale, logit), bounds);
-    });
-    join(s, sums);
-    in = part_of(in, bounds, s.mass, s.count, ends);
-    __syncthreads();
-  }
-  if (threadIdx.x == 0) s.listed = 0;
-  __syncthreads();
-  each_token(row, [&](u64 key, float) {
-    if (key < in.low || key >= in.high) return;
-    const u32 at = atomicAdd(&s.listed, 1u);
-    if (at < LISTED) s.list[at] = key;
-  });
-  __syncthreads();
-  const u32 listed = s.listed;
-  while (in.count > 1) {
-    even_bounds(in, bounds);
-    Sums sums = {};
-    for (u32 i = threadIdx.x; i < listed; i += DRAWERS) {
-      const u64 key = s.list[i];
-      if (key >= in.low && key < in.high) sums.add(key, weight_of(scale, logit_of(key)), bounds);
-    }
-    join(s, sums);
-    in = part_of(in, bounds, s.mass, s.count, ends);
-    __syncthreads();
-  }
-  for (u32 i = threadIdx.x; i < listed; i += DRAWERS) {
-    if (s.list[i] >= in.low && s.list[i] < in.high) s.found = s.list[i];
-  }
-  __syncthreads();
-  const u64 last = s.found;
-  __syncthreads();
-  return {true, in.before + 1, in.massBefore + weight_of(scale, logit_of(last)), last};
-}
-
-// Whether a walk to `target` ends with this token whatever the order of the sums.
-__device__ __forceinline__ bool certain(const Scale& scale, const Prefix& prefix, double target, double margin) {
-  const double before = prefix.mass - weight_of(scale, logit_of(prefix.last));
-  return (prefix.count == 1 || before + margin <= target) && prefix.mass - margin >= target;
-}
-
-// The token of a row that all its logits select; -1 when that hangs on rounding. All threads of the block take part. The first
-// candidate is the first token of the row.
-__device__ __forceinline__ i32 draw_from_all(FullDraw& s, const Row& how, const IN* row, float largest, u32 largestId) {
+// The token of a row that all its logits select; -1 when nothing is decided. All threads of the cluster take part and get the
+// same answer. `accepted` is the number of the draw; `largest` is the logit of the first token.
+__device__ __forceinline__ i32 draw_from_all(FullDraw& s, const Row& how, u64 accepted, const IN* row, float largest) {
   const Scale scale = {largest, how.inverseTemperature, how.depth};
-  const u64 high = key_of(largest, largestId) + 1;
-  u64 bounds[BOUNDS];
-  first_bounds(scale, bounds);
-  Sums sums = {};
-  each_token(row, [&](u64 key, float logit) {
-    const double weight = weight_of(scale, logit);
-    sums.add(key, weight, bounds);
-    if ((scale.largest - logit) * scale.inverseTemperature <= scale.depth) {
-      sums.mass[BOUNDS] += weight;
-      sums.count[BOUNDS]++;
+  const u32 thread = threadIdx.x;
+  const u64 least = (u64)(LOWEST + 1) << 32, most = (u64)(ordered_of(largest) + 1) << 32;
+  u32 turn = 0;
+  // Distances that split a usual row well, in units of the temperature.
+  const auto first_bounds = [&]() {
+    if (thread < BOUNDS) {
+      const double distance = thread < 5 ? 2.0 * thread + 2.0 : 4.0 * thread - 7.0;
+      const float logit = (float)(scale.largest - distance / scale.inverseTemperature);
+      s.bounds[thread] = thread == BOUNDS - 1 ? least : max(least, (u64)ordered_of(logit) << 32);
     }
-  });
-  join(s, sums);
-  if (threadIdx.x < BOUNDS) {
-    s.firstMass[threadIdx.x] = s.mass[threadIdx.x];
-    s.firstCount[threadIdx.x] = s.count[threadIdx.x];
+    __syncthreads();
+  };
+  const auto even_bounds = [&](const Part& part, u64 unit) {
+    if (thread < BOUNDS) {
+      const u64 units = (part.high - part.low) / unit;
+      const u64 below = (thread + 1) * ((units + BOUNDS - 1) / BOUNDS);
+      s.bounds[thread] = below >= units ? part.low : part.high - below * unit;
+    }
+    __syncthreads();
+  };
+  first_bounds();
+  sum_tokens(s, row, false, scale, turn++);
+  if (thread < SUMS) {
+    s.firstMass[thread] = s.mass[thread];
+    s.firstCount[thread] = s.count[thread];
   }
-  const double within = s.within;
-  const u32 withinCount = s.withinCount;
   __syncthreads();
-  const double all = s.firstMass[BOUNDS - 1];
-  const double margin = MARGIN * all;
-  double mass = all;
+  double mass = s.firstMass[BOUNDS - 1];
   u32 kept = s.firstCount[BOUNDS - 1];
-  if (how.topK < kept) {
-    const Prefix prefix = walk(s, row, scale, high, [&](u32 count, double) { return count >= how.topK; });
-    kept = prefix.count;
-    mass = prefix.mass;
-  }
-  if (how.topP < 1.0) {
-    const double target = how.topP * mass;
-    const Prefix prefix = walk(s, row, scale, high, [&](u32, double reached) { return reached >= target; });
-    if (!certain(scale, prefix, target, margin)) return -1;
-    if (prefix.count <= kept) {
-      kept = prefix.count;
-      mass = prefix.mass;
+  const double margin = MARGIN * mass;
+  i32 drawn = -1;
+#pragma unroll 1
+  for (u32 cut = 0; cut < 3; cut++) {
+    Target target = {0xffffffffu, 0.0, cut == 2};
+    if (cut == 0) {
+      if (how.topK >= kept) continue;
+      target.count = how.topK;
+      target.mass = INFINITE;
+    } else if (cut == 1) {
+      if (!(how.topP < 1.0)) continue;
+      target.mass = how.topP * mass;
+    } else {
+      if (how.depth < INFINITE && s.firstCount[BOUNDS] <= kept) {
+        kept = s.firstCount[BOUNDS];
+        mass = s.firstMass[BOUNDS];
+      }
+      target.mass = uniform(how.seed, accepted) * mass;
     }
+    first_bounds();
+    Part part = {least, most, 0, 0, 0.0};
+    part = narrow(s, s.firstMass, s.firstCount, part, 0, 0.0, target);
+    while (part.count > LISTED && part.high - part.low > 1ull << 32) {
+      __syncthreads();
+      even_bounds(part, 1ull << 32);
+      sum_tokens(s, row, false, scale, turn++);
+      part = narrow(s, s.mass, s.count, part, 0, 0.0, target);
+    }
+    if (part.count > LISTED || part.count == 0) return -1;
+    if (thread == 0) s.listed = 0;
+    __syncthreads();
+    for (u32 id = first_token(1); id < VOCAB; id += token_stride(1)) {
+      float v[1];
+      load(row + id, v);
+      const u64 key = key_of(v[0], id);
+      if (key >= part.low && key < part.high) s.list[atomicAdd(&s.listed, 1u)] = key;
+    }
+    __syncthreads();
+    const u32 base = part.before;
+    const double massBase = part.massBefore;
+    while (part.count > 1) {
+      even_bounds(part, 1);
+      sum_tokens(s, row, true, scale, turn++);
+      part = narrow(s, s.mass, s.count, part, base, massBase, target);
+      if (part.count == 0) return -1;
+      __syncthreads();
+    }
+    // The one key of the part, from the block that has it to all, in the place of two counts.
+    u64 found = 0;
+    for (u32 i = thread; i < s.listed; i += DRAWERS) {
+      if (s.list[i] >= part.low && s.list[i] < part.high) found = s.list[i];
+    }
+    const u32 high = __reduce_max_sync(0xffffffffu, (u32)(found >> 32));
+    const u32 low = __reduce_max_sync(0xffffffffu, (u32)found);
+    if (high != 0 && thread % 32 < CLUSTER) {
+      store_remote(&s.blockCount[turn % 2][0][0], thread % 32, high);
+      store_remote(&s.blockCount[turn % 2][0][1], thread % 32, low);
+    }
+    sync_cluster();
+    found = (u64)s.blockCount[turn % 2][0][0] << 32 | s.blockCount[turn % 2][0][1];
+    turn++;
+    const double reached = part.massBefore + weight_of(scale, logit_of(found));
+    if (cut > 0 && !((part.before == 0 || part.massBefore + margin <= target.mass) && reached - margin >= target.mass)) return -1;
+    if (cut == 2) {
+      drawn = part.before + 1 <= kept ? (i32)id_of(found) : -1;
+    } else if (part.before + 1 <= kept) {
+      kept = part.before + 1;
+      mass = reached;
+    }
+    __syncthreads();
   }
-  if (how.depth < INFINITE && withinCount <= kept) {
-    kept = withinCount;
-    mass = within;
-  }
-  const double target = uniform(how.seed, how.accepted) * mass;
-  const Prefix drawn = walk(s, row, scale, high, [&](u32, double reached) { return reached > target; });
-  return certain(scale, drawn, target, margin) && drawn.count <= kept ? (i32)id_of(drawn.last) : -1;
+  return drawn;
 }
