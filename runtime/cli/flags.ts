@@ -136,6 +136,12 @@ export const FLAGS = {
     help: "Share of a GPU's memory that may be in use; what weights leave of it is KV cache, unless its size is given",
     commands: MODEL_COMMANDS,
   },
+  deterministic: {
+    kind: "switch",
+    default: false,
+    help: "On a GPU, give an answer the same bits whatever else runs beside it; slower",
+    commands: MODEL_COMMANDS,
+  },
   kvTokens: {
     kind: "integer",
     value: "N",

@@ -70,6 +70,7 @@ function engineOptions(
       pin,
       kvType: settings.kvType ?? (device.kind === "cuda" ? undefined : hostKvType),
       memoryUtilization: settings.gpuMemoryUtilization,
+      deterministic: settings.deterministic,
       threads: settings.threads ?? Math.min(navigator.hardwareConcurrency, MAX_DEFAULT_THREADS),
     },
     kvBytes: settings.kvMemory,

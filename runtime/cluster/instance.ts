@@ -167,7 +167,7 @@ export class Instance {
       memory,
       store: device,
       sender,
-      blocksPerSegment: segmentTokens / format.blockTokens,
+      blocksPerSegment: segmentTokens / device.layout.blockTokens,
       self,
       timeoutMs: MOVE_MS,
       onEnd: wake,
@@ -260,13 +260,14 @@ export class Instance {
 
   /** Entries of the request placement map. */
   entries(): PlacementEntry[] {
-    const { self } = this.#options;
+    const { self, parts: { device, format } } = this.#options;
+    const formatBlocks = device.layout.blockTokens / format.blockTokens;
     return this.engine.memory.placements().flatMap(({ sequence, length, ranges, pinned }) => {
       const byMember = Map.groupBy(ranges, ({ creditor }) => creditor ?? self);
       return [...byMember].map(([member, held]) => ({
         sequence: `${self}/${sequence}`,
         member,
-        blocks: held.reduce((sum, { blocks }) => sum + blocks, 0),
+        blocks: held.reduce((sum, { blocks }) => sum + blocks * formatBlocks, 0),
         local: member === self,
         length,
         ranges: held.map(({ from, to, sinceMs }) => ({ from, to, sinceMs })),

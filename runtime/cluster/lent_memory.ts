@@ -90,7 +90,7 @@ export class LentMemory {
       this.#format = memory.format;
     }
     // A holder's units are known once it is bound.
-    const blocksPerSegment = memory.kind === "own" ? segmentTokens / memory.format.blockTokens : 1;
+    const blocksPerSegment = memory.kind === "own" ? segmentTokens / memory.store.layout.blockTokens : 1;
     // Memory that nobody uses here needs no reserve.
     const share = lendShare ?? (memory.kind === "own" ? undefined : 1);
     this.#limit = new LendLimit({
@@ -135,6 +135,12 @@ export class LentMemory {
   /** The blocks; undefined while a holder has none. */
   get pool(): BlockPool | undefined {
     return this.#bound?.pool;
+  }
+
+  /** Blocks of the format that one block of the pool is: others count in those. */
+  get formatBlocks(): number {
+    if (this.#bound === undefined || this.#format === undefined) return 1;
+    return this.#bound.store.layout.blockTokens / this.#format.blockTokens;
   }
 
   /** Blocks it would lend now. */
@@ -212,7 +218,10 @@ export class LentMemory {
       }
       this.#bound = bound;
       this.#format = format;
-      this.creditor.rebind({ pool: bound.pool, blocksPerSegment: format.segmentTokens / format.blockTokens });
+      this.creditor.rebind({
+        pool: bound.pool,
+        blocksPerSegment: format.segmentTokens / bound.store.layout.blockTokens,
+      });
       onBound();
     });
   }

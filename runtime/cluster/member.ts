@@ -18,6 +18,7 @@ import type { BlockReport, ControlMessage, Envelope } from "../../scheduler/prot
 import type { Engine } from "../engine/engine.ts";
 import type { EngineRequest } from "../engine/request.ts";
 import { Counters } from "./counters.ts";
+import { digestedDevice } from "./digested_device.ts";
 import { Directory, statusOf } from "./directory.ts";
 import { type FullParts, Instance } from "./instance.ts";
 import { type HolderParts, LentMemory } from "./lent_memory.ts";
@@ -320,17 +321,18 @@ export class Member {
     };
   }
 
+  /** What the heartbeats say, in blocks of the format: those of the pool may have another size. */
   #blocks(): BlockReport {
-    const { pool, lendable } = this.#lent;
+    const { pool, lendable, formatBlocks } = this.#lent;
     const counts = pool?.counts ?? { total: 0, free: 0, owned: 0, cached: 0, lent: 0, quarantined: 0 };
     return {
-      total: counts.total,
-      free: counts.free + counts.cached,
-      own: counts.owned,
-      lent: counts.lent,
-      quarantined: counts.quarantined,
-      borrowed: this.engine?.memory.borrowedBlocks ?? 0,
-      lendable,
+      total: counts.total * formatBlocks,
+      free: (counts.free + counts.cached) * formatBlocks,
+      own: counts.owned * formatBlocks,
+      lent: counts.lent * formatBlocks,
+      quarantined: counts.quarantined * formatBlocks,
+      borrowed: (this.engine?.memory.borrowedBlocks ?? 0) * formatBlocks,
+      lendable: lendable * formatBlocks,
     };
   }
 
@@ -451,11 +453,14 @@ export class Member {
     this.#instance?.wake();
   }
 
-  /** Says where equal bits cannot be promised: another CPU may round otherwise. */
+  /** Says where equal bits cannot be promised: another CPU may round otherwise, and a GPU does. */
   #compareKernels({ name, role, kernelDigest }: MemberCard): void {
     const own = this.#options.card;
     if (role === "manager" || own.role === "manager" || kernelDigest === own.kernelDigest) return;
-    this.#ports.log(`the kernels of ${name} round otherwise than those here: results may differ in their last bits`);
+    const [theirs, ours] = [digestedDevice(kernelDigest), digestedDevice(own.kernelDigest)];
+    const what = theirs === ours ? `the kernels of ${name}` : `${name} (${theirs})`;
+    const here = theirs === ours ? "those here" : `this member (${ours})`;
+    this.#ports.log(`${what} round otherwise than ${here}: results may differ in their last bits`);
   }
 
   #lost({ name, incarnation }: MemberCard, reason: string): void {

@@ -7,7 +7,8 @@ import { BlockPool } from "../../scheduler/block_pool.ts";
 import type { KvStore } from "../device/device.ts";
 import { type HolderDevice, openHolderStore } from "../device/open_holder_store.ts";
 import type { KvFormat } from "../../scheduler/protocol/member.ts";
-import { startMember, wasmKernelDigest } from "./open_member.ts";
+import { startMember } from "./open_member.ts";
+import { memberDigest } from "./open_member_digest.ts";
 import type { ClusterOptions } from "./options.ts";
 import type { ClusterControl } from "./report.ts";
 
@@ -49,7 +50,7 @@ export async function openHolder(
   const opened = await startMember({
     cluster,
     role: "holder",
-    kernelDigest: await wasmKernelDigest(),
+    kernelDigest: await memberDigest({ ...device, kind: device.kind === "cuda" ? "cuda" : "wasm" }),
     log,
     parts: {
       kind: "holder",

@@ -9,18 +9,17 @@ import type { PolicyHost } from "../../scheduler/policy.ts";
 import { PerformanceModel } from "../../scheduler/performance/performance_model.ts";
 import type { KvFormat, MemberRole } from "../../scheduler/protocol/member.ts";
 import { PROTOCOL_VERSION } from "../../scheduler/protocol/messages.ts";
-import { type Device, SEGMENT_TOKENS } from "../device/device.ts";
-import { kernelDigest } from "../device/kernel_digest.ts";
-import { openKvStore } from "../device/wasm_kv_store.ts";
+import { type Device, type DeviceInfo, SEGMENT_TOKENS } from "../device/device.ts";
 import type { Engine } from "../engine/engine.ts";
 import type { EngineHooks } from "./instance.ts";
 import { Member, type MemberOptions } from "./member.ts";
 import { MemberControl } from "./member_control.ts";
+import { memberDigest } from "./open_member_digest.ts";
 import { newIdentity, openPorts } from "./open_ports.ts";
 import { CLUSTER_TIMINGS, type ClusterOptions } from "./options.ts";
 
-/** Layout that the kernel is probed with. */
-const PROBE = { layers: 1, heads: 2, kvHeads: 1, headDim: 16, blockTokens: 16, kvType: "f32" } as const;
+/** How a pool of each kind of device stores a block; those of one name can hold each other's segments. */
+const STORED: Readonly<Record<DeviceInfo["kind"], string>> = { reference: "reference", wasm: "units", cuda: "units" };
 
 /** A member that talks; disposing of it stops it and closes its links. */
 export interface OpenMember extends Disposable {
@@ -48,21 +47,25 @@ export interface OpenMemberOptions {
   readonly log: (message: string) => void;
 }
 
-/** Format of the KV of a device. */
+/**
+ * Format of the KV that a device lends and borrows. Its blocks are those in which a segment travels: members of the same
+ * format may have blocks of other sizes in their own memory.
+ */
 export function kvFormat(device: Device, modelDigest: string): KvFormat {
   const { kind, activations } = device.info;
-  const { layers, heads, kvHeads, headDim, blockTokens, kvType } = device.layout;
+  const { layers, heads, kvHeads, headDim, blockTokens: ownTokens, kvType } = device.layout;
+  const blockTokens = device.storedTokens ?? ownTokens;
   return {
     modelDigest,
     kvType,
-    layout: `${kind}/${activations}/1`,
+    layout: `${STORED[kind]}/${activations}/1`,
     layers,
     heads,
     kvHeads,
     headDim,
     blockTokens,
     segmentTokens: SEGMENT_TOKENS,
-    blockBytes: device.blockBytes,
+    blockBytes: device.blockBytes / (ownTokens / blockTokens),
   };
 }
 
@@ -77,7 +80,7 @@ export async function openMember(options: OpenMemberOptions): Promise<OpenMember
   return await startMember({
     cluster,
     role: "full",
-    kernelDigest: await wasmKernelDigest(),
+    kernelDigest: await memberDigest(device.info),
     log: options.log,
     parts: {
       kind: "full",
@@ -89,15 +92,6 @@ export async function openMember(options: OpenMemberOptions): Promise<OpenMember
       model: new PerformanceModel(),
     },
   });
-}
-
-/**
- * Digest of a known run of the WASM attention kernel on this CPU. Members compare it, so all run the same layout, whatever
- * their own is.
- */
-export async function wasmKernelDigest(): Promise<string> {
-  using probe = await openKvStore({ layout: PROBE, blocks: 32, threads: 1 });
-  return kernelDigest(probe);
 }
 
 /** Opens links and memory policy for parts that are there, and starts the member. */

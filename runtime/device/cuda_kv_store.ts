@@ -4,13 +4,15 @@
  *
  * @module
  */
-import { CudaContext, type CudaStream, type PinnedBuffer } from "../../ffi/cuda/cuda.ts";
+import { CudaContext, type CudaStream, type DevicePtr, type PinnedBuffer } from "../../ffi/cuda/cuda.ts";
+import { AttendDecode, DECODE_NODE_WORDS, type DecodePlan } from "../../kernels/attend_partial/attend_decode_cuda.ts";
 import { AttendPlain, TASK_WORDS } from "../../kernels/attend_partial/attend_plain_cuda.ts";
 import { KernelCache } from "../../kernels/cuda/kernel_cache.ts";
 import { KvCopyKernels } from "../../kernels/kv_copy/kv_copy_cuda.ts";
 import { type AttentionPartial, segmentNodes } from "../../kernels/merge_partials/spec.ts";
 import { StepPlanKernels } from "../../kernels/step_plan/step_plan_cuda.ts";
 import { checkBlock, checkBlockBytes, checkNodeWork, checkRanges } from "./batch_check.ts";
+import { attentionKernels } from "./cuda_attention.ts";
 import { cudaBlocks } from "./cuda_memory.ts";
 import { checkCudaPool, cudaBlockBytes, CudaPool } from "./cuda_pool.ts";
 import { CudaSignal } from "./cuda_signal.ts";
@@ -25,6 +27,15 @@ import {
   SEGMENT_TOKENS,
 } from "./device.ts";
 
+/**
+ * Tokens of a block as it travels, unless others are asked for: those of the pools of other devices, so that a segment has
+ * the same bytes wherever it lies.
+ */
+export const CUDA_STORED_TOKENS = 16;
+
+/** Nodes times query tokens of a call up to which the kernel for single tokens runs. */
+const MOST_DECODE_NODES = 128;
+
 /** Queries of one sequence and token ranges of it that they see whole. */
 interface RangesOfOne {
   readonly queries: Float32Array;
@@ -33,6 +44,20 @@ interface RangesOfOne {
   /** Position of the first token of `blocks[0]`. */
   readonly start: number;
   readonly ranges: readonly { readonly from: number; readonly to: number }[];
+}
+
+/** A call whose inputs are on their way to the GPU. */
+interface StagedCall {
+  /** Partials asked for. */
+  readonly slots: number;
+  /** Queries in bf16, and the table words of the blocks. */
+  readonly q: DevicePtr;
+  readonly tables: DevicePtr;
+  /** Words of a task or a node for each slot. */
+  readonly list: DevicePtr;
+  /** Results. */
+  readonly o: DevicePtr;
+  readonly lse: DevicePtr;
 }
 
 /** What a store stands on. */
@@ -47,6 +72,10 @@ export interface CudaKvStoreParts {
   readonly layout: KvLayout;
   /** Blocks in the pool. */
   readonly blocks: number;
+  /** Tokens of a block as it travels: 8, 16, 32 or 64. @default {16} */
+  readonly storedTokens?: number;
+  /** Whether all attention runs in the one order of a deterministic device. @default {false} */
+  readonly deterministic?: boolean;
 }
 
 /** A pool of KV blocks on a GPU. Its calls have a stream of their own, ahead of a step that is under way. */
@@ -57,6 +86,8 @@ export class CudaKvStore implements KvStore {
   readonly blocks: number;
   /** Bytes of a block as it travels, see kv_copy. */
   readonly blockBytes: number;
+  /** See {@linkcode KvStore.storedTokens}. */
+  readonly storedTokens: number;
   /** The memory. */
   readonly pool: CudaPool;
   /** Its attention, for the steps of a device. */
@@ -73,6 +104,8 @@ export class CudaKvStore implements KvStore {
   readonly #results: CudaStaging;
   /** A block as it travels. */
   readonly #block: PinnedBuffer;
+  /** Attention of single tokens; undefined where the one order is asked for, or the GPU has no kernel for it. */
+  readonly #decode: DecodePlan | undefined;
   readonly #opened: DisposableStack;
 
   /**
@@ -81,7 +114,8 @@ export class CudaKvStore implements KvStore {
    * @throws {RangeError} when the layout is not one of a CUDA pool.
    * @throws {CudaError} when there is not enough memory.
    */
-  constructor({ context, ownsContext = false, kernels, layout, blocks }: CudaKvStoreParts) {
+  constructor(parts: CudaKvStoreParts) {
+    const { context, ownsContext = false, kernels, layout, blocks, deterministic = false } = parts;
     using opened = new DisposableStack();
     if (ownsContext) opened.use(context);
     this.#context = context;
@@ -91,12 +125,16 @@ export class CudaKvStore implements KvStore {
     this.pool = opened.use(new CudaPool(context, { layout, blocks, stream: this.#stream }));
     this.attention = new AttendPlain(kernels, layout);
     this.plans = new StepPlanKernels(kernels);
-    this.#copies = new KvCopyKernels(kernels, { ...layout, storedTokens: CUDA_BLOCK_TOKENS });
+    this.storedTokens = parts.storedTokens ?? CUDA_STORED_TOKENS;
+    this.#copies = new KvCopyKernels(kernels, { ...layout, storedTokens: this.storedTokens });
     this.blockBytes = this.#copies.storedBytes;
     this.#signal = opened.use(new CudaSignal(context));
     this.#work = opened.use(new CudaStaging(context));
     this.#results = opened.use(new CudaStaging(context));
     this.#block = opened.use(context.pinned(this.blockBytes));
+    if (!deterministic && attentionKernels(context.properties.major, layout).decode) {
+      this.#decode = opened.use(new AttendDecode(context, kernels, layout).plan(MOST_DECODE_NODES));
+    }
     this.#opened = opened.move();
   }
 
@@ -106,7 +144,7 @@ export class CudaKvStore implements KvStore {
     checkNodeWork(layer, work, this);
     const nodes = work.map(({ segments }) => segmentNodes(segments.from, segments.to));
     const partials = this.#attend(
-      layer,
+      { layer, whole: true },
       work.map(({ queries, blocks, segments }, index) => ({
         queries,
         blocks,
@@ -128,7 +166,7 @@ export class CudaKvStore implements KvStore {
     checkRanges(layer, ranges, this);
     const { heads, headDim } = this.layout;
     const partials = this.#attend(
-      layer,
+      { layer, whole: false },
       ranges.map(({ query, blocks, start, length }) => ({
         queries: query,
         blocks,
@@ -175,16 +213,25 @@ export class CudaKvStore implements KvStore {
     this.#context.makeCurrent();
   }
 
-  /** One partial for each range, in order. Views, valid until the next call. */
-  #attend(layer: number, all: readonly RangesOfOne[]): AttentionPartial[] {
+  /**
+   * One partial for each range, in order. Views, valid until the next call.
+   *
+   * @param call `whole` says that every range is a node of the merge tree.
+   */
+  #attend(
+    { layer, whole }: { readonly layer: number; readonly whole: boolean },
+    all: readonly RangesOfOne[],
+  ): AttentionPartial[] {
     const { heads, headDim } = this.layout;
     const width = heads * headDim;
     const rows = all.reduce((sum, { queries }) => sum + queries.length / width, 0);
     const slots = all.reduce((sum, { queries, ranges }) => sum + ranges.length * queries.length / width, 0);
     if (slots === 0) return [];
+    const decode = whole && slots <= MOST_DECODE_NODES ? this.#decode : undefined;
+    const listWords = decode === undefined ? TASK_WORDS : DECODE_NODE_WORDS;
     const tableWords = all.reduce((sum, { blockCount }) => sum + blockCount, 0);
-    const tasksAt = Math.ceil(tableWords / 4) * 4;
-    const queriesAt = tasksAt + Math.ceil(slots * TASK_WORDS / 4) * 4;
+    const listAt = Math.ceil(tableWords / 4) * 4;
+    const queriesAt = listAt + Math.ceil(slots * listWords / 4) * 4;
     const words = queriesAt + rows * width;
     this.#work.reserve(4 * words);
     const i32 = new Int32Array(this.#work.memory, 0, words);
@@ -194,7 +241,7 @@ export class CudaKvStore implements KvStore {
     const results = new Float32Array(this.#results.memory, 0, partialWords);
     const call = this.#signal.next();
     const partials: AttentionPartial[] = [];
-    let [table, task, row, slot] = [0, tasksAt, 0, 0];
+    let [table, entry, row, slot] = [0, listAt, 0, 0];
     for (const { queries, blocks, blockCount, start, ranges } of all) {
       const tokens = queries.length / width;
       f32.set(queries, queriesAt + row * width);
@@ -206,30 +253,44 @@ export class CudaKvStore implements KvStore {
           o: results.subarray(slot * width, (slot + tokens) * width),
           lse: results.subarray(lseAt, lseAt + tokens * heads),
         });
-        for (let token = 0; token < tokens; token++) {
-          i32.set([row + token, origin, from, to, slot++], task);
-          task += TASK_WORDS;
+        const [page, pages] = [from / CUDA_BLOCK_TOKENS, (to - from) / CUDA_BLOCK_TOKENS];
+        for (let token = 0; token < tokens; token++, slot++, entry += listWords) {
+          if (decode === undefined) i32.set([row + token, origin, from, to, slot], entry);
+          else i32.set([row + token, origin + page, pages, slot], entry);
         }
       }
       row += tokens;
     }
     const stream = this.#stream;
-    const q = this.#results.device(4 * partialWords);
-    stream.copy(this.#work.device(), this.#work.host(), 4 * words);
-    this.plans.queriesIn(stream, { from: this.#work.device(4 * queriesAt), q, count: rows * width });
-    this.attention.attendTasks(stream, {
-      ...this.pool.layer(layer),
-      tasks: slots,
-      q,
+    const staged: StagedCall = {
+      slots,
+      q: this.#results.device(4 * partialWords),
       tables: this.#work.device(),
-      taskList: this.#work.device(4 * tasksAt),
+      list: this.#work.device(4 * listAt),
       o: this.#results.device(),
       lse: this.#results.device(4 * slots * width),
-    });
+    };
+    stream.copy(this.#work.device(), this.#work.host(), 4 * words);
+    this.plans.queriesIn(stream, { from: this.#work.device(4 * queriesAt), q: staged.q, count: rows * width });
+    if (decode === undefined) this.#attendTasks(layer, staged);
+    else this.#attendDecode(decode, { layer, staged });
     stream.copy(this.#results.host(), this.#results.device(), 4 * partialWords);
     this.plans.signalValue(stream, { value: call, word: this.#signal.address });
     this.#signal.wait(call, stream);
     return partials;
+  }
+
+  #attendTasks(layer: number, { slots, q, tables, list, o, lse }: StagedCall): void {
+    const at = this.pool.layer(layer);
+    this.attention.attendTasks(this.#stream, { ...at, tasks: slots, q, tables, taskList: list, o, lse });
+  }
+
+  #attendDecode(
+    decode: DecodePlan,
+    { layer, staged: { slots, q, tables, list, o, lse } }: { readonly layer: number; readonly staged: StagedCall },
+  ): void {
+    decode.nodes(this.#stream, { count: slots, nodes: list, tables });
+    decode.attend(this.#stream, { ...this.pool.layer(layer), q, o, lse });
   }
 }
 
@@ -245,6 +306,10 @@ export interface OpenCudaKvStoreOptions {
   readonly memoryUtilization?: number;
   /** Where compiled kernels are kept. @default {the user's cache directory} */
   readonly kernelDirectory?: string;
+  /** Tokens of a block as it travels: 8, 16, 32 or 64. @default {16} */
+  readonly storedTokens?: number;
+  /** Whether all attention runs in the one order of a deterministic device. @default {false} */
+  readonly deterministic?: boolean;
 }
 
 /**
@@ -255,7 +320,7 @@ export interface OpenCudaKvStoreOptions {
  * @throws {CudaError} when the driver or a compiler refuses.
  */
 export function openCudaKvStore(options: OpenCudaKvStoreOptions): CudaKvStore {
-  const { layout, ordinal, memoryUtilization, kernelDirectory } = options;
+  const { layout, ordinal, memoryUtilization, kernelDirectory, storedTokens, deterministic } = options;
   checkCudaPool({ layout, blocks: options.blocks ?? 1 });
   using opened = new DisposableStack();
   const context = opened.use(CudaContext.open({ ordinal }));
@@ -266,7 +331,15 @@ export function openCudaKvStore(options: OpenCudaKvStoreOptions): CudaKvStore {
     utilization: memoryUtilization,
   });
   const kernels = KernelCache.open(context, { directory: kernelDirectory });
-  const store = new CudaKvStore({ context, ownsContext: true, kernels, layout, blocks });
+  const store = new CudaKvStore({
+    context,
+    ownsContext: true,
+    kernels,
+    layout,
+    blocks,
+    storedTokens,
+    deterministic,
+  });
   opened.move();
   return store;
 }

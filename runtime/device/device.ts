@@ -165,15 +165,21 @@ export interface KvStore extends Disposable {
   /** Bytes of one block over all layers, keys and values. */
   readonly blockBytes: number;
   /**
+   * Tokens of each of the blocks that {@linkcode readBlock} gives, one after the other; divides `layout.blockTokens`.
+   *
+   * @default {layout.blockTokens: the bytes are one block}
+   */
+  readonly storedTokens?: number;
+  /**
    * Partials of one layer: for each work, one for each of {@linkcode segmentNodes} of its segments, in order; o [tokens,
    * heads * headDim], lse [tokens, heads]. Same bits as the same nodes inside a step. Views, valid until the next call.
    *
    * @throws {RangeError} when the layer, a block id or a length is out of range.
    */
   attendNodes(layer: number, work: readonly NodeWork[]): readonly (readonly NodePartial[])[];
-  /** Copies the stored bytes of a block (all layers, device layout) out of the pool. */
+  /** Copies the stored bytes of a block (all layers) out of the pool. */
   readBlock(block: number): Uint8Array;
-  /** Writes bytes that {@linkcode readBlock} of a pool of the same layout returned. @throws {RangeError} */
+  /** Writes bytes that {@linkcode readBlock} of a pool of the same layout and stored blocks returned. @throws {RangeError} */
   writeBlock(block: number, bytes: Uint8Array): void;
 }
 
@@ -193,6 +199,10 @@ export interface AttendRange {
 export interface DeviceInfo {
   /** Implementation. */
   readonly kind: "reference" | "wasm" | "cuda";
+  /** Number of the GPU. @default {it is none} */
+  readonly ordinal?: number;
+  /** Whether a GPU gives a sequence the same bits whatever else is in a step. @default {false} */
+  readonly deterministic?: boolean;
   /** One line for people, for example `wasm, 2 threads, relaxed SIMD`. */
   readonly description: string;
   /** Tokens of one block. */

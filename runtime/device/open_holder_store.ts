@@ -18,11 +18,13 @@ export interface HolderDevice {
   readonly ordinal?: number;
   /** Share of the GPU's memory that may be in use, when no size is given. @default {0.9} */
   readonly memoryUtilization?: number;
+  /** Whether a GPU attends in the one order of a deterministic device. @default {false} */
+  readonly deterministic?: boolean;
 }
 
 /** How to open a holder's memory. */
 export interface HolderStoreOptions extends HolderDevice {
-  /** Shape of its blocks: the borrowers'. */
+  /** What it holds: the borrowers' shape, with blocks as they travel. A GPU's own blocks have other sizes. */
   readonly layout: KvLayout;
   /** Its size, bytes. @default {on a GPU what may be in use of it, else 512 MiB} */
   readonly kvBytes?: number;
@@ -45,10 +47,19 @@ export async function openHolderStore(options: HolderStoreOptions): Promise<KvSt
     case "cuda": {
       // What runs on a GPU is loaded only where one is asked for.
       const { openCudaKvStore } = await import("./cuda_kv_store.ts");
-      const blocks = kvBytes === undefined ? undefined : kvStoreBlocks(layout, kvBytes);
-      return openCudaKvStore({ ...options, blocks });
+      const { cudaBlockBytes } = await import("./cuda_pool.ts");
+      const { CUDA_BLOCK_TOKENS } = await import("./cuda_tables.ts");
+      const own: KvLayout = { ...layout, blockTokens: CUDA_BLOCK_TOKENS };
+      const blocks = kvBytes === undefined ? undefined : holdsBlocks(kvBytes, cudaBlockBytes(own));
+      return openCudaKvStore({ ...options, layout: own, storedTokens: layout.blockTokens, blocks });
     }
     default:
       return kind satisfies never;
   }
+}
+
+function holdsBlocks(kvBytes: number, blockBytes: number): number {
+  const blocks = Math.floor(kvBytes / blockBytes);
+  if (blocks >= 1) return blocks;
+  throw new RangeError(`Cannot size the KV pool: one block of a GPU takes ${blockBytes} bytes, got ${kvBytes} bytes`);
 }

@@ -48,7 +48,7 @@ testDevice("CudaDevice, deterministic,", {
 
 testSpread("CudaDevice, deterministic,", {
   open: (model, options) => CudaDevice.open(model, { ...options, deterministic: true }),
-  openStore: openCudaKvStore,
+  openStore: (options) => openCudaKvStore({ ...options, deterministic: true }),
   segments: 3,
   settings: SETTINGS.map(({ spec }, index) => ({
     name: SPREAD_NAMES[index],

@@ -35,7 +35,11 @@ export async function serveHolder({ settings, words: [word] }: CommandInput): Pr
     cluster: { ...cluster, publicUrl: publicUrl(server.url, settings) },
     kvBytes,
     threads: settings.threads ?? 1,
-    device: { ...device, memoryUtilization: settings.gpuMemoryUtilization },
+    device: {
+      ...device,
+      memoryUtilization: settings.gpuMemoryUtilization,
+      deterministic: settings.deterministic,
+    },
     log: (message) => logger.info("cluster", { message }),
   }));
   const say = settings.announce ? () => {} : console.log;
