@@ -140,7 +140,7 @@ type Memory = Pick<SkinnySchedule, "threads" | "slots" | "xSlots" | "sharedBytes
 
 /** Bytes of the kernels' barriers. */
 function barrierBytes(maxXSlots: number): number {
-  return 8 * (2 * 32 + 2 * maxXSlots + 2);
+  return 8 * (2 * 32 + 2 * maxXSlots + 3);
 }
 
 function skinnyMemory({ cols, norm }: SkinnyShape, tokens: number): Memory {

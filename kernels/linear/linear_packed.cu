@@ -207,8 +207,9 @@ __device__ __forceinline__ void multiplyAll(const LinearArgs& args, const Work& 
     }
     if (pass == 0) clusterWait();
     else waitCluster(bars.drained, (pass - 1) & 1);
-    sendSums(acc[0], to, received);
-    if (both) sendSums(acc[1], to + PARTS * SUM_FLOATS * 4, received);
+    sendSums(acc[0], to);
+    if (both) sendSums(acc[1], to + PARTS * SUM_FLOATS * 4);
+    sent(received);
   }
 }
 
@@ -344,7 +345,7 @@ extern "C" __global__ void linear_packed_pack(const u8* from, u32 rows, u32 cols
         if (WEIGHTS == Q8_0) {
           for (u32 half = 0; half < 2; half++) {
             u32 word = 0;
-            for (u32 j = 0; j < 4; j++) {
+            for (u32 j = 0; inside && j < 4; j++) {
               // Bytes 0 and 2 are one pair, 1 and 3 the next.
               const u32 element = (j & 1) * 2 + j / 2;
               word |= storedInteger(stored, first + 4 * half + element) << 8 * j;
@@ -353,7 +354,7 @@ extern "C" __global__ void linear_packed_pack(const u8* from, u32 rows, u32 cols
           }
         } else {
           u32 word = 0;
-          for (u32 j = 0; j < 8; j++) word |= storedInteger(stored, first + j) << (j & 1 ? 16 + 2 * (j - 1) : 2 * j);
+          for (u32 j = 0; inside && j < 8; j++) word |= storedInteger(stored, first + j) << (j & 1 ? 16 + 2 * (j - 1) : 2 * j);
           words[b * 2 + lower] = word;
         }
         if (lane % 4 == 0) {

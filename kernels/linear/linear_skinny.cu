@@ -262,8 +262,9 @@ __device__ __forceinline__ void multiplyAll(const LinearArgs& args, const Work& 
     }
     if (pass == 0) clusterWait();
     else waitCluster(bars.drained, (pass - 1) & 1);
-    sendSums(first, to, received);
-    if (both) sendSums(second, to + PARTS * SUM_FLOATS * 4, received);
+    sendSums(first, to);
+    if (both) sendSums(second, to + PARTS * SUM_FLOATS * 4);
+    sent(received);
   }
 }
 

@@ -1,0 +1,347 @@
+// linear_direct: products of up to 16 tokens at the speed of reading the weights, straight from memory into the tensor cores'
+// registers.
+//
+// out[m, n] (+)= sum over k of w[n, k] * x[m, k]; w [N, K] bf16, row-major, or Q8_0, Q4_0, Q4_1 in the tiles of
+// linear_packed_pack; x [M, K] bf16, sums f32.
+//
+// Limit: the bytes of the weights over the memory's read rate.
+//
+// A CTA has ROW_TILES times 16 rows and all of K; its warps share K in chunks of 64 columns, chunk c to warp c % 8. A lane reads 16
+// bytes at a time: with the columns of a fragment permuted alike in weights and inputs, they are mma operands as they
+// lie. AHEAD chunks are in flight in registers, the first of them before the predecessor has ended (programmatic launch),
+// and `prefetch` more on their way into L2. Packed weights are not rounded: a block's integers are exact in bf16 (a nibble becomes
+// 128 + q by one masked or, a byte is the difference of two such numbers), the sum of 32 columns is scaled in f32.
+//
+// Order of summation: chunks ascending within each warp, then the warps in order. It depends on K alone: the same bits for every M.
+//
+// Needs: K a multiple of 8 (packed: 32); rows of x and of row-major w at multiples of 16 bytes.
+//
+// @define WEIGHTS=0 TOKENS=8 ROW_TILES=2 AHEAD=2
+// @define WEIGHTS=0 TOKENS=8 ROW_TILES=1 AHEAD=4
+// @define WEIGHTS=0 TOKENS=16 ROW_TILES=2 AHEAD=2 OUTPUT=2
+// @define WEIGHTS=0 TOKENS=8 ROW_TILES=2 AHEAD=2 OUTPUT=3
+// @define WEIGHTS=1 TOKENS=8 ROW_TILES=2 AHEAD=3 OUTPUT=1
+// @define WEIGHTS=2 TOKENS=8 ROW_TILES=2 AHEAD=4
+// @define WEIGHTS=3 TOKENS=8 ROW_TILES=2 AHEAD=4
+// @arch sm_90a sm_100
+
+#define BF16 0
+#define Q8_0 1
+#define Q4_0 2
+#define Q4_1 3
+#ifndef WEIGHTS
+#define WEIGHTS BF16
+#endif
+#ifndef TOKENS
+#define TOKENS 8
+#endif
+#ifndef OUTPUT
+#define OUTPUT 0
+#endif
+#ifndef ROW_TILES
+#define ROW_TILES 2
+#endif
+#ifndef AHEAD
+#define AHEAD 2
+#endif
+#ifndef RESIDENT
+#define RESIDENT 2
+#endif
+
+typedef unsigned char u8;
+typedef unsigned short u16;
+typedef unsigned int u32;
+typedef unsigned long long u64;
+
+struct DirectArgs {
+  const u8* weights;
+  const u16* x;
+  void* out;
+  u32 tokens, rows, cols;
+  u32 xStride, outStride;
+  // Tiles of 64 rows from a gate tile to its up tile, for packed weights.
+  u32 partner;
+  u32 prefetch;
+};
+
+namespace {
+
+constexpr u32 WARPS = 8;
+constexpr u32 GROUPS = TOKENS / 8;
+constexpr u32 INTEGER_BYTES = WEIGHTS == Q8_0 ? 1024 : 512;
+constexpr u32 RECORD_BYTES = INTEGER_BYTES + 64 + (WEIGHTS == Q4_1 ? 64 : 0);
+constexpr u32 WORDS = WEIGHTS == BF16 ? 4 : WEIGHTS == Q8_0 ? 2 : 1;
+
+// What a lane holds of 16 rows x 64 columns.
+struct Chunk {
+  uint4 words[WORDS];
+#if WEIGHTS != BF16
+  uint2 scales;
+#endif
+#if WEIGHTS == Q4_1
+  uint2 mins;
+#endif
+};
+
+__device__ __forceinline__ uint4 readOnce(const u8* at) {
+  uint4 v;
+  asm volatile("ld.global.nc.L1::no_allocate.L2::256B.v4.u32 {%0, %1, %2, %3}, [%4];"
+               : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+               : "l"(at));
+  return v;
+}
+
+__device__ __forceinline__ uint2 readOnce2(const u8* at) {
+  uint2 v;
+  asm volatile("ld.global.nc.L1::no_allocate.v2.u32 {%0, %1}, [%2];" : "=r"(v.x), "=r"(v.y) : "l"(at));
+  return v;
+}
+
+// After the predecessor only.
+__device__ __forceinline__ uint4 readInput(const u16* at) {
+  uint4 v;
+  asm volatile("ld.global.v4.u32 {%0, %1, %2, %3}, [%4];"
+               : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+               : "l"(at)
+               : "memory");
+  return v;
+}
+
+__device__ __forceinline__ u32 maskedOr(u32 word, u32 mask, u32 bits) {
+  u32 result;
+  asm("lop3.b32 %0, %1, %2, %3, 0xea;" : "=r"(result) : "r"(word), "r"(mask), "r"(bits));
+  return result;
+}
+
+__device__ __forceinline__ u32 subtractPair(u32 a, u32 b) {
+  u32 result;
+  asm("sub.rn.bf16x2 %0, %1, %2;" : "=r"(result) : "r"(a), "r"(b));
+  return result;
+}
+
+__device__ __forceinline__ float halfToFloat(u32 bits) {
+  float value;
+  asm("{\n.reg .b16 h;\ncvt.u16.u32 h, %1;\ncvt.f32.f16 %0, h;\n}" : "=f"(value) : "r"(bits));
+  return value;
+}
+
+__device__ __forceinline__ u32 packBf16(float low, float high) {
+  u32 packed;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(packed) : "f"(high), "f"(low));
+  return packed;
+}
+
+__device__ __forceinline__ void mma(float (&d)[4], u32 a0, u32 a1, u32 a2, u32 a3, u32 b0, u32 b1) {
+  asm volatile(
+      "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+      : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
+}
+
+// Eight integers as pairs of bf16, of a row in a block.
+__device__ __forceinline__ void expand(const Chunk& chunk, u32 block, u32 lower, u32 (&pairs)[4]) {
+  const uint4 w = chunk.words[WEIGHTS == Q8_0 ? block : 0];
+#if WEIGHTS == Q8_0
+#pragma unroll
+  for (u32 i = 0; i < 4; i++) {
+    u32 word = lower ? (i / 2 ? w.w : w.z) : (i / 2 ? w.y : w.x);
+    if (i % 2) word >>= 8;
+    pairs[i] = subtractPair(maskedOr(word, 0x007f007fu, 0x43004300u), maskedOr(word, 0x00800080u, 0x43004300u));
+  }
+#else
+  const u32 word = block ? (lower ? w.w : w.z) : (lower ? w.y : w.x);
+#pragma unroll
+  for (u32 i = 0; i < 4; i++) {
+    pairs[i] = subtractPair(maskedOr(word >> 4 * i, 0x000f000fu, 0x43004300u), WEIGHTS == Q4_0 ? 0x43084308u : 0x43004300u);
+  }
+#endif
+}
+
+// acc += 16 rows x 64 columns of weights times x.
+__device__ __forceinline__ void multiply(float (&acc)[GROUPS][4], const Chunk& chunk, const uint4 (&x)[GROUPS][2]) {
+#pragma unroll
+  for (u32 block = 0; block < 2; block++) {
+#if WEIGHTS == BF16
+    const uint4 a = chunk.words[2 * block], b = chunk.words[2 * block + 1];
+#pragma unroll
+    for (u32 i = 0; i < GROUPS; i++) {
+      mma(acc[i], a.x, b.x, a.y, b.y, x[i][block].x, x[i][block].y);
+      mma(acc[i], a.z, b.z, a.w, b.w, x[i][block].z, x[i][block].w);
+    }
+#else
+    u32 a[4], b[4];
+    expand(chunk, block, 0, a);
+    expand(chunk, block, 1, b);
+    const float upper = halfToFloat(block ? chunk.scales.x >> 16 : chunk.scales.x & 0xffff);
+    const float lower = halfToFloat(block ? chunk.scales.y >> 16 : chunk.scales.y & 0xffff);
+#pragma unroll
+    for (u32 i = 0; i < GROUPS; i++) {
+      float d[4] = {0.f, 0.f, 0.f, 0.f};
+      mma(d, a[0], b[0], a[1], b[1], x[i][block].x, x[i][block].y);
+      mma(d, a[2], b[2], a[3], b[3], x[i][block].z, x[i][block].w);
+      acc[i][0] += upper * d[0];
+      acc[i][1] += upper * d[1];
+      acc[i][2] += lower * d[2];
+      acc[i][3] += lower * d[3];
+#if WEIGHTS == Q4_1
+      const float upperMin = halfToFloat(block ? chunk.mins.x >> 16 : chunk.mins.x & 0xffff);
+      const float lowerMin = halfToFloat(block ? chunk.mins.y >> 16 : chunk.mins.y & 0xffff);
+      constexpr u32 ONES = 0x3f803f80u;
+      float sum[4] = {0.f, 0.f, 0.f, 0.f};
+      mma(sum, ONES, ONES, ONES, ONES, x[i][block].x, x[i][block].y);
+      mma(sum, ONES, ONES, ONES, ONES, x[i][block].z, x[i][block].w);
+      acc[i][0] += upperMin * sum[0];
+      acc[i][1] += upperMin * sum[1];
+      acc[i][2] += lowerMin * sum[2];
+      acc[i][3] += lowerMin * sum[3];
+#endif
+    }
+#endif
+  }
+}
+
+// First of the 16 rows of a tile of this CTA, in the whole (stacked) matrix.
+__device__ __forceinline__ u32 firstRow(const DirectArgs& args, u32 tile) {
+  if (OUTPUT == 3) return blockIdx.x * 16 + (tile ? (WEIGHTS == BF16 ? args.rows : args.partner * 64) : 0);
+  return (blockIdx.x * ROW_TILES + tile) * 16;
+}
+
+__device__ __forceinline__ const u8* place(const DirectArgs& args, u32 tile, u32 chunk, u32 lane) {
+  const u32 row = firstRow(args, tile);
+#if WEIGHTS == BF16
+  // A row beyond the matrix is read as its last one and not written.
+  const u32 last = (OUTPUT == 3 ? 2 : 1) * args.rows - 1;
+  return args.weights + ((u64)min(row + lane / 4, last) * args.cols + chunk * 64 + lane % 4 * 8) * 2;
+#else
+  return args.weights + ((u64)(row / 64) * ((args.cols + 63) / 64) + chunk) * (4 * RECORD_BYTES) + row / 16 % 4 * RECORD_BYTES;
+#endif
+}
+
+__device__ __forceinline__ void loadChunk(const DirectArgs& args, Chunk& chunk, u32 tile, u32 index, u32 lane) {
+  const u8* at = place(args, tile, index, lane);
+#if WEIGHTS == BF16
+  const u32 last = (OUTPUT == 3 ? 2 : 1) * args.rows - 1, row = firstRow(args, tile) + lane / 4;
+  const u64 below = (u64)(min(row + 8, last) - min(row, last)) * args.cols * 2;
+  const u32 column = index * 64 + lane % 4 * 8;
+  const uint4 zero = make_uint4(0, 0, 0, 0);
+  chunk.words[0] = column < args.cols ? readOnce(at) : zero;
+  chunk.words[1] = column < args.cols ? readOnce(at + below) : zero;
+  chunk.words[2] = column + 32 < args.cols ? readOnce(at + 64) : zero;
+  chunk.words[3] = column + 32 < args.cols ? readOnce(at + below + 64) : zero;
+#else
+#pragma unroll
+  for (u32 i = 0; i < WORDS; i++) chunk.words[i] = readOnce(at + i * 512 + lane * 16);
+  chunk.scales = readOnce2(at + INTEGER_BYTES + lane / 4 * 8);
+#if WEIGHTS == Q4_1
+  chunk.mins = readOnce2(at + INTEGER_BYTES + 64 + lane / 4 * 8);
+#endif
+#endif
+}
+
+__device__ __forceinline__ void loadInputs(const DirectArgs& args, uint4 (&x)[GROUPS][2], u32 index, u32 lane) {
+#pragma unroll
+  for (u32 i = 0; i < GROUPS; i++) {
+    const u32 token = 8 * i + lane / 4;
+#pragma unroll
+    for (u32 block = 0; block < 2; block++) {
+      const u32 column = index * 64 + block * 32 + lane % 4 * 8;
+      x[i][block] = token < args.tokens && column < args.cols ? readInput(args.x + (u64)token * args.xStride + column)
+                                                              : make_uint4(0, 0, 0, 0);
+    }
+  }
+}
+
+__device__ __forceinline__ float addUp(const float* sums, u32 tile, u32 row, u32 token) {
+  const float* at = sums + (tile * GROUPS + token / 8) * 128 + (row % 8 * 4 + token % 8 / 2) * 4 + row / 8 * 2 + token % 2;
+  float sum = at[0];
+#pragma unroll
+  for (u32 warp = 1; warp < WARPS; warp++) sum += at[warp * ROW_TILES * GROUPS * 128];
+  return sum;
+}
+
+}  // namespace
+
+extern "C" __global__ void __launch_bounds__(WARPS * 32, RESIDENT) linear_direct(const __grid_constant__ DirectArgs args) {
+  __shared__ __align__(16) float sums[WARPS * ROW_TILES * GROUPS * 128];
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+  const u32 warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+  const u32 chunks = (args.cols + 63) / 64;
+  Chunk ring[AHEAD][ROW_TILES];
+  uint4 x[AHEAD][GROUPS][2];
+  float acc[ROW_TILES][GROUPS][4];
+#pragma unroll
+  for (u32 tile = 0; tile < ROW_TILES; tile++) {
+#pragma unroll
+    for (u32 i = 0; i < GROUPS; i++) {
+#pragma unroll
+      for (u32 j = 0; j < 4; j++) acc[tile][i][j] = 0.f;
+    }
+  }
+#pragma unroll
+  for (u32 u = 0; u < AHEAD; u++) {
+    if (warp + u * WARPS < chunks) {
+#pragma unroll
+      for (u32 tile = 0; tile < ROW_TILES; tile++) loadChunk(args, ring[u][tile], tile, warp + u * WARPS, lane);
+    }
+  }
+#if WEIGHTS == BF16
+#pragma unroll 1
+  for (u32 i = AHEAD; i < AHEAD + args.prefetch && warp + i * WARPS < chunks; i++) {
+    // Lane l asks for the line of row l of the two tiles.
+    const u32 tile = lane / 16, row = firstRow(args, min(tile, ROW_TILES - 1)) + lane % 16;
+    const u8* at = args.weights + ((u64)min(row, (OUTPUT == 3 ? 2 : 1) * args.rows - 1) * args.cols + (warp + i * WARPS) * 64) * 2;
+    if (tile < ROW_TILES) asm volatile("prefetch.global.L2 [%0];" ::"l"(at));
+  }
+#endif
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+#pragma unroll
+  for (u32 u = 0; u < AHEAD; u++) {
+    if (warp + u * WARPS < chunks) loadInputs(args, x[u], warp + u * WARPS, lane);
+  }
+  constexpr u32 KEPT = OUTPUT == 3 ? 1 : ROW_TILES;
+  const u32 outputs = KEPT * 16 * args.tokens;
+  // Sixteen rows of a token lie together.
+  const u32 tileOf = threadIdx.x / (16 * args.tokens), token = threadIdx.x / 16 % args.tokens;
+  const u32 outRow = (OUTPUT == 3 ? blockIdx.x * 16 : firstRow(args, tileOf)) + threadIdx.x % 16;
+  const bool writes = threadIdx.x < outputs && outRow < args.rows;
+  float old = 0.f;
+  if (OUTPUT == 2 && writes) old = ((const float*)args.out)[(u64)token * args.outStride + outRow];
+#pragma unroll 1
+  for (u32 first = warp; first < chunks; first += AHEAD * WARPS) {
+#pragma unroll
+    for (u32 u = 0; u < AHEAD; u++) {
+      const u32 index = first + u * WARPS;
+      if (index < chunks) {
+#pragma unroll
+        for (u32 tile = 0; tile < ROW_TILES; tile++) multiply(acc[tile], ring[u][tile], x[u]);
+        const u32 next = index + AHEAD * WARPS;
+        if (next < chunks) {
+#pragma unroll
+          for (u32 tile = 0; tile < ROW_TILES; tile++) loadChunk(args, ring[u][tile], tile, next, lane);
+          loadInputs(args, x[u], next, lane);
+        }
+      }
+    }
+  }
+#pragma unroll
+  for (u32 tile = 0; tile < ROW_TILES; tile++) {
+#pragma unroll
+    for (u32 i = 0; i < GROUPS; i++) {
+      ((float4*)sums)[((warp * ROW_TILES + tile) * GROUPS + i) * 32 + lane] =
+          make_float4(acc[tile][i][0], acc[tile][i][1], acc[tile][i][2], acc[tile][i][3]);
+    }
+  }
+  __syncthreads();
+#pragma unroll 1
+  for (u32 e = threadIdx.x; e < outputs; e += WARPS * 32) {
+    const u32 tile = e / (16 * args.tokens), m = e / 16 % args.tokens, r = e % 16;
+    const u32 row = (OUTPUT == 3 ? blockIdx.x * 16 : firstRow(args, tile)) + r;
+    if (row >= args.rows) continue;
+    const u64 to = (u64)m * args.outStride + row;
+    float value = addUp(sums, tile, r, m);
+    if (OUTPUT == 3) value = value / (1.f + __expf(-value)) * addUp(sums, 1, r, m);
+    if (OUTPUT == 0 || OUTPUT == 3) ((u16*)args.out)[to] = (u16)packBf16(value, 0.f);
+    else if (OUTPUT == 2) ((float*)args.out)[to] = (e == threadIdx.x ? old : ((const float*)args.out)[to]) + value;
+    else ((float*)args.out)[to] = value;
+  }
+}
