@@ -1,13 +1,13 @@
 // The full path of a draw, and the definition of sampling (runtime/sampling/full_draw.ts): walks over all tokens of a row in
 // total order, by a cluster of blocks.
 //
-// A walk narrows an interval of the order to the token in which it ends. Each turn sums count and mass of the tokens from eight
-// bounds on. Bounds lie between logits at first, by distance from the largest one, then evenly; once few tokens are left,
-// every block gathers its own of them as keys (top.cuh: descending keys are the total order) and bounds lie between keys. All
-// blocks see the same sums and take the same turns. Sums are in f64 and in one fixed order but for the gathered keys.
+// A walk narrows an interval of keys (top.cuh: descending keys are the total order) to the token in which it ends. Each turn sums
+// count and mass of the tokens from eight bounds on: at first by distance from the largest logit, then evenly over the interval;
+// once few tokens are left, every block gathers its own of them. All blocks see the same sums and take the same turns. Sums are
+// in f64 and in one fixed order but for the gathered keys.
 //
-// Where a target lies within MARGIN of the mass of all tokens from either end of the token it falls into, the host's sums could say
-// otherwise, and more than LISTED tokens of one logit are not told apart: nothing is decided then.
+// Where a target lies within MARGIN of the mass of all tokens from either end of the token it falls into, the host's sums could
+// say otherwise: nothing is decided then.
 #pragma once
 #include "cluster.cuh"
 #include "elements.cuh"
@@ -72,14 +72,14 @@ __device__ __forceinline__ double weight_of(const Scale& scale, float logit) {
   return exp_of_negative((logit - scale.largest) * scale.inverseTemperature);
 }
 
-// First of a thread's tokens of a row, and the way to the next.
-__device__ __forceinline__ u32 first_token(u32 vector) { return (blockIdx.x % CLUSTER * DRAWERS + threadIdx.x) * vector; }
-__device__ __forceinline__ u32 token_stride(u32 vector) { return CLUSTER * DRAWERS * vector; }
+// Tokens a thread takes at once, the first ones it takes, and the way to the next.
+constexpr u32 ROW_VECTOR = VOCAB % (16 / sizeof(IN)) == 0 ? 16 / sizeof(IN) : 1;
+constexpr u32 TOKEN_STRIDE = CLUSTER * DRAWERS * ROW_VECTOR;
+__device__ __forceinline__ u32 first_token() { return (blockIdx.x % CLUSTER * DRAWERS + threadIdx.x) * ROW_VECTOR; }
 
 // Fills `mass` and `count` of all blocks with the sums over the tokens of the row, or of the list, from each of `bounds` on,
 // and over those within the depth. `turn` counts up from call to call.
 __device__ __noinline__ void sum_tokens(FullDraw& s, const IN* row, bool listed, Scale scale, u32 turn) {
-  constexpr u32 VECTOR = VOCAB % (16 / sizeof(IN)) == 0 ? 16 / sizeof(IN) : 1;
   double mass[SUMS] = {};
   u32 count[SUMS] = {};
   if (listed) {
@@ -94,20 +94,21 @@ __device__ __noinline__ void sum_tokens(FullDraw& s, const IN* row, bool listed,
       }
     }
   } else {
-    float bounds[BOUNDS];
+    u64 bounds[BOUNDS];
 #pragma unroll
-    for (u32 j = 0; j < BOUNDS; j++) bounds[j] = logit_of(s.bounds[j]);
-    for (u32 id = first_token(VECTOR); id < VOCAB; id += token_stride(VECTOR)) {
-      float v[VECTOR];
+    for (u32 j = 0; j < BOUNDS; j++) bounds[j] = s.bounds[j];
+    for (u32 id = first_token(); id < VOCAB; id += TOKEN_STRIDE) {
+      float v[ROW_VECTOR];
       load(row + id, v);
-      double weight[VECTOR];
+      double weight[ROW_VECTOR];
 #pragma unroll
-      for (u32 k = 0; k < VECTOR; k++) weight[k] = weight_of(scale, v[k]);
+      for (u32 k = 0; k < ROW_VECTOR; k++) weight[k] = weight_of(scale, v[k]);
 #pragma unroll
-      for (u32 k = 0; k < VECTOR; k++) {
+      for (u32 k = 0; k < ROW_VECTOR; k++) {
+        const u64 key = key_of(v[k], id + k);
 #pragma unroll
         for (u32 j = 0; j < BOUNDS; j++) {
-          if (v[k] < bounds[j]) continue;
+          if (key < bounds[j]) continue;
           mass[j] += weight[k];
           count[j]++;
         }
@@ -211,11 +212,10 @@ __device__ __forceinline__ i32 draw_from_all(FullDraw& s, const Row& how, u64 ac
     }
     __syncthreads();
   };
-  const auto even_bounds = [&](const Part& part, u64 unit) {
+  const auto even_bounds = [&](const Part& part) {
     if (thread < BOUNDS) {
-      const u64 units = (part.high - part.low) / unit;
-      const u64 below = (thread + 1) * ((units + BOUNDS - 1) / BOUNDS);
-      s.bounds[thread] = below >= units ? part.low : part.high - below * unit;
+      const u64 keys = part.high - part.low, below = (thread + 1) * ((keys + BOUNDS - 1) / BOUNDS);
+      s.bounds[thread] = below >= keys ? part.low : part.high - below;
     }
     __syncthreads();
   };
@@ -250,26 +250,30 @@ __device__ __forceinline__ i32 draw_from_all(FullDraw& s, const Row& how, u64 ac
     first_bounds();
     Part part = {least, most, 0, 0, 0.0};
     part = narrow(s, s.firstMass, s.firstCount, part, 0, 0.0, target);
-    while (part.count > LISTED && part.high - part.low > 1ull << 32) {
+    while (part.count > LISTED) {
       __syncthreads();
-      even_bounds(part, 1ull << 32);
+      even_bounds(part);
       sum_tokens(s, row, false, scale, turn++);
       part = narrow(s, s.mass, s.count, part, 0, 0.0, target);
     }
-    if (part.count > LISTED || part.count == 0) return -1;
+    if (part.count == 0) return -1;
     if (thread == 0) s.listed = 0;
     __syncthreads();
-    for (u32 id = first_token(1); id < VOCAB; id += token_stride(1)) {
-      float v[1];
+#pragma unroll 2
+    for (u32 id = first_token(); id < VOCAB; id += TOKEN_STRIDE) {
+      float v[ROW_VECTOR];
       load(row + id, v);
-      const u64 key = key_of(v[0], id);
-      if (key >= part.low && key < part.high) s.list[atomicAdd(&s.listed, 1u)] = key;
+#pragma unroll
+      for (u32 k = 0; k < ROW_VECTOR; k++) {
+        const u64 key = key_of(v[k], id + k);
+        if (key >= part.low && key < part.high) s.list[atomicAdd(&s.listed, 1u)] = key;
+      }
     }
     __syncthreads();
     const u32 base = part.before;
     const double massBase = part.massBefore;
     while (part.count > 1) {
-      even_bounds(part, 1);
+      even_bounds(part);
       sum_tokens(s, row, true, scale, turn++);
       part = narrow(s, s.mass, s.count, part, base, massBase, target);
       if (part.count == 0) return -1;
