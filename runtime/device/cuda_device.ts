@@ -155,6 +155,11 @@ export class CudaDevice implements Device {
     return this.info.blockBytes;
   }
 
+  /** See {@linkcode Device.storedTokens}. */
+  get storedTokens(): number {
+    return this.#store.storedTokens;
+  }
+
   /** Sizes of the captured steps there are so far. */
   get buckets(): readonly number[] {
     return this.#steps.buckets;
@@ -271,7 +276,7 @@ function open(config: ModelConfig, contents: Contents, options: CudaDeviceOption
     utilization: options.memoryUtilization,
     mostBlocks: MOST_CONTEXTS * contextBlocks,
   });
-  const store = opened.use(new CudaKvStore({ context, kernels, layout, blocks }));
+  const store = opened.use(new CudaKvStore({ context, kernels, layout, blocks, deterministic }));
   contents.pool?.(store.pool, filling);
   const forward = opened.use(
     new CudaForward({ context, kernels, config, weights, pool: store.pool, sizes, deterministic, skinny }),
@@ -311,6 +316,8 @@ function open(config: ModelConfig, contents: Contents, options: CudaDeviceOption
     config,
     info: {
       kind: "cuda",
+      ordinal,
+      deterministic,
       description: `cuda:${ordinal}, ${name}, bf16${deterministic ? ", deterministic" : ""}`,
       blockTokens,
       blocks,

@@ -134,7 +134,7 @@ export class CudaSteps implements Disposable {
     };
     return {
       advance: (budget) => {
-        turns.left = budget;
+        turns.begin(budget);
         const stop = stops.next();
         if (stop.done !== true) return stop.value;
         this.#busy = false;
@@ -191,7 +191,12 @@ export class CudaSteps implements Disposable {
 
   #spreadCourse(work: CudaBatch, turns: CudaTurns): Course {
     const { batch, nodes, size } = work;
-    const spread = planSpread({ batch, nodes, tableWidth: this.#tables.width });
+    const spread = planSpread({
+      batch,
+      nodes,
+      tableWidth: this.#tables.width,
+      kernels: { prefill: false, decode: false },
+    });
     const uploaded = this.#upload({ batch, size, extra: spread.words });
     const step = new CudaSpreadStep({
       ...this.#parts,
