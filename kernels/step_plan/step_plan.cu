@@ -2,6 +2,7 @@
 //
 //   patch_tables   tables[pairs[2 i]] = pairs[2 i + 1] for i below *count; any grid of 256 threads
 //   queries_out    out[i] = q[tokens[i]] as f32, rows of `width`; grid [rows]
+//   queries_gather out[i] = q[tokens[i]], bf16 rows of `width`; grid [rows]
 //   queries_in     q[i] = in[i] rounded to bf16
 //   signal_done    *word = *step, seen by the host after everything before it on the stream; one thread
 //   signal_value   *word = value, the same
@@ -23,6 +24,13 @@ extern "C" __global__ void __launch_bounds__(256)
   const u16* from = q + (long long)tokens[blockIdx.x] * width;
   float* to = out + (long long)blockIdx.x * width;
   for (int i = threadIdx.x; i < width; i += 256) to[i] = __int_as_float((u32)from[i] << 16);
+}
+
+extern "C" __global__ void __launch_bounds__(256)
+    queries_gather(const u16* q, const int* tokens, u16* out, int width) {
+  const u16* from = q + (long long)tokens[blockIdx.x] * width;
+  u16* to = out + (long long)blockIdx.x * width;
+  for (int i = threadIdx.x; i < width; i += 256) to[i] = from[i];
 }
 
 extern "C" __global__ void __launch_bounds__(256) queries_in(const float* in, u16* q, int count) {

@@ -16,6 +16,7 @@ const PATCH_BLOCKS = 64;
 export class StepPlanKernels {
   readonly #patch: CudaFunction;
   readonly #out: CudaFunction;
+  readonly #gather: CudaFunction;
   readonly #in: CudaFunction;
   readonly #signal: CudaFunction;
   readonly #signalValue: CudaFunction;
@@ -25,6 +26,7 @@ export class StepPlanKernels {
     const module = kernels.module({ name: "step_plan", source });
     this.#patch = module.function("patch_tables");
     this.#out = module.function("queries_out");
+    this.#gather = module.function("queries_gather");
     this.#in = module.function("queries_in");
     this.#signal = module.function("signal_done");
     this.#signalValue = module.function("signal_value");
@@ -60,6 +62,25 @@ export class StepPlanKernels {
   ): void {
     if (work.rows === 0) return;
     stream.launch(this.#out, {
+      grid: [work.rows],
+      block: [THREADS],
+      args: [{ ptr: work.q }, { ptr: work.tokens }, { ptr: work.out }, { i32: work.width }],
+    });
+  }
+
+  /** Copies the queries of `rows` tokens, whose numbers are at `tokens`, to `out` as they are, bf16 [rows, width]. */
+  queriesGather(
+    stream: CudaStream,
+    work: {
+      readonly q: DevicePtr;
+      readonly tokens: DevicePtr;
+      readonly out: DevicePtr;
+      readonly rows: number;
+      readonly width: number;
+    },
+  ): void {
+    if (work.rows === 0) return;
+    stream.launch(this.#gather, {
       grid: [work.rows],
       block: [THREADS],
       args: [{ ptr: work.q }, { ptr: work.tokens }, { ptr: work.out }, { i32: work.width }],

@@ -143,7 +143,7 @@ export class CudaSpreadStep {
       yield { kind: "partials", layer };
       this.#send();
       store.attention.mergeNodes(stream, {
-        tokens: spread.tokens,
+        tokens: spread.lists,
         lists: words(places.lists),
         nodes: words(places.nodes),
         out: forward.attended,

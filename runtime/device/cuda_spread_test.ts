@@ -30,7 +30,7 @@ Deno.test("planSpread() covers what each token sees exactly once: here by tasks,
     });
     const nodes = batch.map((one) => sequenceNodes(one));
     const tableWidth = 1000;
-    const plan = planSpread({ batch, nodes, tableWidth });
+    const plan = planSpread({ batch, nodes, tableWidth, kernels: { prefill: false, decode: false } });
     const tasks = records(plan, plan.places.tasks, { words: TASK_WORDS, count: plan.tasks });
     const lists = records(plan, plan.places.lists, { words: NODE_LIST_WORDS, count: plan.tokens });
     const used = new Set<number>();
