@@ -3,7 +3,7 @@
  *
  * @module
  */
-import type { CudaContext, CudaStream, PinnedBuffer } from "../../ffi/cuda/cuda.ts";
+import type { CudaContext, CudaStream, DevicePtr, PinnedBuffer } from "../../ffi/cuda/cuda.ts";
 import type { AttentionPartial } from "../../kernels/merge_partials/spec.ts";
 import type { ModelConfig } from "../model/model.ts";
 import { addressAt } from "./cuda_address.ts";
@@ -47,6 +47,13 @@ export class CudaSpreadMemory implements Disposable {
   }
 }
 
+/** Queries of jobs begin at a multiple of this behind the partials. */
+const ALIGNMENT = 256;
+
+function aligned(bytes: number): number {
+  return Math.ceil(bytes / ALIGNMENT) * ALIGNMENT;
+}
+
 /** What a spread step stands on. */
 export interface CudaSpreadParts {
   /** Sizes. */
@@ -67,8 +74,10 @@ export interface CudaSpreadParts {
   readonly turns: CudaTurns;
   /** Its sequences. */
   readonly batch: readonly StepSequence[];
-  /** The plan on the device; its extra words are `spread.words`. */
+  /** The plan on the device; its extra words are `spread.words`, then the plan of the chunks. */
   readonly plan: DevicePlan;
+  /** Items of the chunks. */
+  readonly chunkItems: number;
   /** Who attends to what. */
   readonly spread: SpreadPlan;
   /** Multiply-accumulates of one layer. */
@@ -87,7 +96,9 @@ export class CudaSpreadStep {
     this.#parts = parts;
     this.#width = heads * headDim;
     this.#queries = memory.queries(4 * this.#width * spread.tokens);
-    memory.partials.reserve(4 * spread.slots * (this.#width + heads));
+    memory.partials.reserve(
+      aligned(4 * spread.slots * (this.#width + heads)) + 2 * spread.jobs * this.#width,
+    );
   }
 
   /** Queries of a sequence in the current layer. */
@@ -112,10 +123,17 @@ export class CudaSpreadStep {
 
   /** Runs the layers; stops for queries and partials. */
   *layers(): Generator<StepStop, void> {
-    const { config, forward, attention, store, stream, signal, turns, plan, spread, layerWork } = this.#parts;
+    const { config, forward, attention, store, stream, signal, turns, plan, spread, chunkItems, layerWork } =
+      this.#parts;
     const { plans, pool } = store;
     const { places } = spread;
     const words = (word: number) => planAddress(plan, plan.places.extra + word);
+    attention.prepareJobs(stream, {
+      count: spread.jobs,
+      lengths: words(places.jobLengths),
+      tables: words(places.jobTables),
+      entries: plan.tables,
+    });
     for (let layer = 0; layer < config.layers; layer++) {
       yield* turns.spend(layerWork);
       forward.project(stream, layer, plan);
@@ -131,14 +149,24 @@ export class CudaSpreadStep {
       yield* turns.wait(number);
       yield { kind: "queries", layer };
       const at = pool.layer(layer);
-      attention.attendTokens(stream, { plan, forward, pool: at }, plan.places.extra + places.wholeTables);
+      const { o, lse } = this.#slots();
+      if (spread.whole) {
+        attention.attendTokens(stream, { plan, forward, pool: at }, plan.places.extra + places.wholeTables);
+      }
       store.attention.attendTasks(stream, {
         ...at,
         tasks: spread.tasks,
         q: forward.queries,
         tables: plan.tables,
         taskList: words(places.tasks),
-        ...this.#slots(),
+        o,
+        lse,
+      });
+      this.#attendJobs(layer);
+      attention.attendChunks(stream, { plan, forward, pool: at }, {
+        items: chunkItems,
+        words: plan.places.extra + spread.words.length,
+        partial: { o, lse },
       });
       yield { kind: "partials", layer };
       this.#send();
@@ -147,10 +175,38 @@ export class CudaSpreadStep {
         lists: words(places.lists),
         nodes: words(places.nodes),
         out: forward.attended,
-        ...this.#slots(),
+        o,
+        lse,
       });
       forward.finish(stream, layer, plan);
     }
+  }
+
+  /** Attention of single tokens to their nodes here. */
+  #attendJobs(layer: number): void {
+    const { attention, forward, store, stream, plan, spread: { jobs, places, remoteSlots } } = this.#parts;
+    if (jobs === 0) return;
+    const q = this.#jobQueries();
+    store.plans.queriesGather(stream, {
+      q: forward.queries,
+      tokens: planAddress(plan, plan.places.extra + places.jobTokens),
+      out: q,
+      rows: jobs,
+      width: this.#width,
+    });
+    const { o, lse } = this.#slots();
+    attention.attendJobs(stream, {
+      ...store.pool.layer(layer),
+      q,
+      o: addressAt(o, 4 * remoteSlots * this.#width),
+      lse: addressAt(lse, 4 * remoteSlots * this.#parts.config.heads),
+    });
+  }
+
+  /** Where the queries of the jobs go: behind the partials. */
+  #jobQueries(): DevicePtr {
+    const { spread: { slots }, config: { heads }, memory: { partials } } = this.#parts;
+    return partials.device(aligned(4 * slots * (this.#width + heads)));
   }
 
   #slots() {

@@ -177,13 +177,14 @@ export class CudaSteps implements Disposable {
   *#whole({ batch, size }: CudaBatch, turns: CudaTurns): Generator<StepStop, StepOutput> {
     const { config, forward, attention, store } = this.#parts;
     const stream = this.#stream;
-    const extra = attention.plan(batch, this.#tables.width);
-    const { plan, number } = this.#upload({ batch, size, extra });
+    const mixed = attention.plan(batch, this.#tables.width);
+    const { plan, number } = this.#upload({ batch, size, extra: mixed.words });
+    attention.prepare(stream, plan, mixed);
     forward.begin(stream, plan);
     for (let layer = 0; layer < config.layers; layer++) {
       yield* turns.spend(this.#layerWork(size));
       forward.project(stream, layer, plan);
-      attention.attend(stream, { plan, forward, pool: store.pool.layer(layer) }, extra);
+      attention.attend(stream, { plan, forward, pool: store.pool.layer(layer) }, mixed);
       forward.finish(stream, layer, plan);
     }
     return yield* this.#finish({ plan, number, size, turns });
@@ -191,17 +192,22 @@ export class CudaSteps implements Disposable {
 
   #spreadCourse(work: CudaBatch, turns: CudaTurns): Course {
     const { batch, nodes, size } = work;
-    const spread = planSpread({
-      batch,
-      nodes,
-      tableWidth: this.#tables.width,
-      kernels: { prefill: false, decode: false },
-    });
-    const uploaded = this.#upload({ batch, size, extra: spread.words });
+    const { attention } = this.#parts;
+    const [tableWidth, { kernels }] = [this.#tables.width, attention];
+    const preferred = planSpread({ batch, nodes, tableWidth, kernels });
+    const spread = preferred.jobs <= attention.mostJobs
+      ? preferred
+      : planSpread({ batch, nodes, tableWidth, kernels: { ...kernels, decode: false } });
+    const chunks = attention.planChunks(spread.chunks);
+    const extra = new Int32Array(spread.words.length + chunks.length);
+    extra.set(spread.words);
+    extra.set(chunks, spread.words.length);
+    const uploaded = this.#upload({ batch, size, extra });
     const step = new CudaSpreadStep({
       ...this.#parts,
       batch,
       spread,
+      chunkItems: attention.chunkItems(chunks),
       turns,
       plan: uploaded.plan,
       stream: this.#stream,
