@@ -111,7 +111,7 @@ export class AttendPrefill implements Disposable {
   readonly #kernel: PrefillKernel;
   readonly #function: CudaFunction;
   readonly #counter: DeviceBuffer;
-  readonly #multiprocessors: number;
+  readonly #blocks: number;
   readonly #l2Bytes: number;
 
   /**
@@ -130,7 +130,7 @@ export class AttendPrefill implements Disposable {
     this.variant = options.variant ?? (major === 9 && shape.headDim <= 128 ? "hopper" : "plain");
     this.#shape = shape;
     this.#kernel = prefillKernel(this.variant, shape);
-    this.#multiprocessors = multiprocessors;
+    this.#blocks = multiprocessors * (this.variant === "plain" ? PLAIN_BLOCKS : 1);
     this.#l2Bytes = l2Bytes;
     const { name, source, defines, sharedBytes } = this.#kernel;
     this.#function = kernels.module({ name, source, defines }).function("attend_prefill");
@@ -147,7 +147,8 @@ export class AttendPrefill implements Disposable {
    * @throws {RangeError} when a chunk's numbers are wrong.
    */
   plan(chunks: readonly PrefillChunk[]): Int32Array<ArrayBuffer> {
-    return planPrefill(chunks, { shape: this.#shape, tileRows: this.#kernel.tileRows, l2Bytes: this.#l2Bytes });
+    const { tileRows } = this.#kernel;
+    return planPrefill(chunks, { shape: this.#shape, tileRows, l2Bytes: this.#l2Bytes, workers: this.#blocks });
   }
 
   /** Items of a plan. */
@@ -160,9 +161,8 @@ export class AttendPrefill implements Disposable {
     const { items, partial } = work;
     if (items === 0) return;
     const { threads, sharedBytes } = this.#kernel;
-    const blocks = this.#multiprocessors * (this.variant === "plain" ? PLAIN_BLOCKS : 1);
     stream.launch(this.#function, {
-      grid: [Math.min(items, blocks)],
+      grid: [Math.min(items, this.#blocks)],
       block: [threads],
       sharedBytes,
       programmatic: work.programmatic ?? false,

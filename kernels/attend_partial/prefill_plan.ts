@@ -41,8 +41,10 @@ export interface PlanOptions {
   readonly shape: PrefillShape;
   /** Rows of a tile: 64 times the consumer warpgroups of the kernel. */
   readonly tileRows: number;
-  /** Size of the second-level cache; keys and values that are used together fill at most half of it. */
+  /** Size of the second-level cache; keys and values that are used together had better fill at most half of it. */
   readonly l2Bytes: number;
+  /** Tiles that run at a time. */
+  readonly workers: number;
 }
 
 const HEADER_INTS = 4;
@@ -73,7 +75,7 @@ export const PREFILL_TOLERANCE = {
  * @throws {RangeError} when a chunk's numbers are no natural numbers, or `kvBegin` is not at a segment.
  */
 export function planPrefill(chunks: readonly PrefillChunk[], options: PlanOptions): Int32Array<ArrayBuffer> {
-  const { shape: { heads, kvHeads, headDim }, tileRows, l2Bytes } = options;
+  const { shape: { heads, kvHeads, headDim }, tileRows, l2Bytes, workers } = options;
   const group = heads / kvHeads;
   const tiles: { readonly chunk: number; readonly row: number; readonly cost: number }[] = [];
   const numbers: number[] = [];
@@ -99,9 +101,13 @@ export function planPrefill(chunks: readonly PrefillChunk[], options: PlanOption
     }
   }
   tiles.sort((a, b) => b.cost - a.cost);
+  const work = tiles.reduce((total, { cost }) => total + cost, 0);
   const headBytes = kvTokens / POOL_BLOCK_TOKENS * pageHeadBytes(headDim);
-  let section = kvHeads;
-  while (section > 1 && (kvHeads % section !== 0 || section * headBytes > l2Bytes / 2)) section--;
+  const sections = Array.from({ length: kvHeads }, (_, i) => i + 1).filter((heads) => kvHeads % heads === 0);
+  // The last section begins with a longest tile, which must not outlast the others: that weighs more than the cache.
+  const balanced = sections.findIndex((heads) => heads * work >= 2 * workers * (tiles[0]?.cost ?? 0));
+  const cached = sections.findLastIndex((heads) => heads * headBytes <= l2Bytes / 2);
+  const section = sections[balanced < 0 ? sections.length - 1 : Math.max(balanced, cached)];
   const plan = new Int32Array(HEADER_INTS + CHUNK_INTS * chunks.length + 2 * tiles.length);
   plan.set([tiles.length, chunks.length, section]);
   plan.set(numbers, HEADER_INTS);

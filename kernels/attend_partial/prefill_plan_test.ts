@@ -6,6 +6,7 @@ const OPTIONS: PlanOptions = {
   shape: { heads: 32, kvHeads: 8, headDim: 128 },
   tileRows: 128,
   l2Bytes: 50 * 2 ** 20,
+  workers: 132,
 };
 
 function chunk(fields: Partial<PrefillChunk>): PrefillChunk {
@@ -65,6 +66,14 @@ Deno.test("planPrefill() makes sections of heads whose keys and values fit in ha
       assert(section >= 1 && kvHeads % section === 0, `${section} of ${kvHeads}`);
     }
   }
+});
+
+Deno.test("planPrefill() makes a section so large that its longest tile does not outlast it", () => {
+  const mixed = Array.from({ length: 8 }, (_, i) => chunk({ tokens: 512, position: 4096 * i }));
+  assertEquals(planPrefill(mixed, OPTIONS)[2], 8);
+  assertEquals(planPrefill(mixed, { ...OPTIONS, workers: 20 })[2], 1);
+  const shape = { heads: 32, kvHeads: 32, headDim: 128 };
+  assertEquals(planPrefill([chunk({ tokens: 4096 })], { ...OPTIONS, shape })[2], 16);
 });
 
 Deno.test("planPrefill() refuses chunks that the kernels cannot take", () => {
