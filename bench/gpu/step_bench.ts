@@ -2,7 +2,7 @@
  * Steps of the whole device from the calling thread: decoding over contexts and batches, and prefill, as time and as the
  * share of the roofline (weights and KV read once at the read ceiling of the same run).
  *
- *     deno run -A bench/gpu/step_bench.ts [--model NAME] [--quick] [--no-overlap] [--skinny] [--no-graphs] [--json FILE]
+ *     deno run -A bench/gpu/step_bench.ts [--model NAME] [--quick] [--no-overlap] [--no-direct] [--no-graphs] [--json FILE]
  *
  * @module
  */
@@ -121,7 +121,7 @@ export interface MeasureOptions {
   /** See `CudaDeviceOptions`. */
   readonly graphs?: boolean;
   /** See `CudaDeviceOptions`. */
-  readonly skinny?: boolean;
+  readonly direct?: boolean;
 }
 
 /** Measures one model. */
@@ -176,7 +176,7 @@ if (import.meta.main) {
       model: { type: "string", multiple: true },
       quick: { type: "boolean" },
       "no-overlap": { type: "boolean" },
-      skinny: { type: "boolean" },
+      "no-direct": { type: "boolean" },
       "no-graphs": { type: "boolean" },
       json: { type: "string" },
     },
@@ -195,7 +195,7 @@ if (import.meta.main) {
       quick: values.quick ?? false,
       overlap: !values["no-overlap"],
       graphs: !values["no-graphs"],
-      skinny: values.skinny ?? false,
+      direct: !values["no-direct"],
     };
     for (const row of measureShape(shape, options)) {
       rows.push(row);

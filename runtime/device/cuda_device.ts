@@ -12,12 +12,12 @@ import type { ModelConfig, OpenModel } from "../model/model.ts";
 import { checkBatch, checkWhole } from "./batch_check.ts";
 import { CheckedStep, complete, type StepRunner } from "./checked_step.ts";
 import { CudaAttention } from "./cuda_attention.ts";
-import { LARGEST_BUCKET } from "./cuda_buckets.ts";
+import { DECODE_BUCKETS, LARGEST_BUCKET } from "./cuda_buckets.ts";
 import { CudaForward, forwardBytes, type StepSizes } from "./cuda_forward.ts";
 import { CudaKvStore } from "./cuda_kv_store.ts";
 import { cudaBlocks } from "./cuda_memory.ts";
 import { checkCudaPool, cudaBlockBytes, type CudaPool } from "./cuda_pool.ts";
-import { CudaSkinny } from "./cuda_skinny.ts";
+import { CudaDirect } from "./cuda_direct.ts";
 import type { StepTimes } from "./cuda_decode.ts";
 import { CudaSteps } from "./cuda_step.ts";
 import { CUDA_BLOCK_TOKENS } from "./cuda_tables.ts";
@@ -58,8 +58,8 @@ export interface CudaDeviceOptions extends Omit<DeviceOptions, "blocks"> {
    * @default {false}
    */
   readonly deterministic?: boolean;
-  /** Whether few tokens are multiplied by kernels of our own, where there are. @default {false} */
-  readonly skinny?: boolean;
+  /** Whether few tokens are multiplied by kernels of our own where they are faster than the library's. @default {true} */
+  readonly direct?: boolean;
   /** Whether decoding runs captured steps. @default {true} */
   readonly graphs?: boolean;
   /** Whether kernels may begin before their predecessor has ended; they wait inside for its results. @default {true} */
@@ -265,8 +265,8 @@ function open(config: ModelConfig, contents: Contents, options: CudaDeviceOption
   using stream = context.stream();
   const filling = { context, stream, kernels: new WeightKernels(kernels) };
   const weights = opened.use(contents.weights(filling));
-  const skinny = !deterministic && (options.skinny ?? false) && CudaSkinny.supports(context.properties, config)
-    ? opened.use(new CudaSkinny({ ...filling, kernels, config, weights }))
+  const direct = !deterministic && (options.direct ?? true) && CudaDirect.supports(context.properties, config)
+    ? new CudaDirect({ kernels, properties: context.properties, config, sizes: DECODE_BUCKETS })
     : undefined;
   const contextBlocks = Math.ceil(config.contextLength / CUDA_BLOCK_TOKENS);
   const blocks = options.blocks ?? cudaBlocks({
@@ -279,7 +279,7 @@ function open(config: ModelConfig, contents: Contents, options: CudaDeviceOption
   const store = opened.use(new CudaKvStore({ context, kernels, layout, blocks, deterministic }));
   contents.pool?.(store.pool, filling);
   const forward = opened.use(
-    new CudaForward({ context, kernels, config, weights, pool: store.pool, sizes, deterministic, skinny }),
+    new CudaForward({ context, kernels, config, weights, pool: store.pool, sizes, deterministic, direct }),
   );
   const attention = opened.use(
     new CudaAttention({
@@ -322,7 +322,7 @@ function open(config: ModelConfig, contents: Contents, options: CudaDeviceOption
       blockTokens,
       blocks,
       blockBytes: store.blockBytes,
-      weightBytes: weights.bytes + (skinny?.bytes ?? 0),
+      weightBytes: weights.bytes,
       kvType,
       activations: options.activations ?? "f32",
       ...sizes,

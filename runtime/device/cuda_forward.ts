@@ -11,11 +11,12 @@ import { RmsnormKernel } from "../../kernels/rmsnorm/rmsnorm_cuda.ts";
 import { RopeKernels } from "../../kernels/rope/rope_cuda.ts";
 import { SwigluKernel } from "../../kernels/swiglu/swiglu_cuda.ts";
 import type { ModelConfig } from "../model/model.ts";
-import { DECODE_BUCKETS, LARGEST_BUCKET, productRows } from "./cuda_buckets.ts";
+import { DECODE_BUCKETS, productRows } from "./cuda_buckets.ts";
+import type { CudaDirect, DirectMatrix } from "./cuda_direct.ts";
 import { type DevicePlan, planAddress } from "./cuda_plan.ts";
 import type { CudaPool } from "./cuda_pool.ts";
-import { CudaProducts, DETERMINISTIC_ROWS, type TunedProduct } from "./cuda_products.ts";
-import type { CudaSkinny, SkinnyProduct } from "./cuda_skinny.ts";
+import { CudaProducts, DETERMINISTIC_ROWS, type Product } from "./cuda_products.ts";
+import { CudaTimer } from "./cuda_timer.ts";
 import { type CudaWeights, qkvRows } from "./cuda_weights.ts";
 
 /** Buffers begin at multiples of this. */
@@ -23,6 +24,10 @@ const ALIGNMENT = 1024;
 
 /** Fills what products are timed with. */
 const TUNING_BYTE = 0x3c;
+/** Matrices that a product is timed with. */
+const TUNED_MATRICES = 8;
+/** Time of the activation of a few tokens, ms. */
+const ACTIVATION_MS = 0.0015;
 
 /** Sizes of a device's steps. */
 export interface StepSizes {
@@ -48,8 +53,8 @@ export interface CudaForwardParts {
   readonly sizes: StepSizes;
   /** Whether a row has the same bits whatever rows are beside it. */
   readonly deterministic: boolean;
-  /** Products of few tokens, where there are kernels for them. */
-  readonly skinny?: CudaSkinny;
+  /** Products of few tokens, where there are kernels for them; chosen here where they are faster than the library. */
+  readonly direct?: CudaDirect;
 }
 
 /** Where logits and their summary go. */
@@ -207,25 +212,12 @@ export class CudaForward implements Disposable {
 
   /** Makes the layer's queries, and puts its keys and values into the pool. */
   project(stream: CudaStream, layer: number, plan: DevicePlan): void {
-    const { config, weights, pool } = this.#parts;
+    const { weights, pool } = this.#parts;
     const { places, capacity: { tokens } } = plan;
     const count = planAddress(plan, places.tokenCount);
     const block = weights.layers[layer];
-    if (this.#skinny(tokens) === undefined) {
-      this.#normalize(stream, block.attentionNorm, plan);
-      this.#products.run(stream, {
-        rows: tokens,
-        n: qkvRows(config),
-        k: config.hidden,
-        out: "bf16",
-        add: false,
-        a: this.#at("normed"),
-        w: block.qkv,
-        d: this.#at("qkv"),
-      });
-    } else {
-      this.#normalizedProduct(stream, plan, { matrix: "qkv", layer, gain: block.attentionNorm, out: this.#at("qkv") });
-    }
+    this.#normalize(stream, block.attentionNorm, plan);
+    this.#multiply(stream, plan, { matrix: "qkv", tokens, weights: block.qkv });
     const { layer: address, blockBytes } = pool.layer(layer);
     this.#rope.append(stream, {
       qkv: this.#at("qkv"),
@@ -247,62 +239,17 @@ export class CudaForward implements Disposable {
 
   /** Output projection and MLP of a layer whose attention is done. */
   finish(stream: CudaStream, layer: number, plan: DevicePlan): void {
-    const { config: { hidden, heads, headDim, intermediate }, weights } = this.#parts;
-    const { places, capacity: { tokens } } = plan;
-    const block = weights.layers[layer];
-    const residual = this.#at("residual");
-    const skinny = this.#skinny(tokens);
-    if (skinny !== undefined) {
-      const { overlap } = plan;
-      skinny.run(stream, { matrix: "output", layer, tokens, x: this.attended, out: residual, overlap });
-      const gated = this.#at("gated");
-      this.#normalizedProduct(stream, plan, { matrix: "gateUp", layer, gain: block.mlpNorm, out: gated });
-      skinny.run(stream, { matrix: "down", layer, tokens, x: gated, out: residual, overlap });
-      return;
-    }
-    this.#products.run(stream, {
-      rows: tokens,
-      n: hidden,
-      k: heads * headDim,
-      out: "f32",
-      add: true,
-      a: this.attended,
-      w: block.output,
-      d: residual,
-    });
+    const { tokens } = plan.capacity;
+    const block = this.#parts.weights.layers[layer];
+    this.#multiply(stream, plan, { matrix: "output", tokens, weights: block.output });
     this.#normalize(stream, block.mlpNorm, plan);
-    this.#products.run(stream, {
-      rows: tokens,
-      n: 2 * intermediate,
-      k: hidden,
-      out: "bf16",
-      add: false,
-      a: this.#at("normed"),
-      w: block.gateUp,
-      d: this.#at("gateUp"),
-    });
-    this.#swiglu.launch(stream, {
-      gateUp: this.#at("gateUp"),
-      count: planAddress(plan, places.tokenCount),
-      y: this.#at("gated"),
-      tokens,
-      programmatic: plan.overlap,
-    });
-    this.#products.run(stream, {
-      rows: tokens,
-      n: hidden,
-      k: intermediate,
-      out: "f32",
-      add: true,
-      a: this.#at("gated"),
-      w: block.down,
-      d: residual,
-    });
+    this.#multiply(stream, plan, { matrix: "gateUp", tokens, weights: block.gateUp });
+    this.#multiply(stream, plan, { matrix: "down", tokens, weights: block.down });
   }
 
   /** Logits of the wanted rows and their summary. */
   head(stream: CudaStream, plan: DevicePlan, { logits, ...summary }: LogitPlaces): void {
-    const { config: { hidden, vocab }, weights } = this.#parts;
+    const { weights } = this.#parts;
     const { places, capacity: { tokens, rows } } = plan;
     if (rows === 0) return;
     const count = planAddress(plan, places.rowCount);
@@ -316,28 +263,7 @@ export class CudaForward implements Disposable {
       outputRows: rows,
       programmatic: plan.overlap,
     });
-    const skinny = this.#skinny(rows);
-    if (skinny === undefined) {
-      this.#products.run(stream, {
-        rows,
-        n: vocab,
-        k: hidden,
-        out: "f32",
-        add: false,
-        a: this.#at("logitInputs"),
-        w: weights.head,
-        d: logits,
-      });
-    } else {
-      skinny.run(stream, {
-        matrix: "head",
-        layer: 0,
-        tokens: rows,
-        x: this.#at("logitInputs"),
-        out: logits,
-        overlap: plan.overlap,
-      });
-    }
+    this.#multiply(stream, plan, { matrix: "head", tokens: rows, weights: weights.head, d: logits });
     this.#logits.launch(stream, {
       logits,
       count,
@@ -353,64 +279,94 @@ export class CudaForward implements Disposable {
     this.#opened.dispose();
   }
 
-  /** Chooses the algorithms of the products of few tokens, which take most of a decode step. */
-  #tune(stream: CudaStream): void {
-    const { config: { hidden, heads, headDim, intermediate, vocab }, weights, sizes } = this.#parts;
-    const { layers } = weights;
-    const upTo = (most: number) => DECODE_BUCKETS.filter((bucket) => bucket <= most);
-    const rows = bufferRows(Math.min(LARGEST_BUCKET, sizes.maxStepTokens));
-    const logitRows = bufferRows(Math.min(LARGEST_BUCKET, sizes.maxLogitRows));
-    // Any numbers do: bytes of bf16 near 0.01.
-    stream.fill(this.#at("normed"), TUNING_BYTE, 2 * rows * hidden);
-    stream.fill(this.attended, TUNING_BYTE, 2 * rows * heads * headDim);
-    stream.fill(this.#at("gated"), TUNING_BYTE, 2 * rows * intermediate);
-    stream.fill(this.#at("logitInputs"), TUNING_BYTE, 2 * logitRows * hidden);
-    const rowCounts = upTo(sizes.maxStepTokens);
-    const [normed, residual] = [this.#at("normed"), this.#at("residual")];
-    const inner = { rowCounts, out: "bf16", add: false, k: hidden, a: normed } as const;
-    const added = { rowCounts, out: "f32", add: true, n: hidden, d: residual } as const;
-    const products: TunedProduct[] = [
-      { ...inner, n: qkvRows(this.#parts.config), d: this.#at("qkv"), weights: layers.map(({ qkv }) => qkv) },
-      { ...added, k: heads * headDim, a: this.attended, weights: layers.map(({ output }) => output) },
-      { ...inner, n: 2 * intermediate, d: this.#at("gateUp"), weights: layers.map(({ gateUp }) => gateUp) },
-      { ...added, k: intermediate, a: this.#at("gated"), weights: layers.map(({ down }) => down) },
-      {
-        rowCounts: upTo(sizes.maxLogitRows),
-        out: "f32",
-        add: false,
-        n: vocab,
-        k: hidden,
-        a: this.#at("logitInputs"),
-        d: this.logits,
-        weights: [weights.head],
-      },
-    ];
-    for (const product of products) this.#products.tune(stream, product);
-    stream.fill(residual, 0, 4 * rows * hidden);
-    stream.synchronize();
+  /** Sizes of a product, and where its operands lie. */
+  #operands(matrix: DirectMatrix): Omit<Product, "rows" | "w"> {
+    const { config } = this.#parts;
+    const { hidden, heads, headDim, intermediate, vocab } = config;
+    const inner = { out: "bf16", add: false, k: hidden, a: this.#at("normed") } as const;
+    const added = { out: "f32", add: true, n: hidden, d: this.#at("residual") } as const;
+    switch (matrix) {
+      case "qkv":
+        return { ...inner, n: qkvRows(config), d: this.#at("qkv") };
+      case "output":
+        return { ...added, k: heads * headDim, a: this.attended };
+      case "gateUp":
+        return { ...inner, n: 2 * intermediate, d: this.#at("gateUp") };
+      case "down":
+        return { ...added, k: intermediate, a: this.#at("gated") };
+      case "head":
+        return { out: "f32", add: false, n: vocab, k: hidden, a: this.#at("logitInputs"), d: this.logits };
+      default:
+        return matrix satisfies never;
+    }
   }
 
-  /** What multiplies so few tokens, when that is not the library. */
-  #skinny(tokens: number): CudaSkinny | undefined {
-    const { skinny } = this.#parts;
-    return skinny?.takes(tokens) ? skinny : undefined;
-  }
-
-  /** A norm and the product behind it, in one kernel where that can be. */
-  #normalizedProduct(
+  /** A product of a step and, behind gate and up, the activation, by whichever kernel was chosen. */
+  #multiply(
     stream: CudaStream,
     plan: DevicePlan,
-    { gain, ...product }: Pick<SkinnyProduct, "matrix" | "layer" | "out"> & { readonly gain: DevicePtr },
+    { matrix, tokens, weights, d }: {
+      readonly matrix: DirectMatrix;
+      readonly tokens: number;
+      readonly weights: DevicePtr;
+      readonly d?: DevicePtr;
+    },
   ): void {
-    const { overlap, capacity: { tokens } } = plan;
-    const skinny = this.#skinny(tokens);
-    if (skinny === undefined) throw new RangeError(`Cannot multiply: ${tokens} tokens are too many for this kernel`);
-    if (skinny.norms(tokens)) {
-      skinny.run(stream, { ...product, tokens, x: this.#at("residual"), gain, overlap });
-    } else {
-      this.#normalize(stream, gain, plan);
-      skinny.run(stream, { ...product, tokens, x: this.#at("normed"), overlap });
+    const { direct } = this.#parts;
+    const operands = this.#operands(matrix);
+    const { overlap } = plan;
+    if (direct?.takes(matrix, tokens)) {
+      const out = matrix === "gateUp" ? this.#at("gated") : d ?? operands.d;
+      direct.run(stream, { matrix, tokens, weights, x: operands.a, out, overlap });
+      return;
     }
+    this.#products.run(stream, { ...operands, rows: tokens, w: weights, d: d ?? operands.d });
+    if (matrix === "gateUp") this.#activate(stream, plan);
+  }
+
+  #activate(stream: CudaStream, plan: DevicePlan): void {
+    const { overlap, places, capacity: { tokens } } = plan;
+    this.#swiglu.launch(stream, {
+      gateUp: this.#at("gateUp"),
+      count: planAddress(plan, places.tokenCount),
+      y: this.#at("gated"),
+      tokens,
+      programmatic: overlap,
+    });
+  }
+
+  /**
+   * Chooses what computes the products of few tokens, which take most of a decode step: the fastest of the library's
+   * algorithms, or a kernel of our own.
+   */
+  #tune(stream: CudaStream): void {
+    const { context, weights, sizes, direct, deterministic } = this.#parts;
+    if (deterministic) return;
+    using timer = new CudaTimer(context, stream);
+    // Any numbers do: bytes of bf16 near 0.01.
+    stream.fill(this.#buffer.address, TUNING_BYTE, this.#places.frequencies);
+    stream.fill(this.#at("logitInputs"), TUNING_BYTE, this.#places.logits - this.#places.logitInputs);
+    for (const matrix of ["qkv", "output", "gateUp", "down", "head"] as const) {
+      const matrices = matrix === "head"
+        ? [weights.head]
+        : weights.layers.slice(0, TUNED_MATRICES).map((layer) => layer[matrix]);
+      const most = matrix === "head" ? sizes.maxLogitRows : sizes.maxStepTokens;
+      for (const rows of DECODE_BUCKETS.filter((bucket) => bucket <= most)) {
+        const operands = this.#operands(matrix);
+        const library = this.#products.tune(stream, timer, { ...operands, rows, weights: matrices });
+        if (!direct?.has(matrix, rows)) continue;
+        const own = timer.ms(() => {
+          for (const w of matrices) {
+            direct.run(stream, { matrix, tokens: rows, weights: w, x: operands.a, out: operands.d, overlap: true });
+          }
+        });
+        // The library's gate and up want one more launch for the activation.
+        const more = matrix === "gateUp" ? ACTIVATION_MS * matrices.length : 0;
+        if (own < library + more) direct.choose(matrix, rows);
+      }
+    }
+    stream.fill(this.#buffer.address, 0, this.#places.frequencies);
+    stream.synchronize();
   }
 
   #normalize(stream: CudaStream, w: DevicePtr, plan: DevicePlan): void {

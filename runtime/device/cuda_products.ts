@@ -6,6 +6,7 @@
 import { BlasLt, type BlasShape, type CudaContext, type CudaStream, type DevicePtr } from "../../ffi/cuda/cuda.ts";
 import { addressAt } from "./cuda_address.ts";
 import { productRows } from "./cuda_buckets.ts";
+import type { CudaTimer } from "./cuda_timer.ts";
 
 /** Rows of every product in deterministic mode: one algorithm, and so one order of summation, for any number of rows. */
 export const DETERMINISTIC_ROWS = 64;
@@ -23,25 +24,18 @@ export interface Product extends Pick<BlasShape, "n" | "k" | "out" | "add"> {
 }
 
 /** A product whose algorithm is to be chosen. */
-export interface TunedProduct extends Omit<Product, "rows" | "w"> {
-  /** Matrices of the shape, as many as a step multiplies with in a row: each is read from memory, not from a cache. */
+export interface TunedProduct extends Omit<Product, "w"> {
+  /** Matrices of the shape: several, so that each is read from memory and not from a cache. */
   readonly weights: readonly DevicePtr[];
-  /** Row counts. */
-  readonly rowCounts: readonly number[];
 }
-
-/** Matrices that time is taken over. */
-const TUNED_MATRICES = 8;
 
 /** Computes products on one stream. */
 export class CudaProducts implements Disposable {
-  readonly #context: CudaContext;
   readonly #blas: BlasLt;
   readonly #deterministic: boolean;
 
   /** Starts the library. `deterministic` gives a row the same bits whatever rows are beside it. */
   constructor(context: CudaContext, { deterministic }: { readonly deterministic: boolean }) {
-    this.#context = context;
     this.#blas = new BlasLt(context);
     this.#deterministic = deterministic;
   }
@@ -63,29 +57,22 @@ export class CudaProducts implements Disposable {
   }
 
   /**
-   * Takes the fastest of the library's algorithms for every row count, by timing. What is in D changes; A should hold numbers
-   * as they come. Does nothing in deterministic mode.
+   * Takes the fastest of the library's algorithms for a number of rows, by timing. What is in D changes; A should hold numbers
+   * as they come.
+   *
+   * @returns its time for all the matrices, ms.
    */
-  tune(stream: CudaStream, { rowCounts, weights, n, k, out, add, a, d }: TunedProduct): void {
-    if (this.#deterministic) return;
-    using begin = this.#context.event({ timing: true });
-    using end = this.#context.event({ timing: true });
-    const matrices = weights.slice(0, TUNED_MATRICES);
-    for (const rows of new Set(rowCounts.map(productRows))) {
-      const plan = this.#blas.plan({ m: rows, n, k, out, add });
-      const times = Array.from({ length: plan.algorithms }, (_, algorithm) => {
-        plan.choose(algorithm);
-        // The first run loads what it needs.
-        for (const run of [false, true]) {
-          stream.record(begin);
-          for (const w of run ? matrices : matrices.slice(0, 1)) plan.run(stream, { a, w, d });
-          stream.record(end);
-          stream.synchronize();
-        }
-        return end.msSince(begin);
+  tune(stream: CudaStream, timer: CudaTimer, { rows, weights, n, k, out, add, a, d }: TunedProduct): number {
+    const plan = this.#blas.plan({ m: productRows(rows), n, k, out, add });
+    const times = Array.from({ length: plan.algorithms }, (_, algorithm) => {
+      plan.choose(algorithm);
+      return timer.ms(() => {
+        for (const w of weights) plan.run(stream, { a, w, d });
       });
-      plan.choose(times.indexOf(Math.min(...times)));
-    }
+    });
+    const least = Math.min(...times);
+    plan.choose(times.indexOf(least));
+    return least;
   }
 
   /** Closes the library. */

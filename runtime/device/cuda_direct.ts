@@ -1,0 +1,114 @@
+/**
+ * Products of few tokens by kernels of our own, which read the same weights as the library's.
+ *
+ * @module
+ */
+import type { CudaProperties, CudaStream, DevicePtr } from "../../ffi/cuda/cuda.ts";
+import type { KernelCache } from "../../kernels/cuda/kernel_cache.ts";
+import {
+  DirectLinear,
+  type DirectPlan,
+  type DirectShape,
+  MAX_DIRECT_TOKENS,
+} from "../../kernels/linear/linear_direct_cuda.ts";
+import type { ModelConfig } from "../model/model.ts";
+import { qkvRows } from "./cuda_weights.ts";
+
+/** Columns are a multiple of this. */
+const COLUMN_UNIT = 8;
+
+/** Matrices of a model by what they compute; `gateUp` includes the activation. */
+export type DirectMatrix = "qkv" | "output" | "gateUp" | "down" | "head";
+
+const MATRICES: readonly DirectMatrix[] = ["qkv", "output", "gateUp", "down", "head"];
+
+/** One product. */
+export interface DirectProduct {
+  /** Which matrix. */
+  readonly matrix: DirectMatrix;
+  /** Tokens. */
+  readonly tokens: number;
+  /** Weights, bf16 [rows, columns]; gate rows, then up rows. */
+  readonly weights: DevicePtr;
+  /** Input, bf16 [tokens, columns]. */
+  readonly x: DevicePtr;
+  /** Output: bf16, f32 for `head`, f32 that is added to for `output` and `down`. */
+  readonly out: DevicePtr;
+  /** Whether it may begin before its predecessor has ended. */
+  readonly overlap: boolean;
+}
+
+type MatrixShape = Pick<DirectShape, "dtype" | "rows" | "cols" | "output">;
+
+function matrixShapes(config: ModelConfig): Readonly<Record<DirectMatrix, MatrixShape>> {
+  const { hidden, heads, headDim, intermediate, vocab } = config;
+  const dtype = "BF16";
+  return {
+    qkv: { dtype, rows: qkvRows(config), cols: hidden, output: "bf16" },
+    output: { dtype, rows: hidden, cols: heads * headDim, output: "add" },
+    gateUp: { dtype, rows: intermediate, cols: hidden, output: "swiglu" },
+    down: { dtype, rows: hidden, cols: intermediate, output: "add" },
+    head: { dtype, rows: vocab, cols: hidden, output: "f32" },
+  };
+}
+
+/** Products of few tokens of one model. */
+export class CudaDirect {
+  readonly #shapes: Readonly<Record<DirectMatrix, MatrixShape>>;
+  readonly #plans: ReadonlyMap<string, DirectPlan>;
+  readonly #chosen = new Set<string>();
+
+  /** Compiles or finds the kernels of steps of these numbers of tokens. */
+  constructor(
+    { kernels, properties, config, sizes }: {
+      readonly kernels: KernelCache;
+      readonly properties: CudaProperties;
+      readonly config: ModelConfig;
+      readonly sizes: readonly number[];
+    },
+  ) {
+    this.#shapes = matrixShapes(config);
+    const wanted = sizes.filter((tokens) => tokens <= MAX_DIRECT_TOKENS)
+      .flatMap((tokens) => MATRICES.map((matrix) => ({ matrix, tokens })));
+    const shapes = wanted.map(({ matrix, tokens }) => ({ ...this.#shapes[matrix], tokens }));
+    const plans = new DirectLinear(kernels, properties).plans(shapes);
+    this.#plans = new Map(wanted.map(({ matrix, tokens }, index) => [keyOf(matrix, tokens), plans[index]]));
+  }
+
+  /** Whether a GPU has the kernels and a model the sizes they want. */
+  static supports(properties: CudaProperties, config: ModelConfig): boolean {
+    return DirectLinear.supports(properties) &&
+      Object.values(matrixShapes(config)).every(({ cols }) => cols % COLUMN_UNIT === 0);
+  }
+
+  /** Whether there is a kernel for so many tokens. */
+  has(matrix: DirectMatrix, tokens: number): boolean {
+    return this.#plans.has(keyOf(matrix, tokens));
+  }
+
+  /** Has {@linkcode takes} say yes from now on. */
+  choose(matrix: DirectMatrix, tokens: number): void {
+    this.#chosen.add(keyOf(matrix, tokens));
+  }
+
+  /** Whether it was chosen for a matrix and so many tokens. */
+  takes(matrix: DirectMatrix, tokens: number): boolean {
+    return this.#chosen.has(keyOf(matrix, tokens));
+  }
+
+  /** What was chosen, for people: matrix and tokens. */
+  get chosen(): readonly string[] {
+    return [...this.#chosen];
+  }
+
+  /** Enqueues a product. @throws {ReferenceError} when there is no kernel for it. */
+  run(stream: CudaStream, { matrix, tokens, weights, x, out, overlap }: DirectProduct): void {
+    const plan = this.#plans.get(keyOf(matrix, tokens));
+    if (plan === undefined) throw new ReferenceError(`Cannot multiply: no kernel for ${matrix} of ${tokens} tokens`);
+    plan.run(stream, { weights, x, out, programmatic: overlap });
+  }
+}
+
+function keyOf(matrix: DirectMatrix, tokens: number): string {
+  return `${matrix} ${tokens}`;
+}
