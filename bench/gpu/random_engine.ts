@@ -33,7 +33,7 @@ export function findShape(name: string): BenchShape {
 
 /** Assembles the engine of a Worker; `modelPath` is the name of a shape. */
 export async function assembleRandom(
-  { modelPath, maxModelLen, kvTokens }: OpenEngineOptions,
+  { modelPath, maxModelLen, kvTokens, mixedStepTokens = MIXED_STEP_TOKENS }: OpenEngineOptions,
   { text, log }: AssemblyContext,
 ): Promise<AssembledEngine> {
   const { name, config, tied } = findShape(modelPath);
@@ -43,7 +43,7 @@ export async function assembleRandom(
   const device = opened.use(
     CudaDevice.random(config, {
       tied,
-      maxStepTokens: STEP_TOKENS,
+      maxStepTokens: Math.max(STEP_TOKENS, mixedStepTokens),
       maxLogitRows: BATCH,
       blocks: kvTokens === undefined ? undefined : Math.ceil(kvTokens / 64),
     }),
@@ -54,7 +54,7 @@ export async function assembleRandom(
     ...await text,
     maxModelLen: maxModelLen ?? config.contextLength,
     maxBatch: BATCH,
-    mixedStepTokens: MIXED_STEP_TOKENS,
+    mixedStepTokens,
     modelName: name,
     modelDigest: `random ${name}`,
     now,
@@ -74,7 +74,7 @@ export interface RandomEngine extends AsyncDisposable {
 /** Starts the engine of a shape in a Worker. */
 export async function openRandomEngine(
   { config, name }: BenchShape,
-  options: { readonly maxModelLen?: number; readonly kvTokens?: number } = {},
+  options: Pick<OpenEngineOptions, "maxModelLen" | "kvTokens" | "mixedStepTokens"> = {},
 ): Promise<RandomEngine> {
   await using opened = new AsyncDisposableStack();
   const file = await Deno.makeTempFile({ suffix: ".gguf" });

@@ -2,7 +2,8 @@
  * A server on a GPU under a load of completions over HTTP, all at once: seconds, tokens a second, time to the first token, and
  * blocks that are still owned afterwards, of which there must be none.
  *
- *     deno run -A bench/gpu/serving_bench.ts [--model NAME] [--requests N] [--prompt N] [--answer N] [--whole] [--json FILE]
+ *     deno run -A bench/gpu/serving_bench.ts [--model NAME] [--requests N] [--prompt N] [--answer N] [--whole]
+ *       [--mixed-step-tokens N] [--json FILE]
  *
  * @module
  */
@@ -37,6 +38,12 @@ export interface ServingRow {
   readonly openSeconds: number;
 }
 
+/** What is measured. */
+export interface ServingOptions extends Pick<Load, "requests" | "promptTokens" | "answerTokens" | "stream" | "seed"> {
+  /** Most tokens of a step in which a sequence decodes. @default {as the engine has it on a GPU} */
+  readonly mixedStepTokens?: number;
+}
+
 async function sendFromChild(load: Load): Promise<LoadResult> {
   const program = fileURLToPath(new URL("./serving_load.ts", import.meta.url));
   const { success, stdout } = await new Deno.Command(Deno.execPath(), {
@@ -55,18 +62,20 @@ async function ownedBlocks(url: string): Promise<number> {
 /** Measures one shape; a load of a few requests goes first. */
 export async function measureServing(
   model: string,
-  options: Pick<Load, "requests" | "promptTokens" | "answerTokens" | "stream" | "seed">,
+  options: ServingOptions,
 ): Promise<ServingRow> {
   const shape = findShape(model);
   const begin = performance.now();
-  await using opened = await openRandomEngine(shape, { maxModelLen: options.promptTokens + options.answerTokens });
+  const { mixedStepTokens, ...asked } = options;
+  const maxModelLen = asked.promptTokens + asked.answerTokens;
+  await using opened = await openRandomEngine(shape, { maxModelLen, mixedStepTokens });
   const openSeconds = (performance.now() - begin) / 1000;
   const logger = createLogger({ level: "error" });
   await using server = await startServer({ ...opened, port: 0, logger });
-  const load = { ...options, url: server.url, vocab: shape.config.vocab };
-  await sendFromChild({ ...load, requests: 4, answerTokens: 8, seed: options.seed + 1 });
+  const load = { ...asked, url: server.url, vocab: shape.config.vocab };
+  await sendFromChild({ ...load, requests: 4, answerTokens: 8, seed: asked.seed + 1 });
   const { ms, firstMs, tokens } = await sendFromChild(load);
-  const { requests, promptTokens, answerTokens, stream } = options;
+  const { requests, promptTokens, answerTokens, stream } = asked;
   return {
     model,
     requests,
@@ -89,6 +98,7 @@ if (import.meta.main) {
       prompt: { type: "string", default: "1024" },
       answer: { type: "string", default: "256" },
       whole: { type: "boolean", default: false },
+      "mixed-step-tokens": { type: "string" },
       seed: { type: "string", default: "1" },
       json: { type: "string" },
     },
@@ -101,6 +111,7 @@ if (import.meta.main) {
       answerTokens: Number(values.answer),
       stream: !values.whole,
       seed: Number(values.seed),
+      mixedStepTokens: values["mixed-step-tokens"] === undefined ? undefined : Number(values["mixed-step-tokens"]),
     });
     rows.push(row);
     const { requests, promptTokens, answerTokens, seconds, tokensPerSecond, firstMs, ownedBlocks, openSeconds } = row;
