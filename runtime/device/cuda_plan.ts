@@ -31,7 +31,7 @@ const PART_WORDS = 4;
 
 /** Where the parts of a plan lie, in words. */
 export interface PlanPlaces {
-  /** Number of the step, which is signalled at its end. */
+  /** Number that a captured step signals at its end. */
   readonly step: number;
   /** Query tokens of the step; u32. */
   readonly tokenCount: number;

@@ -178,7 +178,7 @@ export class CudaSteps implements Disposable {
     const { config, forward, attention, store } = this.#parts;
     const stream = this.#stream;
     const mixed = attention.plan(batch, this.#tables.width);
-    const { plan, number } = this.#upload({ batch, size, extra: mixed.words });
+    const plan = this.#upload({ batch, size, extra: mixed.words });
     attention.prepare(stream, plan, mixed);
     forward.begin(stream, plan);
     for (let layer = 0; layer < config.layers; layer++) {
@@ -187,7 +187,7 @@ export class CudaSteps implements Disposable {
       attention.attend(stream, { plan, forward, pool: store.pool.layer(layer) }, mixed);
       forward.finish(stream, layer, plan);
     }
-    return yield* this.#finish({ plan, number, size, turns });
+    return yield* this.#finish({ plan, size, turns });
   }
 
   #spreadCourse(work: CudaBatch, turns: CudaTurns): Course {
@@ -202,26 +202,25 @@ export class CudaSteps implements Disposable {
     const extra = new Int32Array(spread.words.length + chunks.length);
     extra.set(spread.words);
     extra.set(chunks, spread.words.length);
-    const uploaded = this.#upload({ batch, size, extra });
+    const plan = this.#upload({ batch, size, extra });
     const step = new CudaSpreadStep({
       ...this.#parts,
       batch,
       spread,
       chunkItems: attention.chunkItems(chunks),
       turns,
-      plan: uploaded.plan,
+      plan,
       stream: this.#stream,
       signal: this.#signal,
       memory: this.#spread,
       layerWork: this.#layerWork(size),
     });
-    return { stops: this.#spreadStops({ ...uploaded, step, size, turns }), spread: step };
+    return { stops: this.#spreadStops({ plan, step, size, turns }), spread: step };
   }
 
   *#spreadStops(
-    { plan, number, step, size, turns }: {
+    { plan, step, size, turns }: {
       readonly plan: DevicePlan;
-      readonly number: number;
       readonly step: CudaSpreadStep;
       readonly size: BatchSize;
       readonly turns: CudaTurns;
@@ -229,19 +228,17 @@ export class CudaSteps implements Disposable {
   ): Generator<StepStop, StepOutput> {
     this.#parts.forward.begin(this.#stream, plan);
     yield* step.layers();
-    return yield* this.#finish({ plan, number, size, turns });
+    return yield* this.#finish({ plan, size, turns });
   }
 
   *#finish(
-    { plan, number, size, turns }: {
-      readonly plan: DevicePlan;
-      readonly number: number;
-      readonly size: BatchSize;
-      readonly turns: CudaTurns;
-    },
+    { plan, size, turns }: { readonly plan: DevicePlan; readonly size: BatchSize; readonly turns: CudaTurns },
   ): Generator<StepStop, StepOutput> {
-    this.#parts.forward.head(this.#stream, plan, this.#logitPlaces());
-    this.#end(plan);
+    const stream = this.#stream;
+    this.#parts.forward.head(stream, plan, this.#logitPlaces());
+    // Signals count up in the order of the stream: this one comes behind those of the layers.
+    const number = this.#signal.next();
+    this.#parts.store.plans.signalValue(stream, { value: number, word: this.#signal.address });
     yield* turns.wait(number);
     return this.#output(size.rows);
   }
@@ -253,7 +250,7 @@ export class CudaSteps implements Disposable {
       readonly size: BatchSize;
       readonly extra: Int32Array;
     },
-  ): { readonly plan: DevicePlan; readonly number: number } {
+  ): DevicePlan {
     const patches = this.#tables.update(batch);
     const capacity: PlanCapacity = {
       tokens: size.tokens,
@@ -264,16 +261,15 @@ export class CudaSteps implements Disposable {
     };
     const { words } = planPlaces(capacity);
     this.#plans.reserve(4 * words);
-    const number = this.#signal.next();
     writePlan(
       new Int32Array(this.#plans.memory, 0, words),
-      { step: number, batch, patches, extra },
+      { step: 0, batch, patches, extra },
       capacity,
     );
     const plan = this.#place(capacity);
     this.#stream.copy(plan.address, this.#plans.host(), 4 * words);
     if (patches.length > 0) this.#patch(plan);
-    return { plan, number };
+    return plan;
   }
 
   #patch(plan: DevicePlan): void {
@@ -282,13 +278,6 @@ export class CudaSteps implements Disposable {
       pairs: planAddress(plan, plan.places.patches),
       tables: plan.tables,
       most: plan.capacity.patches,
-    });
-  }
-
-  #end(plan: DevicePlan): void {
-    this.#parts.store.plans.signalDone(this.#stream, {
-      step: planAddress(plan, plan.places.step),
-      word: this.#signal.address,
     });
   }
 
