@@ -4,11 +4,9 @@
 // the vocabulary hold id -1 and -Infinity. Rows from count[0] on are left as they are. NaN and infinities as spec.ts says.
 // Scratch: keys [R, CHUNKS, 192] u64, parts [R, CHUNKS] Part, arrived [R] u32, zero before the first launch and after each.
 //
-// Grid: (CHUNKS = VOCAB / 4096 rounded up, R of the bucket). A block takes the sum and the candidates of 4096 logits, which it keeps
-// in registers; the last one of a row to arrive joins the row's chunks in order. The cut does not depend on the number of rows:
-// same bits in any batch. How candidates are chosen: top.cuh; a chunk leaves what it gathered, unsorted.
-//
-// The code runs once a block and is kept short: instructions that are fetched once cost as much as the trips to memory.
+// Grid: (CHUNKS = VOCAB / 4096 rounded up, R of the bucket). A block takes the sum and the candidates of 4096 logits; the last one
+// of a row to arrive joins the row's chunks in order. The cut does not depend on the number of rows: same bits in any batch.
+// How candidates are chosen: top.cuh; a chunk leaves what it gathered, unsorted.
 //
 // Roofline: bytes = (4 or 2) * R * VOCAB; for one row the latency of a read, two selections and three trips to L2.
 //
@@ -56,9 +54,9 @@ __device__ __forceinline__ float warp_sum(float x) {
   return x;
 }
 
-// Id of the i-th of a thread's logits.
-__device__ __forceinline__ u32 id_at(u32 chunk, u32 i) {
-  return chunk * CHUNK + i / VECTOR * VECTOR * SELECTORS + threadIdx.x * VECTOR + i % VECTOR;
+// Id of the i-th of a thread's logits in a chunk.
+__device__ __forceinline__ u32 id_at(u32 chunk, u32 thread, u32 i) {
+  return chunk * CHUNK + i / VECTOR * VECTOR * SELECTORS + thread * VECTOR + i % VECTOR;
 }
 
 extern "C" __global__ __launch_bounds__(SELECTORS, 1) void logits(
@@ -74,62 +72,37 @@ extern "C" __global__ __launch_bounds__(SELECTORS, 1) void logits(
   const IN* from = x + (u64)row * VOCAB;
   float v[KEPT];
 #pragma unroll
-  for (u32 i = 0; i < KEPT; i += VECTOR) {
-    const u32 id = id_at(chunk, i);
-    float some[VECTOR];
-    if (id < VOCAB) load(from + id, some);
+  for (u32 i = 0; i < KEPT; i++) v[i] = -INFINITE;
 #pragma unroll
-    for (u32 k = 0; k < VECTOR; k++) v[i + k] = id < VOCAB ? some[k] : -INFINITE;
+  for (u32 i = 0; i < KEPT; i += VECTOR) {
+    const u32 id = id_at(chunk, thread, i);
+    if (id < VOCAB) load(from + id, reinterpret_cast<float(&)[VECTOR]>(v[i]));
   }
   if (row >= total) return;
   // A maximum passes NaN by.
-  float most = -INFINITE;
+  float own = -INFINITE;
 #pragma unroll
-  for (u32 i = 0; i < KEPT; i++) most = fmaxf(most, v[i]);
+  for (u32 i = 0; i < KEPT; i++) own = fmaxf(own, v[i]);
+  const u32 most = id_at(chunk, thread, 0) < VOCAB ? ordered_of(own) : 0;
   const u32 tokens = min((u32)CHUNK, VOCAB - chunk * CHUNK);
   u32 floor, largest;
-  find_floor(selection, id_at(chunk, 0) < VOCAB ? ordered_of(most) : 0, min((u32)SELECTOR_WARPS, tokens / (32 * VECTOR)), floor,
-             largest);
+  find_floor(selection, most, min((u32)SELECTOR_WARPS, tokens / (32 * VECTOR)), floor, largest);
   const float base = base_of(unordered(largest));
-  const float lowest = unordered(floor);
   float sum = 0.0f;
-  u32 reach = 0;
 #pragma unroll
-  for (u32 i = 0; i < KEPT; i++) {
-    sum += exponential(v[i] - base);
-    // NaN counts as -Infinity; what lies beyond the vocabulary does not count.
-    const bool reaches = !(v[i] < lowest) && (v[i] == v[i] || lowest == -INFINITE);
-    if (reaches && (VOCAB % CHUNK == 0 || id_at(chunk, i) < VOCAB)) reach |= 1u << i;
-  }
-  u32 at = reserve(selection, __popc(reach));
-#pragma unroll
-  for (u32 i = 0; i < KEPT; i++) {
-    if ((reach >> i & 1) == 0) continue;
-    if (at < GATHERED) selection.gathered[at] = (u64)__float_as_uint(v[i]) << 32 | id_at(chunk, i);
-    at++;
-  }
+  for (u32 i = 0; i < KEPT; i++) sum += exponential(v[i] - base);
   sum = warp_sum(sum);
   if (thread % 32 == 0) partial[thread / 32] = sum;
-  __syncthreads();
-  u32 candidates = selection.count;
-  u64 mine = 0;
-  if (candidates > GATHERED) {
-    gather_crowd(selection, KEPT, [&](u32 i) {
-      const u32 id = chunk * CHUNK + i * SELECTORS + thread;
-      float some[1] = {0.0f};
-      if (id < VOCAB) load(from + id, some);
-      return id < VOCAB ? key_of(some[0], id) : 0;
-    });
-    candidates = TOP;
-    if (thread < TOP) mine = selection.gathered[thread];
-  } else if (thread < candidates) {
-    const u64 found = selection.gathered[thread];
-    mine = key_of(__uint_as_float((u32)(found >> 32)), (u32)found);
-  }
-  if (CHUNKS == 1) {
-    if (thread < candidates) selection.gathered[thread] = mine;
-  } else {
-    if (thread < GATHERED) keys[((u64)row * CHUNKS + chunk) * GATHERED + thread] = mine;
+  u32 candidates = gather<KEPT>(selection, most, floor, [&](u32 t, u32 i) {
+    const u32 id = id_at(chunk, t, i);
+    float one[1] = {0.0f};
+    if (id < VOCAB) load(from + id, one);
+    return id < VOCAB ? key_of(one[0], id) : (u64)0;
+  });
+  if (CHUNKS > 1) {
+    if (thread < GATHERED) {
+      keys[((u64)row * CHUNKS + chunk) * GATHERED + thread] = thread < candidates ? selection.gathered[thread] : 0;
+    }
     if (thread == 0) {
       float all = 0.0f;
 #pragma unroll
@@ -145,40 +118,19 @@ extern "C" __global__ __launch_bounds__(SELECTORS, 1) void logits(
     __syncthreads();
     if (!last) return;
     if (thread == 0) arrived[row] = 0;
-    // All at once, so that the trip to L2 is paid once.
     constexpr u32 SHARE = sharing(CHUNKS);
-    constexpr u32 HELD = (GATHERED + SHARE - 1) / SHARE;
+    constexpr u32 ITEMS = (GATHERED + SHARE - 1) / SHARE;
     const u64* list = keys + (u64)row * CHUNKS * GATHERED;
-    u64 held[HELD];
+    const auto key_at = [&](u32 t, u32 i) {
+      const u32 place = i * SHARE + t % SHARE;
+      return t / SHARE < CHUNKS && place < GATHERED ? list[t / SHARE * GATHERED + place] : (u64)0;
+    };
     u32 high = 0;
 #pragma unroll
-    for (u32 i = 0; i < HELD; i++) {
-      const u32 place = i * SHARE + thread % SHARE;
-      held[i] = thread / SHARE < CHUNKS && place < GATHERED ? list[thread / SHARE * GATHERED + place] : 0;
-      high = max(high, (u32)(held[i] >> 32));
-    }
+    for (u32 i = 0; i < ITEMS; i++) high = max(high, (u32)(key_at(thread, i) >> 32));
     u32 ignored;
     find_floor(selection, high, CHUNKS * SHARE / 32, floor, ignored);
-    const u64 least = max((u64)floor << 32, (u64)1);
-    u32 own = 0;
-#pragma unroll
-    for (u32 i = 0; i < HELD; i++) own += held[i] >= least;
-    u32 to = reserve(selection, own);
-#pragma unroll
-    for (u32 i = 0; i < HELD; i++) {
-      if (held[i] < least) continue;
-      if (to < GATHERED) selection.gathered[to] = held[i];
-      to++;
-    }
-    __syncthreads();
-    candidates = selection.count;
-    if (candidates > GATHERED) {
-      gather_crowd(selection, (CHUNKS * GATHERED + SELECTORS - 1) / SELECTORS, [&](u32 i) {
-        const u32 place = i * SELECTORS + thread;
-        return place < CHUNKS * GATHERED ? list[place] : (u64)0;
-      });
-      candidates = TOP;
-    }
+    candidates = gather<ITEMS>(selection, high, floor, key_at);
   }
   rank_gathered(selection, candidates);
   if (thread < TOP) {

@@ -69,11 +69,11 @@ const DRAWS: readonly Omit<SampleMode & { kind: "draw" }, "seed">[] = [
   { kind: "draw", inverseTemperature: 1, topK: Infinity, topP: 1, depth: Infinity },
   { kind: "draw", inverseTemperature: 1 / 0.7, topK: Infinity, topP: 1, depth: Infinity },
   { kind: "draw", inverseTemperature: 1 / 1.4, topK: 50, topP: 1, depth: Infinity },
-  { kind: "draw", inverseTemperature: 1 / 0.3, topK: Infinity, topP: 0.9013, depth: Infinity },
+  { kind: "draw", inverseTemperature: 1 / 0.3, topK: Infinity, topP: 0.90135791, depth: Infinity },
   { kind: "draw", inverseTemperature: 1, topK: 1, topP: 1, depth: Infinity },
-  { kind: "draw", inverseTemperature: 1, topK: 200, topP: 0.8037, depth: Infinity },
+  { kind: "draw", inverseTemperature: 1, topK: 200, topP: 0.80372468, depth: Infinity },
   { kind: "draw", inverseTemperature: 1, topK: Infinity, topP: 1, depth: -Math.log(0.05) },
-  { kind: "draw", inverseTemperature: 1.25, topK: 20, topP: 0.9531, depth: -Math.log(0.02) },
+  { kind: "draw", inverseTemperature: 1.25, topK: 20, topP: 0.95312357, depth: -Math.log(0.02) },
   { kind: "draw", inverseTemperature: 1e300, topK: Infinity, topP: 1, depth: Infinity },
 ];
 

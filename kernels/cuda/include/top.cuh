@@ -1,10 +1,12 @@
 // The 64 largest of many logits or keys, by one block of threads.
 //
 // A key is the order-preserving image of a logit above the inverted id: all keys differ, and descending keys are the total order of
-// tokens: larger logit first, equal ones by lower id. Each warp ranks the maxima of its threads; as many of them as the warps need for
-// 64 together give a floor that at least 64 keys reach, and about twice as many do. Those are gathered and ranked by
-// counting. Of 4096 evenly mixed ones about 107 do, hardly ever more than 170. If more than GATHERED reach it (many equal
-// logits, or a crowd in few threads), the 64th largest key is found bit by bit.
+// tokens: larger logit first, equal ones by lower id. Each thread knows the largest logit of its keys, each warp offers one of
+// these as a floor, and the highest floor that the largest logits of 64 threads reach is taken. Threads whose largest logit
+// reaches it are few, and only their keys are looked at again: from memory, by all threads. Of 4096 evenly mixed keys about 80
+// reach the floor. If more than GATHERED do (many equal logits, or a crowd in few threads), the 64th largest is found bit by bit.
+//
+// This runs once a block, so it is kept short: instructions that are fetched once cost as much as trips to memory.
 #pragma once
 #include "elements.cuh"
 
@@ -33,60 +35,64 @@ __device__ __forceinline__ float logit_of(u64 key) { return unordered((u32)(key 
 
 // Scratch and result of a selection.
 struct Selection {
-  u32 floors[SELECTOR_WARPS];
+  alignas(16) u32 floors[SELECTOR_WARPS];
+  alignas(16) u32 votes[SELECTOR_WARPS];
   u32 maxima[SELECTOR_WARPS];
+  u32 holders;
   u32 count;
   u32 reach;
+  u16 holder[SELECTORS];
   alignas(16) u64 gathered[GATHERED];
   u64 sorted[TOP];
 };
 
-// The largest value of all threads and the floor: an image of a logit that at least 64 keys reach, 0 when the first `warps` warps,
-// all of whose threads have keys, are too few to tell. `most` is the image of a thread's largest logit, 0 if it has none.
+// The largest value of all threads, and a floor: an image of a logit that at least 64 keys reach, or 0. `most` is the image of the
+// thread's largest logit, 0 if it has none; all threads of the first `warps` warps have one.
 __device__ __forceinline__ void find_floor(Selection& s, u32 most, u32 warps, u32& floor, u32& largest) {
   const u32 lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-  const u32 wanted = warps == 0 ? TOP : (TOP + warps - 1) / warps;
+  const u32 wanted = warps < 2 ? 0 : (TOP + warps - 1) / warps;
   // Five low bits make way for the lane, so that maxima differ; the floor is rounded down by as much.
-  const u32 mine = (most & ~31u) | lane;
-  u32 rank = 0;
-#pragma unroll 8
-  for (u32 turn = 1; turn < 32; turn++) rank += __shfl_sync(0xffffffffu, mine, lane + turn) > mine;
-  const u32 holder = __ballot_sync(0xffffffffu, rank == wanted - 1);
-  const u32 least = __shfl_sync(0xffffffffu, mine, __ffs(holder) - 1) & ~31u;
+  u32 left = (most & ~31u) | lane, offer = 0;
+#pragma unroll 1
+  for (u32 i = 0; i < wanted; i++) {
+    offer = __reduce_max_sync(0xffffffffu, left);
+    if (left == offer) left = 0;
+  }
   const u32 top = __reduce_max_sync(0xffffffffu, most);
   if (lane == 0) {
-    s.floors[warp] = wanted > 32 ? 0 : least;
+    s.floors[warp] = offer & ~31u;
     s.maxima[warp] = top;
+    s.votes[warp] = 0;
   }
-  if (threadIdx.x == 0) s.count = 0;
+  if (threadIdx.x == 0) s.holders = s.count = 0;
   __syncthreads();
-  floor = 0xffffffffu;
+  u32 votes = 0;
   largest = 0;
 #pragma unroll
   for (u32 w = 0; w < SELECTOR_WARPS; w++) {
-    if (w < warps) floor = min(floor, s.floors[w]);
+    const u32 voters = __popc(__ballot_sync(0xffffffffu, most >= s.floors[w]));
+    if (lane == w) votes = voters;
     largest = max(largest, s.maxima[w]);
   }
-  if (warps == 0) floor = 0;
-}
-
-// Place in `gathered` of the first of `own` keys of this thread. All threads take part.
-__device__ __forceinline__ u32 reserve(Selection& s, u32 own) {
-  const u32 lane = threadIdx.x % 32;
-  u32 through = own;
+  if (lane < SELECTOR_WARPS) atomicAdd(&s.votes[lane], votes);
+  __syncthreads();
+  floor = 0;
 #pragma unroll
-  for (u32 step = 1; step < 32; step *= 2) {
-    const u32 left = __shfl_up_sync(0xffffffffu, through, step);
-    if (lane >= step) through += left;
+  for (u32 w = 0; w < SELECTOR_WARPS; w++) {
+    if (s.votes[w] >= TOP) floor = max(floor, s.floors[w]);
   }
-  u32 base = 0;
-  if (lane == 31 && through > 0) base = atomicAdd(&s.count, through);
-  return __shfl_sync(0xffffffffu, base, 31) + through - own;
 }
 
-// For when more keys reach the floor than can be gathered: finds the 64th largest key bit by bit and gathers the 64 exact
-// ones. `key_at(i)` is the i-th key of this thread for i below `turns`, 0 for none; it reads memory, to keep this rare path short.
-template <typename KeyAt> __device__ __forceinline__ void gather_crowd(Selection& s, u32 turns, KeyAt key_at) {
+// Place among what `keep` asks for, counted in `count`, for a whole warp.
+__device__ __forceinline__ u32 place_of(u32& count, bool keep) {
+  const u32 lane = threadIdx.x % 32, kept = __ballot_sync(0xffffffffu, keep);
+  u32 base = 0;
+  if (lane == 0 && kept != 0) base = atomicAdd(&count, __popc(kept));
+  return __shfl_sync(0xffffffffu, base, 0) + __popc(kept & ((1u << lane) - 1));
+}
+
+// For when more keys reach the floor than can be gathered: finds the 64th largest key bit by bit and gathers the 64.
+template <u32 ITEMS, typename KeyAt> __device__ __forceinline__ void gather_crowd(Selection& s, KeyAt key_at) {
   u64 least = 0;
 #pragma unroll 1
   for (int bit = 63; bit >= 0; bit--) {
@@ -94,37 +100,63 @@ template <typename KeyAt> __device__ __forceinline__ void gather_crowd(Selection
     if (threadIdx.x == 0) s.reach = 0;
     __syncthreads();
     u32 reach = 0;
-#pragma unroll 1
-    for (u32 i = 0; i < turns; i++) reach += key_at(i) >= trial;
+#pragma unroll 4
+    for (u32 i = 0; i < ITEMS; i++) reach += key_at(threadIdx.x, i) >= trial;
     reach = __reduce_add_sync(0xffffffffu, reach);
     if (threadIdx.x % 32 == 0) atomicAdd(&s.reach, reach);
     __syncthreads();
-    if (s.reach >= TOP) least = trial;
+    reach = s.reach;
+    if (reach >= TOP) least = trial;
     __syncthreads();
+    if (reach == TOP) break;
   }
   if (threadIdx.x == 0) s.count = 0;
   __syncthreads();
 #pragma unroll 1
-  for (u32 i = 0; i < turns; i++) {
-    const u64 key = key_at(i);
+  for (u32 i = 0; i < ITEMS; i++) {
+    const u64 key = key_at(threadIdx.x, i);
     if (key >= least) s.gathered[atomicAdd(&s.count, 1u)] = key;
   }
   __syncthreads();
+}
+
+// Gathers the keys that reach the floor, or the 64 largest if these are too many; returns how many. `key_at(t, i)` is key i of ITEMS
+// of thread t, 0 for none.
+template <u32 ITEMS, typename KeyAt>
+__device__ __forceinline__ u32 gather(Selection& s, u32 most, u32 floor, KeyAt key_at) {
+  const u32 lane = threadIdx.x % 32;
+  const bool holds = most >= max(floor, 1u);
+  const u32 at = place_of(s.holders, holds);
+  if (holds) s.holder[at] = (u16)threadIdx.x;
+  __syncthreads();
+  const u64 least = max((u64)floor << 32, (u64)1);
+  const u32 items = s.holders * ITEMS;
+#pragma unroll 1
+  for (u32 first = threadIdx.x - lane; first < items; first += SELECTORS) {
+    const u32 item = first + lane;
+    const u64 key = item < items ? key_at(s.holder[item / ITEMS], item % ITEMS) : 0;
+    const u32 to = place_of(s.count, key >= least);
+    if (key >= least && to < GATHERED) s.gathered[to] = key;
+  }
+  __syncthreads();
+  const u32 count = s.count;
+  if (count <= GATHERED) return count;
+  gather_crowd<ITEMS>(s, key_at);
+  return TOP;
 }
 
 // Fills `sorted` with the largest of the `count` gathered keys, descending, then zeros; there for all threads on return.
 __device__ __forceinline__ void rank_gathered(Selection& s, u32 count) {
   if (threadIdx.x < TOP) s.sorted[threadIdx.x] = 0;
   __syncthreads();
-  // Few keys: several threads share the comparisons of one.
-  const u32 share = count <= SELECTORS / 4 ? 4 : count <= SELECTORS / 2 ? 2 : 1;
+  // Few keys: two threads share the comparisons of one.
+  const u32 share = count <= SELECTORS / 2 ? 2 : 1;
   const u32 at = threadIdx.x / share;
   const u64 mine = at < count ? s.gathered[at] : 0;
   u32 rank = 0;
 #pragma unroll 4
   for (u32 i = threadIdx.x % share; i < count; i += share) rank += s.gathered[i] > mine;
-  if (share >= 2) rank += __shfl_xor_sync(0xffffffffu, rank, 1);
-  if (share == 4) rank += __shfl_xor_sync(0xffffffffu, rank, 2);
+  if (share == 2) rank += __shfl_xor_sync(0xffffffffu, rank, 1);
   if (at < count && threadIdx.x % share == 0 && rank < TOP) s.sorted[rank] = mine;
   __syncthreads();
 }
