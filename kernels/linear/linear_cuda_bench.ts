@@ -10,7 +10,8 @@ import { BlasLt, CudaContext, type CudaFunction, type CudaStream, type DeviceBuf
 import readSource from "../attend_partial/bulk_read.cu" with { type: "text" };
 import { KernelCache } from "../cuda/cuda.ts";
 import { type CudaWeightType, tiledBytes } from "./cuda_layout.ts";
-import { maxTokens, SkinnyLinear, type SkinnyOutput } from "./linear_cuda.ts";
+import type { SkinnyOutput } from "./linear_cuda.ts";
+import { DirectLinear, maxDirectTokens } from "./linear_direct_cuda.ts";
 import { SEEDS } from "./spec.ts";
 
 /** Bytes of one piece of the read, and pieces in flight on a multiprocessor. */
@@ -67,7 +68,7 @@ class Bench implements Disposable {
   readonly #kernels = KernelCache.open(this.context);
   readonly #stream: CudaStream = this.context.stream();
   readonly #blas = new BlasLt(this.context);
-  readonly #linear = new SkinnyLinear(this.#kernels, this.context.properties);
+  readonly #linear = new DirectLinear(this.#kernels, this.context.properties);
   readonly #pool: DeviceBuffer = this.context.alloc(POOL_BYTES);
   readonly #x: DeviceBuffer = this.context.alloc(4 * 64 * 16384);
   readonly #out: DeviceBuffer = this.context.alloc(4 * 64 * 131072);
@@ -134,7 +135,7 @@ class Bench implements Disposable {
   /** Times one product with weights of a type. */
   row({ name, rows, cols, output }: Product, dtype: CudaWeightType, tokens: number): Row {
     const parts = output === "swiglu" ? 2 : 1;
-    const bytes = parts * tiledBytes({ dtype, rows, cols });
+    const bytes = parts * (dtype === "BF16" ? 2 * rows * cols : tiledBytes({ dtype, rows, cols }));
     const count = Math.max(2, Math.min(48, Math.ceil(COLD_BYTES / bytes)));
     const plan = this.#linear.plan({ dtype, rows, cols, tokens, output });
     const [x, out] = [this.#x.address, this.#out.address];

@@ -47,6 +47,9 @@
 #ifndef RESIDENT
 #define RESIDENT 2
 #endif
+#ifndef WARPS
+#define WARPS 8
+#endif
 
 typedef unsigned char u8;
 typedef unsigned short u16;
@@ -66,7 +69,6 @@ struct DirectArgs {
 
 namespace {
 
-constexpr u32 WARPS = 8;
 constexpr u32 GROUPS = TOKENS / 8;
 constexpr u32 INTEGER_BYTES = WEIGHTS == Q8_0 ? 1024 : 512;
 constexpr u32 RECORD_BYTES = INTEGER_BYTES + 64 + (WEIGHTS == Q4_1 ? 64 : 0);

@@ -1,0 +1,205 @@
+/**
+ * Launches `linear_direct.cu`: products of few tokens that run at the speed of reading the weights.
+ *
+ * @module
+ */
+import type { CudaFunction, CudaModule, CudaProperties, CudaStream, DevicePtr } from "../../ffi/cuda/cuda.ts";
+import type { CudaKernel } from "../cuda/compile.ts";
+import type { KernelCache } from "../cuda/kernel_cache.ts";
+import { type CudaMatrixShape, type CudaWeightType, tiledBytes, tilesOf } from "./cuda_layout.ts";
+import source from "./linear_direct.cu" with { type: "text" };
+import type { SkinnyOutput } from "./linear_cuda.ts";
+
+/** One product out[M, N] (+)= x[M, K] w[N, K]ᵀ. */
+export interface DirectShape extends CudaMatrixShape {
+  /** N, outputs of a token. The weights are [N, K]; for `swiglu` gate and up, one behind the other: [2N, K]. */
+  readonly rows: number;
+  /** M, at most {@linkcode maxDirectTokens}. */
+  readonly tokens: number;
+  /** What it leaves. */
+  readonly output: SkinnyOutput;
+  /** Values between two rows of x, a multiple of 8. @default {K} */
+  readonly xStride?: number;
+  /** Values between two rows of the output. @default {N} */
+  readonly outStride?: number;
+}
+
+/** Where the operands of one launch lie, aligned to 16 bytes. */
+export interface DirectOperands {
+  /** BF16: row-major. Packed types: tiles as `SkinnyLinear.pack` makes them; for `swiglu` each matrix tiled for itself. */
+  readonly weights: DevicePtr;
+  /** x[M, K], bf16. */
+  readonly x: DevicePtr;
+  /** out[M, N]. */
+  readonly out: DevicePtr;
+  /**
+   * Whether the launch may begin before its predecessor has ended. It reads weights at once, everything else when the
+   * predecessor is done. @default {false}
+   */
+  readonly programmatic?: boolean;
+}
+
+/** Most tokens of a product with weights of a type. */
+export function maxDirectTokens(dtype: CudaWeightType): number {
+  return dtype === "BF16" ? 32 : 16;
+}
+
+const ROWS_OF_A_TILE = 16;
+const OUTPUT_CODE: Readonly<Record<SkinnyOutput, number>> = { bf16: 0, f32: 1, add: 2, swiglu: 3 };
+const WEIGHT_CODE: Readonly<Record<CudaWeightType, number>> = { BF16: 0, Q8_0: 1, Q4_0: 2, Q4_1: 3 };
+
+function checkDirect({ dtype, rows, cols, tokens, xStride = cols, outStride = rows }: DirectShape): void {
+  tiledBytes({ dtype, rows, cols });
+  const wrong = !Number.isInteger(tokens) || tokens < 1 || tokens > maxDirectTokens(dtype)
+    ? `axis M (tokens) must be 1 to ${maxDirectTokens(dtype)}, got ${tokens}`
+    : cols % 8 !== 0
+    ? `axis K (cols) must be a multiple of 8, got ${cols}`
+    : xStride < cols || xStride % 8 !== 0
+    ? `xStride must be a multiple of 8 of at least ${cols}, got ${xStride}`
+    : outStride < rows
+    ? `outStride must be at least ${rows}, got ${outStride}`
+    : undefined;
+  if (wrong !== undefined) throw new RangeError(`Cannot plan a product: ${wrong}`);
+}
+
+/** How a kernel divides the work; the order of summation depends on `warps` alone, which is fixed for a type. */
+export interface DirectSchedule {
+  /** Padded tokens. */
+  readonly padded: number;
+  /** Tiles of 16 rows of a block. */
+  readonly rowTiles: number;
+  /** Chunks of 64 columns in flight in a warp's registers. */
+  readonly ahead: number;
+  /** Warps of a block. */
+  readonly warps: number;
+}
+
+/** Blocks of a multiprocessor. */
+const RESIDENT = 2;
+
+/**
+ * Chooses the schedule of a product on a GPU with `multiprocessors`.
+ *
+ * @throws {RangeError} when a size is out of range; names it.
+ */
+export function directSchedule(shape: DirectShape, multiprocessors: number): DirectSchedule {
+  checkDirect(shape);
+  const { dtype, rows, tokens, output } = shape;
+  const padded = [8, 16, 32].find((size) => tokens <= size) ?? tokens;
+  const pair = output === "swiglu";
+  if (dtype !== "BF16") {
+    // Packed weights take more instructions a byte, so more warps; two tiles or 16 tokens leave registers for one chunk.
+    return { padded, rowTiles: pair ? 2 : 1, ahead: pair || padded > 8 ? 1 : 2, warps: 16 };
+  }
+  if (padded > 8 || pair) return { padded, rowTiles: 2, ahead: padded > 16 ? 1 : 2, warps: 8 };
+  // One tile a block unless two make all blocks run at once.
+  const atOnce = RESIDENT * multiprocessors;
+  const tiles = Math.ceil(rows / ROWS_OF_A_TILE);
+  return tiles > atOnce && tiles <= 2 * atOnce
+    ? { padded, rowTiles: 2, ahead: 2, warps: 8 }
+    : { padded, rowTiles: 1, ahead: 4, warps: 8 };
+}
+
+/** The kernel of a product, for compiling it with others. */
+export function directKernel({ dtype, output }: DirectShape, schedule: DirectSchedule): CudaKernel {
+  const { padded, rowTiles, ahead, warps } = schedule;
+  return {
+    name: "linear_direct",
+    source,
+    defines: {
+      WEIGHTS: WEIGHT_CODE[dtype],
+      TOKENS: padded,
+      OUTPUT: OUTPUT_CODE[output],
+      ROW_TILES: rowTiles,
+      AHEAD: ahead,
+      WARPS: warps,
+      RESIDENT,
+    },
+  };
+}
+
+/** A product of one shape, compiled. */
+export class DirectPlan {
+  /** The product. */
+  readonly shape: DirectShape;
+  /** How it runs. */
+  readonly schedule: DirectSchedule;
+  readonly #function: CudaFunction;
+
+  /** Takes a compiled kernel; {@linkcode DirectLinear.plans} makes these. */
+  constructor(shape: DirectShape, schedule: DirectSchedule, module: CudaModule) {
+    this.shape = shape;
+    this.schedule = schedule;
+    this.#function = module.function("linear_direct");
+  }
+
+  /** Enqueues the product. An output has the same bits for every M, for one type of weights. @throws {CudaError} */
+  run(stream: CudaStream, { weights, x, out, programmatic }: DirectOperands): void {
+    const { rows, cols, tokens, output, xStride = cols, outStride = rows } = this.shape;
+    const view = new DataView(new ArrayBuffer(56));
+    [weights, x, out].forEach((address, i) => view.setBigUint64(8 * i, address, true));
+    [tokens, rows, cols, xStride, outStride, tilesOf(rows), 0].forEach((value, i) =>
+      view.setUint32(24 + 4 * i, value, true)
+    );
+    const { rowTiles, warps } = this.schedule;
+    const rowsOfABlock = ROWS_OF_A_TILE * (output === "swiglu" ? 1 : rowTiles);
+    stream.launch(this.#function, {
+      grid: [Math.ceil(rows / rowsOfABlock)],
+      block: [32 * warps],
+      args: [{ bytes: new Uint8Array(view.buffer) }],
+      programmatic,
+    });
+  }
+}
+
+/** Makes products for few tokens on one GPU. */
+export class DirectLinear {
+  readonly #kernels: KernelCache;
+  readonly #multiprocessors: number;
+  readonly #modules = new Map<string, CudaModule>();
+
+  /** @throws {RangeError} when the GPU is not one that {@linkcode supports} says yes to. */
+  constructor(kernels: KernelCache, properties: CudaProperties) {
+    if (!DirectLinear.supports(properties)) {
+      const { name, major, minor } = properties;
+      throw new RangeError(
+        `Cannot make direct products: wanted compute capability 9.0 or above, got ${major}.${minor} (${name})`,
+      );
+    }
+    this.#kernels = kernels;
+    this.#multiprocessors = properties.multiprocessors;
+  }
+
+  /** Whether a GPU runs these kernels. */
+  static supports({ major }: Pick<CudaProperties, "major">): boolean {
+    return major >= 9;
+  }
+
+  /**
+   * Compiles products that are not compiled yet, all at once.
+   *
+   * @throws {RangeError} when a shape is out of range. @throws {CudaError} when a kernel does not compile.
+   */
+  plans(shapes: readonly DirectShape[]): readonly DirectPlan[] {
+    const wanted = shapes.map((shape) => {
+      const schedule = directSchedule(shape, this.#multiprocessors);
+      const kernel = directKernel(shape, schedule);
+      return { shape, schedule, kernel, key: JSON.stringify(kernel.defines) };
+    });
+    const missing = new Map(
+      wanted.filter(({ key }) => !this.#modules.has(key)).map(({ key, kernel }) => [key, kernel]),
+    );
+    const modules = this.#kernels.modules([...missing.values()]);
+    [...missing.keys()].forEach((key, i) => this.#modules.set(key, modules[i]));
+    return wanted.map(({ shape, schedule, key }) => {
+      const module = this.#modules.get(key);
+      if (module === undefined) throw new ReferenceError(`Cannot plan a product: no kernel ${key}`);
+      return new DirectPlan(shape, schedule, module);
+    });
+  }
+
+  /** One product: see {@linkcode plans}. */
+  plan(shape: DirectShape): DirectPlan {
+    return this.plans([shape])[0];
+  }
+}

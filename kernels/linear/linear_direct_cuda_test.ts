@@ -1,0 +1,169 @@
+import { assert, assertEquals, assertThrows } from "@std/assert";
+import type { DevicePtr } from "../../ffi/cuda/cuda.ts";
+import { bf16Bits, gpuTest, roundBf16, type TestGpu } from "../cuda/test_gpu.ts";
+import { tensorBytes } from "../dtype.ts";
+import { type CudaMatrixShape, type CudaWeightType, tiledBytes } from "./cuda_layout.ts";
+import { SkinnyLinear, type SkinnyOutput } from "./linear_cuda.ts";
+import { DirectLinear, directSchedule, type DirectShape, maxDirectTokens } from "./linear_direct_cuda.ts";
+import { linearReference } from "./reference.ts";
+import { CUDA_TOLERANCE, SEEDS } from "./spec.ts";
+import { randomInputs, randomWeights } from "./test_data.ts";
+
+const TYPES: readonly CudaWeightType[] = ["BF16", "Q8_0", "Q4_0", "Q4_1"];
+const OUTPUTS: readonly SkinnyOutput[] = ["bf16", "f32", "add", "swiglu"];
+/** Columns of NaN behind every row of x. */
+const X_PADDING = 8;
+/** Untouched columns behind every row of the output. */
+const OUT_PADDING = 3;
+
+Deno.test("directSchedule() sums in an order that the number of tokens and the output do not change", () => {
+  for (const dtype of TYPES) {
+    const warps = new Set<number>();
+    for (const [rows, cols] of [[1, 32], [960, 576], [4096, 14336], [6144, 4096], [128256, 4096]]) {
+      for (let tokens = 1; tokens <= maxDirectTokens(dtype); tokens++) {
+        for (const output of OUTPUTS) warps.add(directSchedule({ dtype, rows, cols, tokens, output }, 132).warps);
+      }
+    }
+    assertEquals(warps.size, 1, dtype);
+  }
+});
+
+Deno.test("directSchedule() gives a block two tiles when all blocks then run at once", () => {
+  const tiles = (rows: number) =>
+    directSchedule({ dtype: "BF16", rows, cols: 4096, tokens: 1, output: "bf16" }, 132).rowTiles;
+  assertEquals([4096, 6144, 12288].map(tiles), [1, 2, 1]);
+});
+
+Deno.test("directSchedule() names what is out of range", () => {
+  const shape: DirectShape = { dtype: "BF16", rows: 64, cols: 64, tokens: 1, output: "bf16" };
+  const refuse = (changes: Partial<DirectShape>, message: string) =>
+    assertThrows(() => directSchedule({ ...shape, ...changes }, 132), RangeError, message);
+  refuse({ tokens: 33 }, "axis M (tokens) must be 1 to 32, got 33");
+  refuse({ tokens: 17, dtype: "Q4_0" }, "must be 1 to 16");
+  refuse({ cols: 100 }, "axis K (cols) must be a multiple of 8, got 100");
+  refuse({ cols: 48, dtype: "Q4_0" }, "axis K (cols)");
+  refuse({ xStride: 65 }, "xStride");
+  refuse({ xStride: 8 }, "xStride");
+  refuse({ outStride: 8 }, "outStride");
+});
+
+/** A matrix as a model file stores it. */
+function matrix({ dtype, rows, cols }: CudaMatrixShape, seed: number = SEEDS.test) {
+  const stored = randomWeights(dtype, tensorBytes(dtype, rows, cols), seed);
+  // The first two of the bf16 weights are of any size, up to infinity.
+  if (dtype === "BF16") stored.fill(0, 0, Math.min(4, stored.length));
+  return { stored, rows, cols, dtype };
+}
+
+function silu(value: number): number {
+  return value / (1 + Math.exp(-value));
+}
+
+interface Case {
+  readonly dtype: CudaWeightType;
+  readonly rows: number;
+  readonly cols: number;
+  readonly tokens: number;
+  readonly output: SkinnyOutput;
+}
+
+/** Matrices on the GPU, one behind the other, as products of their type read them. */
+function upload(gpu: TestGpu, parts: readonly ReturnType<typeof matrix>[]): DevicePtr {
+  const [{ dtype, stored }] = parts;
+  const bytes = dtype === "BF16" ? stored.length : tiledBytes(parts[0]);
+  const weights = gpu.poisoned(bytes * parts.length);
+  const linear = new SkinnyLinear(gpu.kernels, gpu.context.properties);
+  parts.forEach(({ stored, ...shape }, i) => {
+    const to = weights + BigInt(bytes * i) as DevicePtr;
+    if (dtype === "BF16") gpu.stream.copy(to, gpu.upload(stored), bytes);
+    else linear.pack(gpu.stream, { ...shape, from: gpu.upload(stored), to });
+  });
+  return weights;
+}
+
+/** Rows of x with NaN behind them. */
+function padded(x: Float32Array, cols: number, stride: number): Float32Array {
+  const out = new Float32Array(x.length / cols * stride).fill(NaN);
+  for (let t = 0; t * cols < x.length; t++) out.set(x.subarray(t * cols, (t + 1) * cols), t * stride);
+  return out;
+}
+
+function run(gpu: TestGpu, { dtype, rows, cols, tokens, output }: Case): void {
+  const seeds = output === "swiglu" ? [SEEDS.test, SEEDS.bench] : [SEEDS.test];
+  const parts = seeds.map((seed) => matrix({ dtype, rows, cols }, seed));
+  const xStride = Math.ceil(cols / 8) * 8 + X_PADDING;
+  const outStride = rows + OUT_PADDING;
+  const seen = randomInputs(tokens * cols, SEEDS.test).map(roundBf16);
+  const narrow = output === "bf16" || output === "swiglu";
+  const before = randomInputs(tokens * outStride, 3);
+  const out = output === "add" ? gpu.upload(before) : gpu.poisoned(tokens * outStride * 4);
+  const linear = new DirectLinear(gpu.kernels, gpu.context.properties);
+  linear.plan({ dtype, rows, cols, tokens, output, xStride, outStride }).run(gpu.stream, {
+    weights: upload(gpu, parts),
+    x: gpu.uploadBf16(padded(seen, cols, xStride)),
+    out,
+  });
+  const actual = narrow ? gpu.bf16(out, tokens * outStride) : gpu.f32(out, tokens * outStride);
+  const products = parts.map(({ stored }) =>
+    linearReference({ dtype, weights: stored, rows, cols, x: seen, activations: "f32" })
+  );
+  for (let t = 0; t < tokens; t++) {
+    for (let r = 0; r < outStride; r++) {
+      const at = `${dtype} ${rows} x ${cols} ${output}: out[m ${t}, n ${r}]`;
+      const got = actual[t * outStride + r];
+      if (r >= rows) {
+        assert(output === "add" ? got === before[t * outStride + r] : Number.isNaN(got), `${at}: wrote ${got}`);
+        continue;
+      }
+      const i = t * rows + r;
+      const [main, up] = products.map(({ out }) => out[i]);
+      const [reach, upReach] = products.map((product) => product.reach[i] * CUDA_TOLERANCE[dtype]);
+      const wanted = output === "swiglu" ? silu(main) * up : main + (output === "add" ? before[t * outStride + r] : 0);
+      const bound = output === "swiglu"
+        ? reach * (1.1 * Math.abs(up) + upReach) + Math.abs(silu(main)) * upReach
+        : reach;
+      const error = Math.abs(got - wanted);
+      const rounding = Math.abs(wanted) * (narrow ? 2 ** -8 : 2 ** -22);
+      assert(error <= bound + rounding, `${at}: wanted ${wanted}, got ${got}, bound ${bound + rounding}`);
+    }
+  }
+}
+
+for (const dtype of TYPES) {
+  for (const output of OUTPUTS) {
+    gpuTest(`DirectPlan.run() agrees with the reference and writes nothing else: ${dtype}, ${output}`, (gpu) => {
+      const odd = dtype === "BF16"
+        ? [[1, 8], [200, 136], [77, 1000], [65, 4168]]
+        : [[1, 32], [200, 160], [77, 96], [65, 4192]];
+      for (const [rows, cols] of odd) {
+        for (const tokens of [1, 2, 8, 9, 17, 32].filter((count) => count <= maxDirectTokens(dtype))) {
+          run(gpu, { dtype, rows, cols, tokens, output });
+        }
+      }
+    });
+  }
+
+  gpuTest(
+    `DirectPlan.run() gives the same bits for every number of tokens, from a graph and again: ${dtype}`,
+    (gpu) => {
+      const linear = new DirectLinear(gpu.kernels, gpu.context.properties);
+      const [rows, cols, most] = [300, 4096, maxDirectTokens(dtype)];
+      const weights = upload(gpu, [matrix({ dtype, rows, cols })]);
+      const x = gpu.upload(Uint16Array.from(randomInputs(most * cols, SEEDS.test), bf16Bits));
+      const product = (tokens: number): Float32Array => {
+        const out = gpu.poisoned(4 * tokens * rows);
+        const plan = linear.plan({ dtype, rows, cols, tokens, output: "f32" });
+        using graph = gpu.stream.capture(() => {
+          for (let again = 0; again < 3; again++) plan.run(gpu.stream, { weights, x, out, programmatic: again > 0 });
+        });
+        graph.launch(gpu.stream);
+        gpu.stream.synchronize();
+        return gpu.f32(out, tokens * rows);
+      };
+      const all = product(most);
+      for (const tokens of [1, 5, 8, 16, 31].filter((count) => count < most)) {
+        assertEquals(product(tokens), all.slice(0, tokens * rows), `${tokens} tokens`);
+      }
+    },
+  );
+}
