@@ -124,6 +124,16 @@ export class BlockTables {
     return true;
   }
 
+  /**
+   * Gives a running sequence that decodes the block for the token behind its next one, when more than `spare` others are
+   * available: whoever runs the step may begin the one behind it.
+   */
+  growEarly(sequence: Sequence, spare: number): void {
+    if (!sequence.decoding || sequence.length % this.blockTokens !== 0) return;
+    const missing = this.blocksFor(sequence.length + 1) - sequence.blocks.length;
+    if (missing > 0 && this.#pool.available - missing > spare) this.extend(sequence, missing);
+  }
+
   /** Adds up to `count` blocks to the table of a running sequence, as many as are available. */
   extend(sequence: Sequence, count: number): void {
     for (let i = Math.min(count, this.#pool.available); i > 0; i--) {

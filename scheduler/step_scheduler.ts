@@ -38,6 +38,8 @@ export interface StepSchedulerOptions {
   readonly now: () => number;
   /** Whether to look for prompts in the prefix cache. @default {true} */
   readonly prefixCache?: boolean;
+  /** Whether a decode gets the block for the token behind its next one too, where there are blocks. @default {false} */
+  readonly earlyBlocks?: boolean;
   /** Time in no step after which a sequence starves: see {@linkcode StepScheduler}, ms. @default {30000} */
   readonly starvationMs?: number;
   /** Preemptions after which a sequence goes first, whatever the policy says. @default {3} */
@@ -135,6 +137,7 @@ export class StepScheduler {
       growthTokens: options.growthTokens ?? GROWTH_TOKENS,
       mixedStepTokens,
       prefixCache: options.prefixCache ?? true,
+      earlyBlocks: options.earlyBlocks ?? false,
       starvationMs: options.starvationMs ?? 30_000,
       maxPreemptions: options.maxPreemptions ?? 3,
     };
@@ -240,6 +243,9 @@ export class StepScheduler {
     if (plan !== undefined) this.#carryOut(plan, draft);
     // A policy's plan may come to nothing where the room for it went to others.
     if (draft.entries.length === 0) this.#fill(ranked, { draft, blocked });
+    if (this.#options.earlyBlocks) {
+      for (const { sequence } of draft.entries) this.#memory.tables.growEarly(sequence, this.#running.size);
+    }
     return draft;
   }
 

@@ -133,6 +133,22 @@ Deno.test("StepScheduler.schedule() holds a last token back when no row is left"
   assertEquals(bench.step(), ["1:1l", "2:1l"]);
 });
 
+Deno.test("StepScheduler.schedule() gives decodes their next block early where there are blocks beyond everybody's need", () => {
+  const lengths = (options: { earlyBlocks: boolean; blocks: number }) => {
+    const bench = new Bench(options.blocks, { ...options, prefixCache: false });
+    const [first, second] = [bench.add(6, 12), bench.add(5, 12)];
+    return Array.from({ length: 7 }, () => {
+      bench.step();
+      return `${first.blocks.length} ${second.blocks.length}`;
+    });
+  };
+  // Their tables grow with the steps that compute positions 8 and 12.
+  const usual = ["2 2", "2 2", "2 2", "3 2", "3 3", "3 3", "3 3"];
+  assertEquals(lengths({ earlyBlocks: false, blocks: 32 }), usual);
+  assertEquals(lengths({ earlyBlocks: true, blocks: 32 }), ["2 2", "2 2", "3 2", "3 3", "3 3", "3 3", "4 3"]);
+  assertEquals(lengths({ earlyBlocks: true, blocks: 7 }), usual);
+});
+
 Deno.test("StepScheduler preempts the lowest rank when blocks run out, and loses nothing", () => {
   const bench = new Bench(5, { prefixCache: false });
   const [first, second] = [bench.add(7, 10), bench.add(7, 10)];
@@ -318,9 +334,10 @@ Deno.test("StepScheduler ends every sequence under any arrivals, ranks, plans an
       blocks: fc.integer({ min: 7, max: 14 }),
       maxBatch: fc.integer({ min: 1, max: 8 }),
       plans: fc.boolean(),
+      earlyBlocks: fc.boolean(),
     }),
-    (arrivals, noise, { blocks, maxBatch, plans }) => {
-      const bench = new Bench(blocks, { maxBatch, starvationMs: 20 });
+    (arrivals, noise, { blocks, maxBatch, plans, earlyBlocks }) => {
+      const bench = new Bench(blocks, { maxBatch, earlyBlocks, starvationMs: 20 });
       const draw = () => noise.next().value ?? 0;
       bench.policy.ranker = (queue) => {
         const keys = Array.from({ length: queue.length }, draw);

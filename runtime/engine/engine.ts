@@ -146,6 +146,8 @@ export class Engine {
       maxBatch,
       now,
       prefixCache,
+      // A GPU begins the step behind a decode step before it is asked for it.
+      earlyBlocks: device.info.kind === "cuda",
       segmentTokens,
       reach: options.reach,
       capacity: options.capacity,
