@@ -7,7 +7,8 @@
 //
 //   kv_export   pool -> stored        kv_import   stored -> pool
 //
-// `block` is the address of the block in the pool, `stored` that of the bytes (16-byte aligned, device or pinned host memory).
+// `block` is the address of the block's first layer in the pool, `layerBytes` lie between its layers, `stored` is the address of the
+// bytes (16-byte aligned, device or pinned host memory).
 // Grid: (2 KV_HEADS: keys and values of each head, LAYERS). A block of threads turns one part in shared memory.
 // Roofline: bytes = 2 * 2 * 2 * 64 * DIM * KV_HEADS * LAYERS, or the bus where `stored` is the host's.
 //
@@ -28,8 +29,8 @@ constexpr u32 HEAD_UNITS = KEY_UNITS + VALUE_UNITS;
 constexpr u32 BLOCKS = KV_BLOCK_TOKENS / TOKENS;
 
 // The part of this block of threads in the pool, in 16-byte chunks.
-__device__ __forceinline__ uint4* part_of(u8* block) {
-  return reinterpret_cast<uint4*>(block + ((u64)blockIdx.y * 2 * KV_HEADS + blockIdx.x) * KV_PART_BYTES(DIM));
+__device__ __forceinline__ uint4* part_of(u8* block, u64 layerBytes) {
+  return reinterpret_cast<uint4*>(block + blockIdx.y * layerBytes + (u64)blockIdx.x * KV_PART_BYTES(DIM));
 }
 
 // Its units in stored block `index`.
@@ -66,11 +67,11 @@ __device__ __forceinline__ uint4 first_of(uint4 v, u32 keep) {
   return make_uint4(kept[0], kept[1], kept[2], kept[3]);
 }
 
-extern "C" __global__ __launch_bounds__(THREADS) void kv_export(u8* block, u8* stored) {
+extern "C" __global__ __launch_bounds__(THREADS) void kv_export(u8* block, u8* stored, u64 layerBytes) {
   __shared__ alignas(16) u8 part[KV_PART_BYTES(DIM)];
   release_dependents();
   await_predecessors();
-  const uint4* from = part_of(block);
+  const uint4* from = part_of(block, layerBytes);
   for (u32 i = threadIdx.x; i < CHUNKS; i += THREADS) reinterpret_cast<uint4*>(part)[i] = from[i];
   __syncthreads();
   if (blockIdx.x % 2 == 0) {
@@ -91,7 +92,7 @@ extern "C" __global__ __launch_bounds__(THREADS) void kv_export(u8* block, u8* s
   }
 }
 
-extern "C" __global__ __launch_bounds__(THREADS) void kv_import(u8* block, u8* stored) {
+extern "C" __global__ __launch_bounds__(THREADS) void kv_import(u8* block, u8* stored, u64 layerBytes) {
   __shared__ alignas(16) u8 part[KV_PART_BYTES(DIM)];
   release_dependents();
   await_predecessors();
@@ -116,6 +117,6 @@ extern "C" __global__ __launch_bounds__(THREADS) void kv_import(u8* block, u8* s
     }
   }
   __syncthreads();
-  uint4* to = part_of(block);
+  uint4* to = part_of(block, layerBytes);
   for (u32 i = threadIdx.x; i < CHUNKS; i += THREADS) to[i] = reinterpret_cast<const uint4*>(part)[i];
 }

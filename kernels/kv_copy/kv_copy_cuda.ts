@@ -6,6 +6,7 @@
 import type { CudaFunction, CudaStream, DevicePtr } from "../../ffi/cuda/cuda.ts";
 import type { KernelCache } from "../cuda/kernel_cache.ts";
 import source from "./kv_copy.cu" with { type: "text" };
+import { PoolLayout } from "./pool_layout.ts";
 import { checkKvCopy, type KvCopyShape } from "./spec.ts";
 
 /** Threads of a block. */
@@ -13,8 +14,10 @@ const THREADS = 256;
 
 /** One block and its stored bytes. */
 export interface KvCopyWork {
-  /** Address of the block in the pool. */
+  /** Address of the block's first layer in the pool. */
   readonly block: DevicePtr;
+  /** Bytes from a layer of the block to the next. @default {those of a layer: a block is one run of bytes} */
+  readonly layerBytes?: number;
   /** Stored bytes, {@linkcode KvCopyKernels.storedBytes} of them, aligned to 16; of the device or pinned ones of the host. */
   readonly stored: DevicePtr;
 }
@@ -26,6 +29,7 @@ export class KvCopyKernels {
   readonly #export: CudaFunction;
   readonly #import: CudaFunction;
   readonly #grid: readonly [number, number];
+  readonly #layerBytes: number;
 
   /** Compiles or finds them. @throws {RangeError} when a size is out of range. */
   constructor(kernels: KernelCache, shape: KvCopyShape) {
@@ -39,6 +43,7 @@ export class KvCopyKernels {
     this.#export = module.function("kv_export");
     this.#import = module.function("kv_import");
     this.#grid = [2 * kvHeads, layers];
+    this.#layerBytes = new PoolLayout(shape).layerBytes;
   }
 
   /** Writes the stored bytes of a block. */
@@ -51,7 +56,12 @@ export class KvCopyKernels {
     this.#launch(stream, this.#import, work);
   }
 
-  #launch(stream: CudaStream, kernel: CudaFunction, { block, stored }: KvCopyWork): void {
-    stream.launch(kernel, { grid: this.#grid, block: [THREADS], args: [{ ptr: block }, { ptr: stored }] });
+  #launch(
+    stream: CudaStream,
+    kernel: CudaFunction,
+    { block, stored, layerBytes = this.#layerBytes }: KvCopyWork,
+  ): void {
+    const args = [{ ptr: block }, { ptr: stored }, { u64: BigInt(layerBytes) }];
+    stream.launch(kernel, { grid: this.#grid, block: [THREADS], args });
   }
 }

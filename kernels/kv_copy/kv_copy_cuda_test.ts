@@ -44,3 +44,31 @@ for (
     assertEquals(after.subarray(2 * blockBytes), block.subarray(2 * blockBytes), "the block behind is left alone");
   });
 }
+
+gpuTest("KvCopyKernels finds the layers of a block apart from each other", (gpu) => {
+  const shape = { layers: 3, kvHeads: 2, headDim: 64, storedTokens: 16 };
+  const kernels = new KvCopyKernels(gpu.kernels, shape);
+  const { blockBytes, layerBytes } = new PoolLayout(shape);
+  const block = randomBytes(blockBytes, SEEDS.test);
+  // Two blocks, layer by layer; the second one is copied.
+  const apart = new Uint8Array(2 * blockBytes).fill(0xee);
+  const layer = (of: Uint8Array, index: number, at: number) => of.subarray(index * at, index * at + layerBytes);
+  for (let i = 0; i < 3; i++) apart.subarray(layerBytes).set(layer(block, i, layerBytes), i * 2 * layerBytes);
+  const pool = gpu.upload(apart);
+  const second = (pool + BigInt(layerBytes)) as typeof pool;
+  const stored = gpu.poisoned(kernels.storedBytes);
+  kernels.exportBlock(gpu.stream, { block: second, stored, layerBytes: 2 * layerBytes });
+  assertEquals(gpu.bytes(stored, kernels.storedBytes), exportReference(block, shape));
+  const incoming = randomBytes(kernels.storedBytes, SEEDS.test + 1);
+  kernels.importBlock(gpu.stream, { block: second, stored: gpu.upload(incoming), layerBytes: 2 * layerBytes });
+  const after = gpu.bytes(pool, 2 * blockBytes);
+  const expected = importReference(incoming, shape);
+  for (let i = 0; i < 3; i++) {
+    assertEquals(layer(after.subarray(layerBytes), i, 2 * layerBytes), layer(expected, i, layerBytes), `layer ${i}`);
+    assertEquals(
+      layer(after, i, 2 * layerBytes),
+      new Uint8Array(layerBytes).fill(0xee),
+      `layer ${i} of the other block`,
+    );
+  }
+});
