@@ -2,14 +2,15 @@
 //
 // s_i = q . k_i / sqrt(D), lse = ln sum exp(s_i), o = sum exp(s_i - lse) v_i, over the first `tokens` tokens of a job.
 //
-// Work: attend_decode_plan.cu cuts every job (a sequence, or a node of the merge tree) into aligned nodes of 2^k pages; an item
-// is one node of one KV head and yields one partial. A CTA takes items 2 at first by its number, then by ticket. A job in
-// several nodes meets in the workspace: the CTA that arrives last finishes the tree in the same launch.
-// Warps: warp 4 copies whole page-heads (K and V adjacent, one bulk copy) into a ring; warps 0 to 3 take one page at a time.
-// Page: tokens are the M axis of K Q^T and the dimensions the M axis of V^T P^T, so a group of up to 8 heads costs one N tile;
-// warp w scores tokens 16 w.., all warps exchange scores once through shared memory, and warp w owns a quarter of the dimensions.
-// Bits: leaf (64 tokens) in one fixed order, then the tree over the page number; every node is kept as (o normalised, lse), so
-// that it does not matter which CTA, launch or machine computed it, nor what else ran.
+// Work: attend_decode_plan.cu cuts every job (a sequence, or a node of the merge tree) into aligned nodes of 2^k pages.
+// An item is one node of one KV head and yields one partial. A CTA takes its first two items by its number, then by
+// ticket. The nodes of a job meet in the workspace: the CTA that arrives last finishes the tree in the same launch.
+// Warps: warp 4 copies whole page-heads (K and V adjacent, one bulk copy) into a ring; warps 0 to 3 take pages from it.
+// Page: tokens are the M axis of K Q^T, dimensions that of V^T P^T, so a group of up to 8 heads costs one N tile; warp
+// w scores tokens 16 w to 16 w + 15, all warps exchange scores once through shared memory, and each owns a quarter of
+// the dimensions. Two pages are computed side by side where registers allow: one warp a scheduler is bound by latency.
+// Bits: a leaf (64 tokens) is computed in one fixed order, then the tree over the page number; every node is kept as (o
+// normalised, lse), so it does not matter which CTA, launch or machine computed it, nor what else ran.
 //
 // Compile time: HEAD_DIM (true D, even, at most 256), GROUP (query heads a KV head, 1 to 16). Needs bulk copies.
 // Limit: bytes of KV over the bulk-copy read rate. Test: attend_decode_cuda_test.ts. Time: attend_decode_cuda_bench.ts.
@@ -21,16 +22,9 @@
 // @define HEAD_DIM=80 GROUP=9
 // @define HEAD_DIM=256 GROUP=16
 
+#include "bulk_copy.cuh"
 #include "dependents.cuh"
-
-typedef unsigned char u8;
-typedef unsigned short u16;
-typedef unsigned int u32;
-typedef unsigned long long u64;
-
-#define LOG2E 1.4426950408889634f
-#define LN2 0.6931471805599453f
-#define NO_LSE __int_as_float(0xff800000)
+#include "tensor_tile.cuh"
 
 constexpr int PAD = (HEAD_DIM + 63) / 64 * 64;
 constexpr int SUBTILE_BYTES = 64 * 128;
@@ -39,17 +33,20 @@ constexpr int PAGE_BYTES = 2 * SIDE_BYTES;
 constexpr int STEPS = (HEAD_DIM + 15) / 16;
 constexpr int TILES_M = PAD / 64;
 constexpr int TILES_N = (GROUP + 7) / 8;
+#include "decode_tree.cuh"
 
 #ifndef CTAS
-#define CTAS (PAD <= 128 ? 2 : 1)
+#define CTAS (PAD == 64 ? 2 : 1)
 #endif
 #ifndef STAGES
-#define STAGES (PAD == 64 ? 6 : PAD == 192 ? 4 : 3)
+#define STAGES (PAD <= 128 ? 6 : PAD == 192 ? 4 : 3)
 #endif
+// Pages computed side by side: two, where registers and the ring have room.
+constexpr int SIDE = STAGES >= 4 && PAD / 64 * ((GROUP + 7) / 8) <= 4 ? 2 : 1;
 constexpr int WARPS = 4;
 constexpr int THREADS = (WARPS + 1) * 32;
 constexpr int DESCRIPTORS = 4;
-constexpr int SCORES_BYTES = TILES_N * 8 * 64 * 4;
+constexpr int SCORES_BYTES = SIDE * TILES_N * 8 * 64 * 4;
 
 // Shared memory, from a base aligned to 1024 bytes.
 constexpr int AT_SCORES = STAGES * PAGE_BYTES;
@@ -57,168 +54,62 @@ constexpr int AT_DESCRIPTORS = AT_SCORES + 2 * SCORES_BYTES;
 constexpr int AT_BARRIERS = AT_DESCRIPTORS + DESCRIPTORS * 32;
 constexpr int AT_LAST = AT_BARRIERS + 8 * 2 * (STAGES + DESCRIPTORS);
 
-// A plan entry, i32: first index into the block table, pages, tokens, query row, output row, nodes of the job, slot of this
-// node, slot of the job's first node, then the first four block ids.
+// A plan entry, i32: first index into the block table, pages, tokens, query row, output row, nodes of the job, slot of
+// this node, slot of the job's first node, then the first four block ids.
 constexpr int ENTRY = 12;
 // A slot of the workspace: o in the order the threads hold it, then lse of the heads.
 constexpr int SLOT_LSE = PAD * 8 * TILES_N;
 constexpr int SLOT = SLOT_LSE + 32;
 
-constexpr int PART_FLOATS = TILES_N * (TILES_M * 4 + 2);
-// Tree levels kept in registers; the deeper ones, met once in 2^LOW pages, lie in local memory.
-constexpr int LOW = PART_FLOATS <= 10 ? (__CUDA_ARCH__ >= 1000 ? 3 : 4) : TILES_N == 1 ? 2 : 1;
-constexpr int DEEP = 22 - LOW;
 // Nodes of a split job that are merged at a time, and those of them that are loaded at a time.
 constexpr int CHUNK_LEVEL = 5;
 constexpr int CHUNK = 1 << CHUNK_LEVEL;
-constexpr int BATCH_LEVEL = PART_FLOATS <= 10 ? 3 : PART_FLOATS <= 20 ? 2 : 1;
+constexpr int BATCH_LEVEL = PART_FLOATS <= 10 ? 3 : PART_FLOATS <= 20 ? 2 : 0;
 constexpr int BATCH = 1 << BATCH_LEVEL;
 
-// One thread's share of a partial: of heads 2 q, 2 q + 1 of each N tile (q = lane % 4), dimensions of lane / 4 (+ 8).
-struct Values {
-  float o[TILES_M][TILES_N][4];
+// Barriers of the ring (a page has landed, a stage is free) and of the descriptors (told, read).
+struct Barriers {
+  u32 full, free, told, read;
+
+  __device__ __forceinline__ Barriers(u32 shared)
+      : full(shared + AT_BARRIERS),
+        free(full + 8 * STAGES),
+        told(free + 8 * STAGES),
+        read(told + 8 * DESCRIPTORS) {}
 };
-struct Part {
-  Values values;
-  float lse[TILES_N][2];
+
+// A place in the ring and the parity to wait for there.
+struct Ring {
+  u32 stage, phase;
+
+  __device__ __forceinline__ u32 after() const { return stage + 1 == STAGES ? 0 : stage + 1; }
+  __device__ __forceinline__ void step() {
+    stage = after();
+    phase ^= stage == 0;
+  }
 };
+
+__device__ __forceinline__ void put_float(u32 to, float value) {
+  asm volatile("st.shared.f32 [%0], %1;" ::"r"(to), "f"(value) : "memory");
+}
+__device__ __forceinline__ void get_floats(float& first, float& second, u32 from) {
+  asm volatile("ld.shared.v2.f32 {%0, %1}, [%2];" : "=f"(first), "=f"(second) : "r"(from) : "memory");
+}
+__device__ __forceinline__ void put_word(u32 to, u32 value) {
+  asm volatile("st.shared.b32 [%0], %1;" ::"r"(to), "r"(value) : "memory");
+}
+__device__ __forceinline__ int4 get_words(u32 from) {
+  int4 words;
+  asm volatile("ld.shared.v4.b32 {%0, %1, %2, %3}, [%4];"
+               : "=r"(words.x), "=r"(words.y), "=r"(words.z), "=r"(words.w) : "r"(from) : "memory");
+  return words;
+}
+// Barrier of the four warps that compute.
+__device__ __forceinline__ void consumers_sync() { asm volatile("bar.sync 1, 128;" ::: "memory"); }
+
 
 struct Item {
   int pages, tokens, query_row, out_row, parts, slot, first_slot, head;
-};
-
-__device__ __forceinline__ float exp2_of(float x) {
-  float y;
-  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-  return y;
-}
-__device__ __forceinline__ float log2_of(float x) {
-  float y;
-  asm("lg2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-  return y;
-}
-__device__ __forceinline__ float inverse_of(float x) {
-  float y;
-  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-  return y;
-}
-__device__ __forceinline__ u32 pack(float low, float high) {
-  u32 y;
-  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(y) : "f"(high), "f"(low));
-  return y;
-}
-
-__device__ __forceinline__ void barrier_init(u32 barrier, u32 count) {
-  asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(count) : "memory");
-}
-__device__ __forceinline__ void barrier_wait(u32 barrier, u32 parity) {
-  asm volatile(
-      "{\n.reg .pred done;\nagain:\n"
-      "mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n"
-      "@!done bra again;\n}" ::"r"(barrier), "r"(parity) : "memory");
-}
-__device__ __forceinline__ void barrier_arrive(u32 barrier) {
-  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
-}
-__device__ __forceinline__ void barrier_expect(u32 barrier, u32 bytes) {
-  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes) : "memory");
-}
-__device__ __forceinline__ void copy_page(u32 to, const u8* from, u32 barrier) {
-  asm volatile(
-      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(to), "l"(from),
-      "r"(PAGE_BYTES), "r"(barrier) : "memory");
-}
-__device__ __forceinline__ void consumers_sync() { asm volatile("bar.sync 1, 128;" ::: "memory"); }
-
-__device__ __forceinline__ void load_matrices(u32 (&a)[4], u32 address) {
-  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
-               : "=r"(a[0]), "=r"(a[1]), "=r"(a[2]), "=r"(a[3]) : "r"(address));
-}
-__device__ __forceinline__ void load_transposed(u32 (&a)[4], u32 address) {
-  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
-               : "=r"(a[0]), "=r"(a[1]), "=r"(a[2]), "=r"(a[3]) : "r"(address));
-}
-__device__ __forceinline__ void multiply(float (&c)[4], const u32 (&a)[4], const u32 (&b)[2]) {
-  asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
-      : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
-}
-
-// lse of merge(left, right), and the weights of both. lse = -infinity marks an empty partial, which changes nothing, not a bit.
-__device__ __forceinline__ float merge_lse(float left, float right, float& to_left, float& to_right) {
-  const bool first = left >= right;
-  const float high = first ? left : right, low = first ? right : left;
-  const float e = low == NO_LSE ? 0.f : exp2_of(__fmul_rn(__fsub_rn(low, high), LOG2E));
-  const float sum = __fadd_rn(1.f, e);
-  const float big = inverse_of(sum), small = __fmul_rn(e, big);
-  to_left = first ? big : small;
-  to_right = first ? small : big;
-  return __fmaf_rn(log2_of(sum), LN2, high);
-}
-
-__device__ __forceinline__ float merge_o(float left, float right, float to_left, float to_right) {
-  return __fmaf_rn(left, to_left, __fmul_rn(right, to_right));
-}
-
-// right <- merge(left, right).
-__device__ __forceinline__ void merge(const Part& left, Part& right) {
-#pragma unroll
-  for (int n = 0; n < TILES_N; n++) {
-    float to_left[2], to_right[2];
-#pragma unroll
-    for (int h = 0; h < 2; h++) right.lse[n][h] = merge_lse(left.lse[n][h], right.lse[n][h], to_left[h], to_right[h]);
-#pragma unroll
-    for (int m = 0; m < TILES_M; m++) {
-#pragma unroll
-      for (int i = 0; i < 4; i++) {
-        right.values.o[m][n][i] = merge_o(left.values.o[m][n][i], right.values.o[m][n][i], to_left[i & 1], to_right[i & 1]);
-      }
-    }
-  }
-}
-
-// The right spine of the tree while nodes arrive in order: a binary counter. `deep` is an array of its own, so that `low` is
-// indexed by constants alone and stays in registers.
-struct Spine {
-  Part low[LOW];
-  Part* deep;
-
-  // Takes node `index` of its level, LEVEL at first.
-  template <int LEVEL = 0>
-  __device__ __forceinline__ void push(Part& node, u32 index) {
-    if constexpr (LEVEL < LOW) {
-      if (index & 1) {
-        merge(low[LEVEL], node);
-        push<LEVEL + 1>(node, index >> 1);
-      } else {
-        low[LEVEL] = node;
-      }
-    } else {
-      int level = 0;
-      for (; index & 1; index >>= 1) merge(deep[level++], node);
-      deep[level] = node;
-    }
-  }
-
-  // What `count` pushed nodes make together; missing nodes are empty. `some` tells whether `node` holds any yet.
-  template <int LEVEL = 0>
-  __device__ __forceinline__ void finish(Part& node, u32 count, bool some = false) {
-    if constexpr (LEVEL < LOW) {
-      if (count & 1) {
-        if (some) merge(low[LEVEL], node);
-        else node = low[LEVEL];
-        some = true;
-      }
-      finish<LEVEL + 1>(node, count >> 1, some);
-    } else {
-      for (int level = 0; count != 0; count >>= 1, level++) {
-        if ((count & 1) == 0) continue;
-        if (some) merge(deep[level], node);
-        else node = deep[level];
-        some = true;
-      }
-    }
-  }
 };
 
 // Byte offsets that depend on the thread alone.
@@ -246,85 +137,120 @@ struct Lane {
   }
 };
 
-// The partial of one page, of which `visible` tokens count. The page is read to its end before `free` is arrived at.
-template <bool WHOLE>
-__device__ __forceinline__ void attend_page(
-    Part& part, u32 page, u32 free, u32 scores, const u32 (&query)[STEPS][TILES_N][2], u32 visible, float scale, const Lane& at) {
-  float s[TILES_N][2][4];
+// The partials of PAGES pages, computed side by side. `visible` tokens of the last page count, all of the others. A
+// page is read to its end before its stage is given back.
+template <int PAGES, bool WHOLE>
+__device__ __forceinline__ void attend_pages(
+    Part (&part)[PAGES], const u32 (&page)[PAGES], const u32 (&free)[PAGES], u32 scores,
+    const u32 (&query)[STEPS][TILES_N][2], u32 visible, float scale, u32 zero, const Lane& at) {
+  float s[PAGES][TILES_N][2][4];
 #pragma unroll
-  for (int n = 0; n < TILES_N; n++) {
+  for (int u = 0; u < PAGES; u++) {
 #pragma unroll
-    for (int i = 0; i < 4; i++) s[n][0][i] = s[n][1][i] = 0.f;
+    for (int n = 0; n < TILES_N; n++) {
+#pragma unroll
+      for (int i = 0; i < 4; i++) s[u][n][0][i] = s[u][n][1][i] = 0.f;
+    }
   }
 #pragma unroll
   for (int step = 0; step < STEPS; step++) {
-    u32 a[4];
-    load_matrices(a, page + (at.key ^ step % 4 * 32) + step / 4 * SUBTILE_BYTES);
 #pragma unroll
-    for (int n = 0; n < TILES_N; n++) multiply(s[n][step & 1], a, query[step][n]);
+    for (int u = 0; u < PAGES; u++) {
+      u32 a[4];
+      load_matrices(a, page[u] + (at.key ^ step % 4 * 32) + step / 4 * SUBTILE_BYTES);
+#pragma unroll
+      for (int n = 0; n < TILES_N; n++) multiply(s[u][n][step & 1], a, query[step][n]);
+    }
   }
 #pragma unroll
-  for (int n = 0; n < TILES_N; n++) {
+  for (int u = 0; u < PAGES; u++) {
 #pragma unroll
-    for (int i = 0; i < 4; i++) {
-      const u32 to = scores + n * 2048 + ((i & 1 ? at.put_odd : at.put_even) ^ i / 2 * 32);
-      asm volatile("st.shared.f32 [%0], %1;" ::"r"(to), "f"(__fadd_rn(s[n][0][i], s[n][1][i])) : "memory");
+    for (int n = 0; n < TILES_N; n++) {
+#pragma unroll
+      for (int i = 0; i < 4; i++) {
+        const u32 to = scores + (u * TILES_N + n) * 2048 + ((i & 1 ? at.put_odd : at.put_even) ^ i / 2 * 32);
+        put_float(to, __fadd_rn(s[u][n][0][i], s[u][n][1][i]));
+      }
     }
   }
   consumers_sync();
 
-  u32 p[TILES_N][4][2];
-  float inverse[TILES_N][2];
+  u32 p[PAGES][TILES_N][4][2];
+  float inverse[PAGES][TILES_N][2];
 #pragma unroll
   for (int n = 0; n < TILES_N; n++) {
-    float x[16];
+    float x[PAGES][16], most[PAGES], sum[PAGES];
 #pragma unroll
-    for (int i = 0; i < 8; i++) {
-      asm volatile("ld.shared.v2.f32 {%0, %1}, [%2];"
-                   : "=f"(x[2 * i]), "=f"(x[2 * i + 1]) : "r"(scores + n * 2048 + (at.get ^ i * 32)) : "memory");
-      if (!WHOLE) {
-        const u32 token = i * 8 + at.pair * 2;
-        if (token >= visible) x[2 * i] = NO_LSE;
-        if (token + 1 >= visible) x[2 * i + 1] = NO_LSE;
+    for (int u = 0; u < PAGES; u++) {
+#pragma unroll
+      for (int i = 0; i < 8; i++) {
+        get_floats(x[u][2 * i], x[u][2 * i + 1], scores + (u * TILES_N + n) * 2048 + (at.get ^ i * 32));
+        if (!WHOLE && u == PAGES - 1) {
+          const u32 token = i * 8 + at.pair * 2;
+          if (token >= visible) x[u][2 * i] = NO_LSE;
+          if (token + 1 >= visible) x[u][2 * i + 1] = NO_LSE;
+        }
       }
     }
-    float top[8];
 #pragma unroll
-    for (int i = 0; i < 8; i++) top[i] = fmaxf(x[i], x[i + 8]);
+    for (int u = 0; u < PAGES; u++) {
+      float top[8];
 #pragma unroll
-    for (int i = 0; i < 4; i++) top[i] = fmaxf(top[i], top[i + 4]);
-    float most = fmaxf(fmaxf(top[0], top[2]), fmaxf(top[1], top[3]));
-    most = fmaxf(most, __shfl_xor_sync(~0u, most, 1));
-    most = fmaxf(most, __shfl_xor_sync(~0u, most, 2));
-    const float by = __fmul_rn(scale, LOG2E), shift = __fmul_rn(most, -by);
+      for (int i = 0; i < 8; i++) top[i] = fmaxf(x[u][i], x[u][i + 8]);
 #pragma unroll
-    for (int i = 0; i < 16; i++) x[i] = exp2_of(__fmaf_rn(x[i], by, shift));
-#pragma unroll
-    for (int i = 0; i < 4; i++) {
-      p[n][i][0] = pack(x[4 * i], x[4 * i + 1]);
-      p[n][i][1] = pack(x[4 * i + 2], x[4 * i + 3]);
+      for (int i = 0; i < 4; i++) top[i] = fmaxf(top[i], top[i + 4]);
+      most[u] = fmaxf(fmaxf(top[0], top[2]), fmaxf(top[1], top[3]));
     }
 #pragma unroll
-    for (int i = 0; i < 8; i++) x[i] = __fadd_rn(x[i], x[i + 8]);
+    for (int step = 1; step < 4; step *= 2) {
 #pragma unroll
-    for (int i = 0; i < 4; i++) x[i] = __fadd_rn(x[i], x[i + 4]);
-    float sum = __fadd_rn(__fadd_rn(x[0], x[2]), __fadd_rn(x[1], x[3]));
-    sum = __fadd_rn(sum, __shfl_xor_sync(~0u, sum, 1));
-    sum = __fadd_rn(sum, __shfl_xor_sync(~0u, sum, 2));
-    const float lse = __fmaf_rn(log2_of(sum), LN2, __fmul_rn(most, scale)), over = inverse_of(sum);
+      for (int u = 0; u < PAGES; u++) most[u] = fmaxf(most[u], __shfl_xor_sync(~0u, most[u], step));
+    }
+    const float by = __fmul_rn(scale, LOG2E);
 #pragma unroll
-    for (int h = 0; h < 2; h++) {
-      part.lse[n][h] = __shfl_sync(~0u, lse, at.pair * 8 + h * 4);
-      inverse[n][h] = __shfl_sync(~0u, over, at.pair * 8 + h * 4);
+    for (int u = 0; u < PAGES; u++) {
+      const float shift = __fmul_rn(most[u], -by);
+#pragma unroll
+      for (int i = 0; i < 16; i++) x[u][i] = exp2_of(__fmaf_rn(x[u][i], by, shift));
+    }
+#pragma unroll
+    for (int u = 0; u < PAGES; u++) {
+#pragma unroll
+      for (int i = 0; i < 4; i++) {
+        p[u][n][i][0] = bf16_pair(x[u][4 * i], x[u][4 * i + 1]);
+        p[u][n][i][1] = bf16_pair(x[u][4 * i + 2], x[u][4 * i + 3]);
+      }
+#pragma unroll
+      for (int i = 0; i < 8; i++) x[u][i] = __fadd_rn(x[u][i], x[u][i + 8]);
+#pragma unroll
+      for (int i = 0; i < 4; i++) x[u][i] = __fadd_rn(x[u][i], x[u][i + 4]);
+      sum[u] = __fadd_rn(__fadd_rn(x[u][0], x[u][2]), __fadd_rn(x[u][1], x[u][3]));
+    }
+#pragma unroll
+    for (int step = 1; step < 4; step *= 2) {
+#pragma unroll
+      for (int u = 0; u < PAGES; u++) sum[u] = __fadd_rn(sum[u], __shfl_xor_sync(~0u, sum[u], step));
+    }
+#pragma unroll
+    for (int u = 0; u < PAGES; u++) {
+      const float lse = __fmaf_rn(log2_of(sum[u]), LN2, __fmul_rn(most[u], scale)), over = inverse_of(sum[u]);
+#pragma unroll
+      for (int h = 0; h < 2; h++) {
+        part[u].lse[n][h] = __shfl_sync(~0u, lse, at.pair * 8 + h * 4);
+        inverse[u][n][h] = __shfl_sync(~0u, over, at.pair * 8 + h * 4);
+      }
     }
   }
 
 #pragma unroll
-  for (int m = 0; m < TILES_M; m++) {
+  for (int u = 0; u < PAGES; u++) {
 #pragma unroll
-    for (int n = 0; n < TILES_N; n++) {
+    for (int m = 0; m < TILES_M; m++) {
 #pragma unroll
-      for (int i = 0; i < 4; i++) part.values.o[m][n][i] = 0.f;
+      for (int n = 0; n < TILES_N; n++) {
+#pragma unroll
+        for (int i = 0; i < 4; i++) part[u].values.o[m][n][i] = 0.f;
+      }
     }
   }
 #pragma unroll
@@ -340,26 +266,42 @@ __device__ __forceinline__ void attend_page(
     }
 #pragma unroll
     for (int m = 0; m < TILES_M; m++) {
-      u32 a[4];
-      load_transposed(a, page + at.value[m] + step * 2048);
-      if (!WHOLE) {
-        a[0] &= keep[0];
-        a[1] &= keep[0];
-        a[2] &= keep[1];
-        a[3] &= keep[1];
-      }
 #pragma unroll
-      for (int n = 0; n < TILES_N; n++) multiply(part.values.o[m][n], a, p[n][step]);
+      for (int u = 0; u < PAGES; u++) {
+        u32 a[4];
+        load_transposed(a, page[u] + at.value[m] + step * 2048);
+        if (!WHOLE && u == PAGES - 1) {
+          a[0] &= keep[0];
+          a[1] &= keep[0];
+          a[2] &= keep[1];
+          a[3] &= keep[1];
+        }
+#pragma unroll
+        for (int n = 0; n < TILES_N; n++) multiply(part[u].values.o[m][n], a, p[u][n][step]);
+      }
     }
   }
+  // An arrival overtakes loads from shared memory that are still queued, behind a fence of a neighbour for example, and
+  // the stage would be overwritten under them: its address is made to depend on everything that was loaded.
   __syncwarp();
-  if (threadIdx.x % 32 == 0) barrier_arrive(free);
 #pragma unroll
-  for (int m = 0; m < TILES_M; m++) {
+  for (int u = 0; u < PAGES; u++) {
+    u32 loaded = 0;
 #pragma unroll
-    for (int n = 0; n < TILES_N; n++) {
+    for (int m = 0; m < TILES_M; m++) loaded |= __float_as_uint(part[u].values.o[m][0][0]);
+    if (threadIdx.x % 32 == 0) barrier_arrive(free[u] + (loaded & zero));
+  }
 #pragma unroll
-      for (int i = 0; i < 4; i++) part.values.o[m][n][i] = __fmul_rn(part.values.o[m][n][i], inverse[n][i & 1]);
+  for (int u = 0; u < PAGES; u++) {
+#pragma unroll
+    for (int m = 0; m < TILES_M; m++) {
+#pragma unroll
+      for (int n = 0; n < TILES_N; n++) {
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+          part[u].values.o[m][n][i] = __fmul_rn(part[u].values.o[m][n][i], inverse[u][n][i & 1]);
+        }
+      }
     }
   }
 }
@@ -404,7 +346,7 @@ __device__ __forceinline__ void store_result(const Part& part, const Results& to
           const int dim = at.warp * (PAD / 4) + m * 16 + i * 8 + at.row;
           const float o = part.values.o[m][n][i * 2 + h];
           if (dim >= HEAD_DIM) continue;
-          if (to.out) to.out[index * HEAD_DIM + dim] = (u16)pack(o, 0.f);
+          if (to.out) to.out[index * HEAD_DIM + dim] = (u16)bf16_pair(o, 0.f);
           if (to.o) to.o[index * HEAD_DIM + dim] = o;
         }
       }
@@ -430,7 +372,7 @@ __device__ __forceinline__ void load_values(Values& values, const float* slot, b
   }
 }
 
-// Weights of a chunk's tree in shared memory, [subtree][8 TILES_N heads]: those of level l begin at CHUNK * 2 - (CHUNK * 2 >> l).
+// Weights of a chunk's tree in shared memory, [subtree][8 TILES_N heads], level by level.
 __device__ __forceinline__ constexpr int weights_of(int level) { return CHUNK * 2 - (CHUNK * 2 >> level); }
 constexpr int WEIGHTS_LSE = CHUNK * 2 - 2;
 
@@ -441,9 +383,8 @@ __device__ __forceinline__ void merge_values(
   for (int n = 0; n < TILES_N; n++) {
     float to_left[2], to_right[2];
     const u32 from = weights + ((weights_of(level) + subtree) * 8 * TILES_N + n * 8 + at.pair * 2) * 4;
-    asm volatile("ld.shared.v2.f32 {%0, %1}, [%2];" : "=f"(to_left[0]), "=f"(to_left[1]) : "r"(from) : "memory");
-    asm volatile("ld.shared.v2.f32 {%0, %1}, [%2];"
-                 : "=f"(to_right[0]), "=f"(to_right[1]) : "r"(from + 32 * TILES_N) : "memory");
+    get_floats(to_left[0], to_left[1], from);
+    get_floats(to_right[0], to_right[1], from + 32 * TILES_N);
 #pragma unroll
     for (int m = 0; m < TILES_M; m++) {
 #pragma unroll
@@ -454,8 +395,8 @@ __device__ __forceinline__ void merge_values(
   }
 }
 
-// Finishes the tree over the `parts` nodes of one job and KV head, CHUNK nodes at a time: lanes are nodes while the weights
-// are found, so that their latency is paid once a level, and the values then only need multiply-adds.
+// Finishes the tree over the `parts` nodes of one job and KV head, CHUNK nodes at a time: lanes are nodes while the
+// weights are found, so that their latency is paid once a level; the values then only need multiply-adds.
 __device__ __forceinline__ void merge_slots(
     Part& part, Spine& spine, u32 weights, const float* slots, u64 stride, int parts, const Lane& at) {
   const int lane = threadIdx.x % 32;
@@ -476,12 +417,10 @@ __device__ __forceinline__ void merge_slots(
         lse = merge_lse(right ? other : lse, right ? lse : other, to_left, to_right);
         if ((lane & (1 << level) - 1) == 0) {
           const u32 to = weights + ((weights_of(level) + (lane >> level)) * 8 * TILES_N + head) * 4;
-          asm volatile("st.shared.f32 [%0], %1;" ::"r"(to), "f"(right ? to_right : to_left) : "memory");
+          put_float(to, right ? to_right : to_left);
         }
       }
-      if (lane == 0) {
-        asm volatile("st.shared.f32 [%0], %1;" ::"r"(weights + (WEIGHTS_LSE * 8 * TILES_N + head) * 4), "f"(lse) : "memory");
-      }
+      if (lane == 0) put_float(weights + (WEIGHTS_LSE * 8 * TILES_N + head) * 4, lse);
     }
     consumers_sync();
 #pragma unroll 1
@@ -515,7 +454,7 @@ __device__ __forceinline__ void merge_slots(
 #pragma unroll
     for (int n = 0; n < TILES_N; n++) {
       const u32 from = weights + (WEIGHTS_LSE * 8 * TILES_N + n * 8 + at.pair * 2) * 4;
-      asm volatile("ld.shared.v2.f32 {%0, %1}, [%2];" : "=f"(part.lse[n][0]), "=f"(part.lse[n][1]) : "r"(from) : "memory");
+      get_floats(part.lse[n][0], part.lse[n][1], from);
     }
     part.values = value[BATCH - 1];
     // Rare enough for the local memory, which leaves the registers to the values.
@@ -525,10 +464,13 @@ __device__ __forceinline__ void merge_slots(
 }
 
 __device__ __forceinline__ void consume(
-    u32 shared, const u16* queries, float scale, u32* arrivals, float* slots, int kv_heads, const Results& to) {
+    u32 shared, const u16* queries, float scale, u32* arrivals, float* slots, int kv_heads, const Results& to,
+    u32 zero) {
   const Lane at(threadIdx.x);
-  const u32 full = shared + AT_BARRIERS, free = full + 8 * STAGES, told = free + 8 * STAGES, read = told + 8 * DESCRIPTORS;
-  u32 stage = 0, phase = 0, turn = 0;
+  const Barriers barriers(shared);
+  const u32 full = barriers.full, free = barriers.free, told = barriers.told, read = barriers.read;
+  u32 turn = 0;
+  Ring ring{0, 0};
   Part deep[DEEP];
   // The successor may prepare itself from here on: what ran before this launch has ended.
   await_predecessors();
@@ -536,14 +478,11 @@ __device__ __forceinline__ void consume(
   for (u32 number = 0;; number++) {
     const u32 descriptor = number % DESCRIPTORS, round = number / DESCRIPTORS & 1;
     barrier_wait(told + 8 * descriptor, round);
-    Item item;
     const u32 from = shared + AT_DESCRIPTORS + descriptor * 32;
-    asm volatile("ld.shared.v4.b32 {%0, %1, %2, %3}, [%4];"
-                 : "=r"(item.pages), "=r"(item.tokens), "=r"(item.query_row), "=r"(item.out_row) : "r"(from) : "memory");
-    asm volatile("ld.shared.v4.b32 {%0, %1, %2, %3}, [%4];"
-                 : "=r"(item.parts), "=r"(item.slot), "=r"(item.first_slot), "=r"(item.head) : "r"(from + 16) : "memory");
+    const int4 what = get_words(from), where = get_words(from + 16);
+    const Item item{what.x, what.y, what.z, what.w, where.x, where.y, where.z, where.w};
     __syncwarp();
-    if (threadIdx.x % 32 == 0) barrier_arrive(read + 8 * descriptor);
+    if (threadIdx.x % 32 == 0) barrier_arrive(read + 8 * descriptor + ((what.x | where.x) & zero));
     if (item.pages < 0) break;
 
     u32 query[STEPS][TILES_N][2];
@@ -564,17 +503,32 @@ __device__ __forceinline__ void consume(
     Part part;
     Spine spine;
     spine.deep = deep;
-    for (int page = 0; page < item.pages; page++) {
-      const u32 visible = item.tokens - page * 64, base = shared + stage * PAGE_BYTES, scores = shared + AT_SCORES + turn * SCORES_BYTES;
-      barrier_wait(full + 8 * stage, phase);
-      if (visible >= 64) attend_page<true>(part, base, free + 8 * stage, scores, query, 64, scale, at);
-      else attend_page<false>(part, base, free + 8 * stage, scores, query, visible, scale, at);
-      spine.push(part, page);
+    int page = 0;
+    for (; SIDE == 2 && page + 1 < item.pages; page += 2) {
+      const u32 visible = item.tokens - (page + 1) * 64, scores = shared + AT_SCORES + turn * SCORES_BYTES;
+      const u32 pages[2] = {shared + ring.stage * PAGE_BYTES, shared + ring.after() * PAGE_BYTES};
+      const u32 frees[2] = {free + 8 * ring.stage, free + 8 * ring.after()};
+      Part both[2];
+      barrier_wait(full + 8 * ring.stage, ring.phase);
+      ring.step();
+      barrier_wait(full + 8 * ring.stage, ring.phase);
+      ring.step();
+      if (visible >= 64) attend_pages<2, true>(both, pages, frees, scores, query, 64, scale, zero, at);
+      else attend_pages<2, false>(both, pages, frees, scores, query, visible, scale, zero, at);
+      merge(both[0], both[1]);
+      spine.push<1>(both[1], page / 2);
       turn ^= 1;
-      if (++stage == STAGES) {
-        stage = 0;
-        phase ^= 1;
-      }
+    }
+    for (; page < item.pages; page++) {
+      const u32 pages[1] = {shared + ring.stage * PAGE_BYTES}, frees[1] = {free + 8 * ring.stage};
+      Part one[1];
+      barrier_wait(full + 8 * ring.stage, ring.phase);
+      ring.step();
+      const u32 visible = item.tokens - page * 64, scores = shared + AT_SCORES + turn * SCORES_BYTES;
+      if (SIDE == 1 && visible >= 64) attend_pages<1, true>(one, pages, frees, scores, query, 64, scale, zero, at);
+      else attend_pages<1, false>(one, pages, frees, scores, query, visible, scale, zero, at);
+      spine.push(one[0], page);
+      turn ^= 1;
     }
     spine.finish(part, item.pages);
     if (item.pages == 0) {
@@ -582,7 +536,10 @@ __device__ __forceinline__ void consume(
       for (int n = 0; n < TILES_N; n++) {
         part.lse[n][0] = part.lse[n][1] = NO_LSE;
 #pragma unroll
-        for (int m = 0; m < TILES_M; m++) part.values.o[m][n][0] = part.values.o[m][n][1] = part.values.o[m][n][2] = part.values.o[m][n][3] = 0.f;
+        for (int m = 0; m < TILES_M; m++) {
+#pragma unroll
+          for (int i = 0; i < 4; i++) part.values.o[m][n][i] = 0.f;
+        }
       }
     }
 
@@ -595,13 +552,16 @@ __device__ __forceinline__ void consume(
         asm volatile("atom.acq_rel.gpu.global.add.u32 %0, [%1], 1;" : "=r"(before) : "l"(counter) : "memory");
         const u32 last = before == (u32)item.parts - 1;
         if (last) *counter = 0;
-        asm volatile("st.shared.u32 [%0], %1;" ::"r"(shared + AT_LAST), "r"(last) : "memory");
+        put_word(shared + AT_LAST, last);
       }
       consumers_sync();
       u32 last;
       asm volatile("ld.shared.u32 %0, [%1];" : "=r"(last) : "r"(shared + AT_LAST) : "memory");
       if (!last) continue;
-      merge_slots(part, spine, shared + AT_SCORES + (turn ^ 1) * SCORES_BYTES, slots + ((u64)item.first_slot * kv_heads + item.head) * SLOT, (u64)kv_heads * SLOT, item.parts, at);
+      // The scores last used, so that the next page, which uses the others, may begin while a warp still reads here.
+      const u32 weights = shared + AT_SCORES + (turn ^ 1) * SCORES_BYTES;
+      const float* const first = slots + ((u64)item.first_slot * kv_heads + item.head) * SLOT;
+      merge_slots(part, spine, weights, first, (u64)kv_heads * SLOT, item.parts, at);
     }
     store_result(part, to, item.out_row, item.head, at);
   }
@@ -611,9 +571,11 @@ __device__ __forceinline__ void produce(
     u32 shared, const u8* pool, u64 block_bytes, const int* table, const int* header, const int* entries, u32* tickets,
     int kv_heads, int early) {
   const u32 lane = threadIdx.x % 32;
-  const u32 full = shared + AT_BARRIERS, free = full + 8 * STAGES, told = free + 8 * STAGES, read = told + 8 * DESCRIPTORS;
+  const Barriers barriers(shared);
+  const u32 full = barriers.full, free = barriers.free, told = barriers.told, read = barriers.read;
   const int first = blockIdx.x, grid = gridDim.x;
-  u32 stage = 0, phase = 1, number = 0;
+  u32 number = 0;
+  Ring ring{0, 1};
   bool waited = !early;
   if (waited) await_predecessors();
   // The plan reserves entries for one item a CTA, so this may be read before it is known whether there is such an item.
@@ -636,9 +598,7 @@ __device__ __forceinline__ void produce(
     // Descriptor: pages, tokens, query row, output row, nodes, slot, first slot, head.
     int field = __shfl_sync(~0u, fields, lane + 1 & 31);
     if (lane == 7) field = head;
-    if (lane < 8) {
-      asm volatile("st.shared.b32 [%0], %1;" ::"r"(shared + AT_DESCRIPTORS + descriptor * 32 + lane * 4), "r"(field) : "memory");
-    }
+    if (lane < 8) put_word(shared + AT_DESCRIPTORS + descriptor * 32 + lane * 4, field);
     __syncwarp();
     if (lane == 0) barrier_arrive(told + 8 * descriptor);
     number++;
@@ -657,16 +617,15 @@ __device__ __forceinline__ void produce(
         waited = true;
         if (tickets_drawn && lane == 0) ticket = atomicAdd(tickets, 1);
       }
-      barrier_wait(free + 8 * stage, phase);
+      const u32 landed = full + 8 * ring.stage;
+      barrier_wait(free + 8 * ring.stage, ring.phase);
       if (lane == 0) {
-        barrier_expect(full + 8 * stage, PAGE_BYTES);
-        copy_page(shared + stage * PAGE_BYTES, pool + (u64)block * block_bytes + (u64)head * PAGE_BYTES, full + 8 * stage);
+        const u8* const from = pool + (u64)block * block_bytes + (u64)head * PAGE_BYTES;
+        barrier_expect(landed, PAGE_BYTES);
+        bulk_copy_once(shared + ring.stage * PAGE_BYTES, from, PAGE_BYTES, landed);
       }
       __syncwarp();
-      if (++stage == STAGES) {
-        stage = 0;
-        phase ^= 1;
-      }
+      ring.step();
     }
     if (!waited) {
       await_predecessors();
@@ -686,32 +645,33 @@ __device__ __forceinline__ void produce(
   const u32 descriptor = number % DESCRIPTORS;
   barrier_wait(read + 8 * descriptor, (number / DESCRIPTORS & 1) ^ 1);
   if (lane == 0) {
-    asm volatile("st.shared.b32 [%0], %1;" ::"r"(shared + AT_DESCRIPTORS + descriptor * 32), "r"(-1) : "memory");
+    put_word(shared + AT_DESCRIPTORS + descriptor * 32, ~0u);
     barrier_arrive(told + 8 * descriptor);
   }
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS, CTAS) attend_decode(
-    const u8* pool, u64 block_bytes, const int* table, const u16* queries, const int* header, const int* entries, u32* tickets,
-    u32* arrivals, float* slots, u16* out, float* o, float* lse, int kv_heads, float scale, int early) {
+    const u8* pool, u64 block_bytes, const int* table, const u16* queries, const int* header, const int* entries,
+    u32* tickets, u32* arrivals, float* slots, u16* out, float* o, float* lse, int kv_heads, float scale, int early) {
   extern __shared__ __align__(1024) u8 memory[];
-  u32 shared;
-  asm("{\n.reg .u64 t;\ncvta.to.shared.u64 t, %1;\ncvt.u32.u64 %0, t;\n}" : "=r"(shared) : "l"(memory));
+  const u32 shared = shared_address(memory);
   if (threadIdx.x == 0) {
-    const u32 full = shared + AT_BARRIERS, free = full + 8 * STAGES, told = free + 8 * STAGES, read = told + 8 * DESCRIPTORS;
+    const Barriers at(shared);
     for (int i = 0; i < STAGES; i++) {
-      barrier_init(full + 8 * i, 1);
-      barrier_init(free + 8 * i, WARPS);
+      barrier_init(at.full + 8 * i, 1);
+      barrier_init(at.free + 8 * i, WARPS);
     }
     for (int i = 0; i < DESCRIPTORS; i++) {
-      barrier_init(told + 8 * i, 1);
-      barrier_init(read + 8 * i, WARPS);
+      barrier_init(at.told + 8 * i, 1);
+      barrier_init(at.read + 8 * i, WARPS);
     }
-    asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+    barriers_made();
   }
   __syncthreads();
   if (threadIdx.x < WARPS * 32) {
-    consume(shared, queries, scale, arrivals, slots, kv_heads, Results{out, o, lse, kv_heads * GROUP});
+    // A zero that the compiler does not know.
+    const u32 zero = (u32)early >> 1;
+    consume(shared, queries, scale, arrivals, slots, kv_heads, Results{out, o, lse, kv_heads * GROUP}, zero);
   } else {
     produce(shared, pool, block_bytes, table, header, entries, tickets, kv_heads, early);
   }

@@ -136,7 +136,8 @@ export class DecodePlan implements Disposable {
   /**
    * Enqueues planning over sequences.
    *
-   * @param level Cuts into nodes of 2^level pages instead of what is thought best; results have the same bits.
+   * @param level Cuts into nodes of 2^level pages, or of more where they would not fit the workspace, instead of what is
+   * thought best; results have the same bits.
    * @throws {RangeError} when there are more sequences than there is room for.
    */
   sequences(stream: CudaStream, work: DecodeSequences, level?: number): void {

@@ -1,5 +1,5 @@
 import { assert, assertEquals, assertThrows } from "@std/assert";
-import { bf16Bits, bf16Value, gpuTest, type TestGpu } from "../cuda/test_gpu.ts";
+import { gpuTest, type TestGpu } from "../cuda/test_gpu.ts";
 import { PoolLayout } from "../kv_copy/pool_layout.ts";
 import type { AttentionPartial } from "../merge_partials/spec.ts";
 import { AttendDecode, type DecodePlan } from "./attend_decode_cuda.ts";
@@ -67,12 +67,23 @@ class Sequences {
     const { kvHeads, headDim } = this.shape;
     for (let kvHead = 0; kvHead < kvHeads; kvHead++) {
       for (const value of [false, true]) {
-        const source = value ? this.#values[sequence] : this.#keys[sequence];
+        const source = bf16(
+          (value ? this.#values[sequence] : this.#keys[sequence]).subarray(
+            first * kvHeads * headDim,
+            (first + count) * kvHeads * headDim,
+          ),
+        );
         for (let slot = 0; slot < count; slot++) {
-          const row = ((first + slot) * kvHeads + kvHead) * headDim;
-          for (let dim = 0; dim < this.pool.paddedDim; dim++) {
+          const row = (slot * kvHeads + kvHead) * headDim;
+          for (let dim = 0; dim < this.pool.paddedDim; dim += 8) {
             const at = block * this.pool.blockBytes + this.pool.offset({ layer: 1, kvHead, value, slot, dim });
-            this.bits[at / 2] = dim < headDim ? bf16Bits(source[row + dim]) : 0;
+            // Eight dimensions lie together; those behind the head's width are zero.
+            const end = Math.min(dim + 8, headDim);
+            this.bits.fill(0, at / 2, at / 2 + 8);
+            this.bits.set(
+              source.subarray(row + Math.min(dim, headDim), row + Math.max(end, Math.min(dim, headDim))),
+              at / 2,
+            );
           }
         }
       }
@@ -107,7 +118,7 @@ class Bench {
     const pool = gpu.upload(data.bits);
     const layer = pool + BigInt(data.pool.layerBytes) as typeof pool;
     this.layer = { layer, blockBytes: data.pool.blockBytes };
-    this.q = gpu.uploadBf16(data.q);
+    this.q = gpu.upload(bf16(data.q));
   }
 
   /** Attends the named sequences in one launch; row r of the result is that of `chosen[r]`. */
@@ -131,7 +142,7 @@ class Bench {
     const work = { count: chosen.length, lengths, tables: gpu.upload(tables), tableWidth: data.tableWidth };
     used.sequences(gpu.stream, work, level);
     const rows = new Rows(gpu, chosen.length, data.shape);
-    used.attend(gpu.stream, { ...this.layer, q: gpu.uploadBf16(q), ...rows.places });
+    used.attend(gpu.stream, { ...this.layer, q: gpu.upload(bf16(q)), ...rows.places });
     rows.read();
     return rows;
   }
@@ -178,8 +189,18 @@ class Rows {
   }
 }
 
-function rounded(values: Float32Array): Float32Array {
-  return values.map((value) => bf16Value(bf16Bits(value)));
+/** Bits of the bf16 nearest to each value; NaN keeps to NaN. */
+function bf16(values: Float32Array): Uint16Array<ArrayBuffer> {
+  const words = new Uint32Array(values.slice().buffer);
+  return Uint16Array.from(
+    words,
+    (word, i) => Number.isNaN(values[i]) ? NAN_BITS : (word + 0x7fff + (word >>> 16 & 1)) >>> 16,
+  );
+}
+
+/** Each value rounded to bf16. */
+function rounded(values: Float32Array): Float32Array<ArrayBuffer> {
+  return new Float32Array(Uint32Array.from(bf16(values), (bits) => bits << 16).buffer);
 }
 
 function assertClose(rows: Rows, index: number, { o, lse }: AttentionPartial, name: string): void {

@@ -1,13 +1,15 @@
-// attend_decode_plan: cuts the jobs of attend_decode.cu into items, once a step for all layers; reads lengths on the device, so
-// that a graph has no shapes in it. One CTA.
+// attend_decode_plan: cuts the jobs of attend_decode.cu into items, once a step for all layers; reads lengths on the
+// device, so that a graph has no shapes in it. One CTA.
 //
-// A job is a sequence, `lengths[j]` tokens of table row `rows[j]` (below 0: none; null: row j) for query and output row
-// `queries[j]` (null: j); or, where `works` is given, one of its {query row, first index into the table, pages, output row}. All jobs are cut into aligned nodes of 2^level pages, one level for all: the one for which the model below
+// A job is a sequence: `lengths[j]` tokens of table row `rows[j]` (below 0: none; null: row j) for query and output row
+// `queries[j]` (null: j). Or, where `works` is given, one of its {query row, first index into the table, pages, output
+// row}. All jobs are cut into aligned nodes of 2^level pages, one level for all: the one for which the model below
 // predicts the shortest time. Whatever it chooses, results have the same bits.
 //
-// Model, in the time a CTA needs for one page when memory is not the limit: `SATURATE` CTAs use all of the memory rate, so work
-// takes pages / SATURATE; a last wave of fewer items leaves memory idle for a part of its length; merging takes a start and a
-// bit a part. The constants are measured, see attend_decode_cuda_bench.ts.
+// Model, in the time a CTA needs for one page when memory is not the limit: `SATURATE` CTAs use all of the memory rate,
+// so work takes pages / SATURATE and never less than the longest item; a last wave of fewer items leaves memory idle
+// for a part of its length; merging takes a start and a bit a part. The constants are measured, see
+// attend_decode_cuda_bench.ts.
 //
 // Shared memory: (3 * jobs + 3) * 4 bytes. Test: attend_decode_cuda_test.ts.
 
@@ -17,7 +19,7 @@ typedef unsigned int u32;
 typedef unsigned long long u64;
 
 #ifndef SATURATE
-#define SATURATE 80.f
+#define SATURATE 70.f
 #endif
 #ifndef MERGE_START
 #define MERGE_START 3.f
@@ -35,13 +37,14 @@ __device__ __forceinline__ int cut(int pages, int level) {
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS) attend_decode_plan(
-    const int* lengths, const int* rows, const int* queries, int max_blocks, const int4* works, const int* table, int jobs,
-    int kv_heads, int ctas, int slot_nodes, int entry_nodes, int forced_level, int* header, int* entries) {
+    const int* lengths, const int* rows, const int* queries, int max_blocks, const int4* works, const int* table,
+    int jobs, int kv_heads, int ctas, int slot_nodes, int entry_nodes, int forced_level, int* header, int* entries) {
   extern __shared__ int memory[];
   int* const pages = memory;              // [jobs]
   int* const nodes = pages + jobs;        // [jobs + 1] nodes before a job
   int* const split = nodes + jobs + 1;    // [jobs + 1] nodes of split jobs before a job
-  __shared__ int level_nodes[LEVELS], level_split[LEVELS], most_pages, chosen, warp_nodes[THREADS / 32], warp_split[THREADS / 32];
+  __shared__ int level_nodes[LEVELS], level_split[LEVELS], most_pages, chosen;
+  __shared__ int warp_nodes[THREADS / 32], warp_split[THREADS / 32];
   __shared__ u64 all_pages;
   const int thread = threadIdx.x, lane = thread % 32;
 
@@ -84,6 +87,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) attend_decode_plan(
       const float length = (float)min(1 << level, most_pages);
       cost = (float)all_pages * kv_heads / SATURATE;
       if (tail > 0.f && tail < SATURATE) cost += length * (1.f - tail / SATURATE);
+      cost = fmaxf(cost, length);
       const int parts = cut(most_pages, level);
       if (parts > 1) cost += MERGE_START + MERGE_PART * parts;
     }
@@ -91,7 +95,9 @@ extern "C" __global__ void __launch_bounds__(THREADS) attend_decode_plan(
     float best = cost;
     for (int step = 16; step > 0; step /= 2) best = fminf(best, __shfl_xor_sync(~0u, best, step));
     const u32 equal = __ballot_sync(~0u, cost <= best);
-    if (lane == 0) chosen = forced_level >= 0 ? forced_level : 31 - __clz(equal);
+    const u32 fitting = __ballot_sync(~0u, cost < 3e38f);
+    const int forced = max(min(forced_level, LEVELS - 1), __ffs(fitting) - 1);
+    if (lane == 0) chosen = forced_level < 0 ? 31 - __clz(equal) : forced;
   }
   __syncthreads();
   const int level = chosen;

@@ -79,10 +79,11 @@ export class DecodeLayout {
     }
     const subtiles = Math.ceil(headDim / SUBTILE_DIMS);
     const tiles = Math.ceil(this.group / 8);
-    this.ctasPerMultiprocessor = subtiles <= 2 ? 2 : 1;
-    this.stages = [6, 3, 4, 3][subtiles - 1];
+    this.ctasPerMultiprocessor = subtiles === 1 ? 2 : 1;
+    this.stages = [6, 6, 4, 3][subtiles - 1];
+    const side = this.stages >= 4 && subtiles * tiles <= 4 ? 2 : 1;
     this.ctas = multiprocessors * this.ctasPerMultiprocessor;
-    this.sharedBytes = this.stages * 2 * subtiles * SUBTILE_BYTES + 2 * tiles * SCORES_BYTES +
+    this.sharedBytes = this.stages * 2 * subtiles * SUBTILE_BYTES + 2 * side * tiles * SCORES_BYTES +
       DESCRIPTORS * DESCRIPTOR_BYTES + 2 * BARRIER_BYTES * (this.stages + DESCRIPTORS) + 16;
     this.slotBytes = 4 * (subtiles * SUBTILE_DIMS * 8 * tiles + 32);
     this.slotNodes = Math.ceil(SLOTS_PER_CTA * this.ctas / kvHeads);
