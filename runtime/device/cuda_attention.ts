@@ -245,6 +245,8 @@ export class CudaAttention implements Disposable {
         q: forward.queries,
         out: forward.attended,
         programmatic: plan.overlap,
+        // The rotation in front writes the last page alone, and lets this begin when all before it has ended.
+        early: plan.overlap,
       });
     }
   }
