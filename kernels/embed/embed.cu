@@ -6,6 +6,8 @@
 // Grid: (slices of a row, T of the bucket); a thread moves 8 values (1 where HIDDEN is no multiple of 8).
 // Roofline: bytes = 6 * T * HIDDEN.
 //
+// Test: embed_cuda_test.ts. Time: ../cuda/layer_kernels_bench.ts; figures: docs/perf/2026-11-24-small-cuda-kernels.md.
+//
 // Defines: HIDDEN, VOCAB.
 // @define HIDDEN=576 VOCAB=49152
 // @define HIDDEN=45 VOCAB=7

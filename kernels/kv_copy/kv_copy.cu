@@ -12,6 +12,8 @@
 // Grid: (2 KV_HEADS: keys and values of each head, LAYERS). A block of threads turns one part in shared memory.
 // Roofline: bytes = 2 * 2 * 2 * 64 * DIM * KV_HEADS * LAYERS, or the bus where `stored` is the host's.
 //
+// Test: kv_copy_cuda_test.ts. Time: ../cuda/layer_kernels_bench.ts; figures: docs/perf/2026-11-24-small-cuda-kernels.md.
+//
 // Defines: LAYERS, KV_HEADS, DIM, TOKENS (8, 16, 32 or 64).
 // @define LAYERS=32 KV_HEADS=8 DIM=128 TOKENS=16
 // @define LAYERS=2 KV_HEADS=1 DIM=77 TOKENS=64

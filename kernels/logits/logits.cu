@@ -10,6 +10,8 @@
 //
 // Roofline: bytes = (4 or 2) * R * VOCAB; for one row the latency of a read, two selections and three trips to L2.
 //
+// Test: logits_cuda_test.ts. Time: ../cuda/layer_kernels_bench.ts; figures: docs/perf/2026-11-24-small-cuda-kernels.md.
+//
 // Defines: VOCAB (at most 64 * 4096), IN (float or bf16).
 // @define VOCAB=128256 IN=float
 // @define VOCAB=50257 IN=bf16

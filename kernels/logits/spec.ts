@@ -9,8 +9,8 @@
  * Roofline: bytes = 4 V from the L2 cache, read about twice; one exponential (17 instructions for 4 values) bounds it.
  *
  * Schedule (kernels/wasm/src/logits.rs): chunks of 4096 any thread may take, joined in order; candidates from the groups of 64
- * whose maximum reaches the 64th largest maximum. On CUDA (logits.cu) rows are also bf16, chunks the same, candidates from the keys
- * that reach the 64th of 128 group maxima; places beyond min(64, V) hold id -1 and -Infinity.
+ * whose maximum reaches the 64th largest maximum. On CUDA (logits.cu) rows are also bf16, chunks the same, candidates from the
+ * threads whose largest logit reaches a floor that 64 threads reach; places beyond min(64, V) hold id -1 and -Infinity.
  *
  * Test: launch_test.ts, logits_cuda_test.ts. Time: `deno run -A kernels/logits/launch_bench.ts`.
  *

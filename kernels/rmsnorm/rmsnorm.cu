@@ -8,6 +8,8 @@
 // registers. Sums: a thread's squares in order, a butterfly over the warp, the warps in order.
 // Roofline: bytes = 6 * T * HIDDEN; for few rows the latency of one read, one barrier and one write.
 //
+// Test: rmsnorm_cuda_test.ts. Time: ../cuda/layer_kernels_bench.ts; figures: docs/perf/2026-11-24-small-cuda-kernels.md.
+//
 // Defines: HIDDEN, THREADS (a multiple of 32).
 // @define HIDDEN=4096 THREADS=512
 // @define HIDDEN=1001 THREADS=512

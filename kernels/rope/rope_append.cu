@@ -12,6 +12,8 @@
 // of 8).
 // Roofline: bytes = 2 * (2 or 3) * T * (HEADS + 2 KV_HEADS) * DIM.
 //
+// Test: rope_cuda_test.ts. Time: ../cuda/layer_kernels_bench.ts; figures: docs/perf/2026-11-24-small-cuda-kernels.md.
+//
 // Defines: HEADS, KV_HEADS, DIM, PAIRS, HALVES (1: pairs (i, i + PAIRS); 0: pairs (2i, 2i + 1)), IN (float or bf16).
 // @define HEADS=32 KV_HEADS=8 DIM=128 PAIRS=64 HALVES=1 IN=bf16
 // @define HEADS=9 KV_HEADS=3 DIM=64 PAIRS=32 HALVES=0 IN=bf16

@@ -10,6 +10,8 @@
 // Grid: (T of the bucket); one thread a pair.
 // Roofline: bytes = 8 * T * PAIRS; about 40 f64 operations a pair.
 //
+// Test: rope_cuda_test.ts. Time: ../cuda/layer_kernels_bench.ts; figures: docs/perf/2026-11-24-small-cuda-kernels.md.
+//
 // Defines: PAIRS, THREADS (PAIRS rounded up to 32).
 // @define PAIRS=64 THREADS=64
 #include "dependents.cuh"

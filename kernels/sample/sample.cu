@@ -17,6 +17,8 @@
 // Grid: sample (R of the bucket / 8), sample_rest any number of clusters. Roofline: latency; sample_rest reads a row about four times
 // from L2 and takes an exponential in f64 of each logit twice or more.
 //
+// Test: sample_cuda_test.ts. Time: ../cuda/layer_kernels_bench.ts; figures: docs/perf/2026-11-24-small-cuda-kernels.md.
+//
 // Defines: VOCAB (at most 64 * 4096), IN (float or bf16).
 // @define VOCAB=128256 IN=float
 // @define VOCAB=50257 IN=bf16

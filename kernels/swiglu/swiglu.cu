@@ -7,6 +7,8 @@
 // Roofline: bytes = (4 + 2) * T * WIDTH from bf16, (8 + 2) * T * WIDTH from f32. The exponential is one instruction of the
 // special function unit: its error, 2e-6 for gates within the range where it matters, is far below that of the bf16.
 //
+// Test: swiglu_cuda_test.ts. Time: ../cuda/layer_kernels_bench.ts; figures: docs/perf/2026-11-24-small-cuda-kernels.md.
+//
 // Defines: WIDTH, IN (float or bf16).
 // @define WIDTH=14336 IN=bf16
 // @define WIDTH=77 IN=float
