@@ -41,6 +41,15 @@ const FIVE: readonly LocalMember[] = [
   { name: "h", role: "holder", kvTokens: 512 },
 ];
 
+/** Blocks of two sizes, at homes, at instances that lend and at holders. */
+const UNLIKE: readonly LocalMember[] = [
+  { name: "a", kvTokens: 576, blockTokens: 64 },
+  { name: "b", kvTokens: 528 },
+  { name: "c", kvTokens: 512, blockTokens: 64 },
+  { name: "h", role: "holder", kvTokens: 256, blockTokens: 64 },
+  { name: "i", role: "holder", kvTokens: 256 },
+];
+
 /** Ids and log-probabilities of a request that has ended well. */
 interface Run {
   readonly ids: readonly number[];
@@ -114,6 +123,33 @@ Deno.test("A cluster gives a sequence the same bits wherever its KV lies", async
       });
     }
   }
+
+  await t.step("on members whose blocks differ in size", async () => {
+    for (const members of [UNLIKE, [UNLIKE[1], UNLIKE[0], ...UNLIKE.slice(2)]]) {
+      const spread = await run(members, { memoryPolicy: "builtin:spread" });
+      assertSameRun(spread, alone);
+      assertGreater(spread.count("remote_layers"), PROBE.maxTokens);
+    }
+  });
+
+  await t.step("when it moves between members whose blocks differ in size", async () => {
+    let held: readonly string[] = [];
+    const members = [...UNLIKE, { name: "d", kvTokens: 1024, blockTokens: 64 }, { name: "e", kvTokens: 1024 }];
+    const moved = await run(members, {
+      after: 6,
+      during(cluster) {
+        const { id, ranges } = sequenceOf(cluster);
+        held = ranges.map(({ instance }) => instance);
+        for (const from of new Set(held)) {
+          if (from === "d" || from === "e") continue;
+          for (const to of ["d", "e"]) cluster.operate("b", { kind: "move", sequence: id, segments: 1, from, to });
+        }
+      },
+    });
+    assert(held.length > 1, `it lies on ${held}`);
+    assertSameRun(moved, alone);
+    assertGreater(moved.count("moves_done"), 1);
+  });
 
   await t.step("before, during and after moves that an operator orders", async () => {
     const members = [...THREE, { name: "d", kvTokens: 1024 }];

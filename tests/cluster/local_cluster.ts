@@ -24,6 +24,7 @@ import { BlockPool } from "../../scheduler/block_pool.ts";
 import { InProcessHub } from "../../scheduler/links/in_process_network.ts";
 import { PerformanceModel } from "../../scheduler/performance/performance_model.ts";
 import { PROTOCOL_VERSION } from "../../scheduler/protocol/messages.ts";
+import { GroupedDevice, GroupedStore } from "./grouped_blocks.ts";
 import { LocalTime } from "./local_time.ts";
 
 /** A member. */
@@ -34,6 +35,8 @@ export interface LocalMember {
   readonly role?: "full" | "holder";
   /** KV tokens it holds. */
   readonly kvTokens: number;
+  /** Tokens of its blocks, a multiple of 16: a member on a GPU has larger ones. @default {16} */
+  readonly blockTokens?: number;
 }
 
 /** A request and what has come of it. */
@@ -171,23 +174,22 @@ export class LocalCluster implements Disposable {
   }
 
   async #add(
-    { name, role = "full", kvTokens }: LocalMember,
+    member: LocalMember,
     options: LocalClusterOptions,
   ): Promise<void> {
+    const { name, role = "full" } = member;
     const now = () => this.#time.nowMs;
     const log = () => {};
     const memoryPolicy = this.#opened.use(
       await MemoryHost.load(options.memoryPolicy ?? "builtin:infinite-llm", { now, random: () => 0.5, log }),
     );
-    const { parts, digest } = role === "full"
-      ? await this.#full(kvTokens, options)
-      : await this.#holder(kvTokens, options);
+    const { parts, digest } = role === "full" ? await this.#full(member, options) : await this.#holder(member, options);
     const late: { member?: Member } = {};
     const clusterUrl = `http://${name}:1`;
     const [first] = options.members;
     const identity = {
       name,
-      incarnation: String(options.members.findIndex((member) => member.name === name)).padStart(32, "0"),
+      incarnation: String(options.members.indexOf(member)).padStart(32, "0"),
       role,
       publicUrl: "",
       pid: 1,
@@ -199,7 +201,7 @@ export class LocalCluster implements Disposable {
       card: () => late.member?.card ?? { ...identity, clusterUrl },
       epoch: () => late.member?.epoch ?? 0,
     });
-    const member = new Member({
+    const made = new Member({
       card: identity,
       parts,
       join: first.name === name ? [] : [`http://${first.name}:1`],
@@ -216,21 +218,24 @@ export class LocalCluster implements Disposable {
       network,
       log,
     });
-    late.member = member;
+    late.member = made;
     const kill = () => {
-      member.stop();
+      made.stop();
       network[Symbol.dispose]();
     };
-    this.#members.set(name, { member, kill });
-    member.start();
+    this.#members.set(name, { member: made, kill });
+    made.start();
   }
 
   async #full(
-    kvTokens: number,
+    { kvTokens, blockTokens = BLOCK_TOKENS }: LocalMember,
     { model, maxModelLen }: LocalClusterOptions,
   ): Promise<{ readonly parts: FullParts; readonly digest: string }> {
     const now = () => this.#time.nowMs;
-    const device = this.#opened.use(await WasmDevice.open(model, { threads: 1, blocks: kvTokens / BLOCK_TOKENS }));
+    const inner = await WasmDevice.open(model, { threads: 1, blocks: kvTokens / BLOCK_TOKENS });
+    const device = this.#opened.use(
+      blockTokens === BLOCK_TOKENS ? inner : new GroupedDevice(inner, blockTokens / BLOCK_TOKENS),
+    );
     const policy = this.#opened.use(
       await SchedulerHost.load("builtin:fcfs", { now, random: () => 0.5, log: () => {} }),
     );
@@ -261,17 +266,20 @@ export class LocalCluster implements Disposable {
   }
 
   async #holder(
-    kvTokens: number,
+    { kvTokens, blockTokens = BLOCK_TOKENS }: LocalMember,
     { model }: LocalClusterOptions,
   ): Promise<{ readonly parts: HolderParts; readonly digest: string }> {
     // Its layout is known here, so that nothing has to be opened while the cluster's clock runs.
     using probe = await WasmDevice.open(model, { threads: 1, blocks: SEGMENT_TOKENS / BLOCK_TOKENS });
     const blocks = kvTokens / BLOCK_TOKENS;
-    const store = this.#opened.use(await openKvStore({ layout: probe.layout, blocks, threads: 1 }));
+    const inner = await openKvStore({ layout: probe.layout, blocks, threads: 1 });
+    const store = this.#opened.use(
+      blockTokens === BLOCK_TOKENS ? inner : new GroupedStore(inner, blockTokens / BLOCK_TOKENS),
+    );
     const parts: HolderParts = {
       kind: "holder",
       emptyPool: new BlockPool(1),
-      bind: (_format, done) => this.#time.defer(() => done({ store, pool: new BlockPool(blocks) })),
+      bind: (_format, done) => this.#time.defer(() => done({ store, pool: new BlockPool(store.blocks) })),
     };
     return { parts, digest: kernelDigest(store) };
   }
