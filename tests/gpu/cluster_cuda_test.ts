@@ -65,6 +65,9 @@ async function findLender(asked: MemberProcess, members: readonly MemberProcess[
   }, { what: "a sequence to lie on another member", ms: 5000, everyMs: 20 });
 }
 
+/** What the members here must lend before a prompt is sent: newcomers lend their memory little by little. */
+const REACH = { tokens: PROMPT.length + 256, ms: 20_000 } as const;
+
 /** Asks for a long answer and kills who lends to it while it comes. @returns the answer, who was killed, and when. */
 async function askAndKill(
   front: MemberProcess,
@@ -105,7 +108,7 @@ Deno.test({
     ]);
     const members = [front, second, holder];
     await processes.settled(15_000, members);
-    await processes.reaches(front, { tokens: PROMPT.length + 256, ms: 15_000 });
+    await processes.reaches(front, REACH);
 
     await t.step("the same tokens as one large instance, up to a tie", async () => {
       const expected = await large.ask(LONG, { timeoutMs: ANSWER_MS });
@@ -118,6 +121,7 @@ Deno.test({
     });
 
     await t.step("the same when a lender is killed while it decodes", async () => {
+      await processes.reaches(front, REACH);
       const { actual, name, after } = await askAndKill(front, members);
       const common = countCommonTokens(actual, await large.ask(STREAMED, { timeoutMs: ANSWER_MS }));
       console.log(`${name} was killed after ${after} tokens; ${common} of ${STREAMED.maxTokens} tokens in common`);
@@ -143,7 +147,7 @@ Deno.test({
     ]);
     const members = [front, second, holder];
     await processes.settled(15_000, members);
-    await processes.reaches(front, { tokens: PROMPT.length + 256, ms: 15_000 });
+    await processes.reaches(front, REACH);
 
     await t.step("tokens and log-probabilities", async () => {
       const expected = await large.ask(LONG, { timeoutMs: ANSWER_MS });
@@ -153,6 +157,7 @@ Deno.test({
     });
 
     await t.step("when a lender is killed while it decodes", async () => {
+      await processes.reaches(front, REACH);
       const { actual } = await askAndKill(front, members);
       assertEquals(actual, await large.ask(STREAMED, { timeoutMs: ANSWER_MS }));
       await processes.empty(EMPTY_MS, members.filter(({ ended }) => !ended));
@@ -174,7 +179,7 @@ Deno.test({
     ]);
     const members = [front, holder, instance];
     await processes.settled(15_000, members);
-    await processes.reaches(front, { tokens: PROMPT.length + 256, ms: 15_000 });
+    await processes.reaches(front, REACH);
     const expected = await large.ask(LONG, { timeoutMs: ANSWER_MS });
     const actual = await front.ask(LONG, { timeoutMs: ANSWER_MS });
     const common = countCommonTokens(actual, expected);
