@@ -126,7 +126,8 @@ export class CudaKvStore implements KvStore {
     this.attention = new AttendPlain(kernels, layout);
     this.plans = new StepPlanKernels(kernels);
     this.storedTokens = parts.storedTokens ?? CUDA_STORED_TOKENS;
-    this.#copies = new KvCopyKernels(kernels, { ...layout, storedTokens: this.storedTokens });
+    const { layers, kvHeads, headDim } = layout;
+    this.#copies = new KvCopyKernels(kernels, { layers, kvHeads, headDim, storedTokens: this.storedTokens });
     this.blockBytes = this.#copies.storedBytes;
     this.#signal = opened.use(new CudaSignal(context));
     this.#work = opened.use(new CudaStaging(context));
