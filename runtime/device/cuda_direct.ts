@@ -9,7 +9,8 @@ import {
   DirectLinear,
   type DirectPlan,
   type DirectShape,
-  MAX_DIRECT_TOKENS,
+  MAX_NORM_TOKENS,
+  maxDirectTokens,
 } from "../../kernels/linear/linear_direct_cuda.ts";
 import type { ModelConfig } from "../model/model.ts";
 import { qkvRows } from "./cuda_weights.ts";
@@ -22,6 +23,19 @@ export type DirectMatrix = "qkv" | "output" | "gateUp" | "down" | "head";
 
 const MATRICES: readonly DirectMatrix[] = ["qkv", "output", "gateUp", "down", "head"];
 
+/** Matrices with a norm in front. */
+const NORMED: readonly DirectMatrix[] = ["qkv", "gateUp"];
+
+/** What a kernel is chosen for. */
+export interface DirectKind {
+  /** Which matrix. */
+  readonly matrix: DirectMatrix;
+  /** Tokens. */
+  readonly tokens: number;
+  /** Whether the norm in front is part of it. @default {false} */
+  readonly norm?: boolean;
+}
+
 /** One product. */
 export interface DirectProduct {
   /** Which matrix. */
@@ -30,8 +44,10 @@ export interface DirectProduct {
   readonly tokens: number;
   /** Weights, bf16 [rows, columns]; gate rows, then up rows. */
   readonly weights: DevicePtr;
-  /** Input, bf16 [tokens, columns]. */
+  /** Input, bf16 [tokens, columns]; f32 with `gain`. */
   readonly x: DevicePtr;
+  /** Gain of a norm that goes before the product, f32 [columns]. @default {no norm} */
+  readonly gain?: DevicePtr;
   /** Output: bf16, f32 for `head`, f32 that is added to for `output` and `down`. */
   readonly out: DevicePtr;
   /** Whether it may begin before its predecessor has ended. */
@@ -68,11 +84,18 @@ export class CudaDirect {
     },
   ) {
     this.#shapes = matrixShapes(config);
-    const wanted = sizes.filter((tokens) => tokens <= MAX_DIRECT_TOKENS)
-      .flatMap((tokens) => MATRICES.map((matrix) => ({ matrix, tokens })));
-    const shapes = wanted.map(({ matrix, tokens }) => ({ ...this.#shapes[matrix], tokens }));
+    const plain = sizes.filter((tokens) => tokens <= maxDirectTokens("BF16"))
+      .flatMap((tokens) => MATRICES.map((matrix) => ({ matrix, tokens, norm: false })));
+    const normed = sizes.filter((tokens) => tokens <= MAX_NORM_TOKENS)
+      .flatMap((tokens) => NORMED.map((matrix) => ({ matrix, tokens, norm: true })));
+    const wanted = [...plain, ...normed];
+    const shapes = wanted.map(({ matrix, tokens, norm }) => ({
+      ...this.#shapes[matrix],
+      tokens,
+      ...(norm && { norm: { epsilon: config.normEps } }),
+    }));
     const plans = new DirectLinear(kernels, properties).plans(shapes);
-    this.#plans = new Map(wanted.map(({ matrix, tokens }, index) => [keyOf(matrix, tokens), plans[index]]));
+    this.#plans = new Map(wanted.map((one, index) => [keyOf(one), plans[index]]));
   }
 
   /** Whether a GPU has the kernels and a model the sizes they want. */
@@ -82,33 +105,33 @@ export class CudaDirect {
   }
 
   /** Whether there is a kernel for so many tokens. */
-  has(matrix: DirectMatrix, tokens: number): boolean {
-    return this.#plans.has(keyOf(matrix, tokens));
+  has(product: DirectKind): boolean {
+    return this.#plans.has(keyOf(product));
   }
 
   /** Has {@linkcode takes} say yes from now on. */
-  choose(matrix: DirectMatrix, tokens: number): void {
-    this.#chosen.add(keyOf(matrix, tokens));
+  choose(product: DirectKind): void {
+    this.#chosen.add(keyOf(product));
   }
 
   /** Whether it was chosen for a matrix and so many tokens. */
-  takes(matrix: DirectMatrix, tokens: number): boolean {
-    return this.#chosen.has(keyOf(matrix, tokens));
+  takes(product: DirectKind): boolean {
+    return this.#chosen.has(keyOf(product));
   }
 
-  /** What was chosen, for people: matrix and tokens. */
+  /** What was chosen, for people: matrix and tokens, and whether the norm in front is part of it. */
   get chosen(): readonly string[] {
     return [...this.#chosen];
   }
 
   /** Enqueues a product. @throws {ReferenceError} when there is no kernel for it. */
-  run(stream: CudaStream, { matrix, tokens, weights, x, out, overlap }: DirectProduct): void {
-    const plan = this.#plans.get(keyOf(matrix, tokens));
+  run(stream: CudaStream, { matrix, tokens, weights, x, gain, out, overlap }: DirectProduct): void {
+    const plan = this.#plans.get(keyOf({ matrix, tokens, norm: gain !== undefined }));
     if (plan === undefined) throw new ReferenceError(`Cannot multiply: no kernel for ${matrix} of ${tokens} tokens`);
-    plan.run(stream, { weights, x, out, programmatic: overlap });
+    plan.run(stream, { weights, x, gain, out, programmatic: overlap });
   }
 }
 
-function keyOf(matrix: DirectMatrix, tokens: number): string {
-  return `${matrix} ${tokens}`;
+function keyOf({ matrix, tokens, norm = false }: DirectKind): string {
+  return `${matrix} ${tokens}${norm ? " norm" : ""}`;
 }

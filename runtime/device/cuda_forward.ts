@@ -26,8 +26,8 @@ const ALIGNMENT = 1024;
 const TUNING_BYTE = 0x3c;
 /** Matrices that a product is timed with. */
 const TUNED_MATRICES = 8;
-/** Time of the activation of a few tokens, ms. */
-const ACTIVATION_MS = 0.0015;
+/** Time of a launch that norms or activates a few tokens, ms. */
+const LAUNCH_MS = 0.0012;
 
 /** Sizes of a device's steps. */
 export interface StepSizes {
@@ -216,8 +216,7 @@ export class CudaForward implements Disposable {
     const { places, capacity: { tokens } } = plan;
     const count = planAddress(plan, places.tokenCount);
     const block = weights.layers[layer];
-    this.#normalize(stream, block.attentionNorm, plan);
-    this.#multiply(stream, plan, { matrix: "qkv", tokens, weights: block.qkv });
+    this.#multiplyNormed(stream, plan, { matrix: "qkv", gain: block.attentionNorm, weights: block.qkv });
     const { layer: address, blockBytes } = pool.layer(layer);
     this.#rope.append(stream, {
       qkv: this.#at("qkv"),
@@ -242,8 +241,7 @@ export class CudaForward implements Disposable {
     const { tokens } = plan.capacity;
     const block = this.#parts.weights.layers[layer];
     this.#multiply(stream, plan, { matrix: "output", tokens, weights: block.output });
-    this.#normalize(stream, block.mlpNorm, plan);
-    this.#multiply(stream, plan, { matrix: "gateUp", tokens, weights: block.gateUp });
+    this.#multiplyNormed(stream, plan, { matrix: "gateUp", gain: block.mlpNorm, weights: block.gateUp });
     this.#multiply(stream, plan, { matrix: "down", tokens, weights: block.down });
   }
 
@@ -301,6 +299,27 @@ export class CudaForward implements Disposable {
     }
   }
 
+  /** A norm of the residual stream and the product behind it, as one kernel where that was chosen. */
+  #multiplyNormed(
+    stream: CudaStream,
+    plan: DevicePlan,
+    { matrix, gain, weights }: {
+      readonly matrix: "qkv" | "gateUp";
+      readonly gain: DevicePtr;
+      readonly weights: DevicePtr;
+    },
+  ): void {
+    const { direct } = this.#parts;
+    const { overlap, capacity: { tokens } } = plan;
+    if (direct?.takes({ matrix, tokens, norm: true })) {
+      const out = this.#at(matrix === "gateUp" ? "gated" : "qkv");
+      direct.run(stream, { matrix, tokens, weights, x: this.#at("residual"), gain, out, overlap });
+      return;
+    }
+    this.#normalize(stream, gain, plan);
+    this.#multiply(stream, plan, { matrix, tokens, weights });
+  }
+
   /** A product of a step and, behind gate and up, the activation, by whichever kernel was chosen. */
   #multiply(
     stream: CudaStream,
@@ -315,7 +334,7 @@ export class CudaForward implements Disposable {
     const { direct } = this.#parts;
     const operands = this.#operands(matrix);
     const { overlap } = plan;
-    if (direct?.takes(matrix, tokens)) {
+    if (direct?.takes({ matrix, tokens })) {
       const out = matrix === "gateUp" ? this.#at("gated") : d ?? operands.d;
       direct.run(stream, { matrix, tokens, weights, x: operands.a, out, overlap });
       return;
@@ -354,15 +373,23 @@ export class CudaForward implements Disposable {
       for (const rows of DECODE_BUCKETS.filter((bucket) => bucket <= most)) {
         const operands = this.#operands(matrix);
         const library = this.#products.tune(stream, timer, { ...operands, rows, weights: matrices });
-        if (!direct?.has(matrix, rows)) continue;
-        const own = timer.ms(() => {
-          for (const w of matrices) {
-            direct.run(stream, { matrix, tokens: rows, weights: w, x: operands.a, out: operands.d, overlap: true });
-          }
-        });
+        if (!direct?.has({ matrix, tokens: rows })) continue;
+        const time = (x: DevicePtr, gain?: DevicePtr) =>
+          timer.ms(() => {
+            for (const w of matrices) {
+              direct.run(stream, { matrix, tokens: rows, weights: w, x, gain, out: operands.d, overlap: true });
+            }
+          });
+        const own = time(operands.a);
         // The library's gate and up want one more launch for the activation.
-        const more = matrix === "gateUp" ? ACTIVATION_MS * matrices.length : 0;
-        if (own < library + more) direct.choose(matrix, rows);
+        const activation = matrix === "gateUp" ? LAUNCH_MS * matrices.length : 0;
+        const takes = own < library + activation;
+        if (takes) direct.choose({ matrix, tokens: rows });
+        const normed = { matrix, tokens: rows, norm: true };
+        if (!direct.has(normed)) continue;
+        const withNorm = time(this.#at("residual"), weights.layers[0].attentionNorm);
+        const without = (takes ? own : library + activation) + LAUNCH_MS * matrices.length;
+        if (withNorm < without) direct.choose(normed);
       }
     }
     stream.fill(this.#buffer.address, 0, this.#places.frequencies);

@@ -8,7 +8,7 @@ import { CudaContext, type CudaStream, type DevicePtr, type PinnedBuffer } from 
 import { AttendDecode, DECODE_NODE_WORDS, type DecodePlan } from "../../kernels/attend_partial/attend_decode_cuda.ts";
 import { AttendPlain, TASK_WORDS } from "../../kernels/attend_partial/attend_plain_cuda.ts";
 import { KernelCache } from "../../kernels/cuda/kernel_cache.ts";
-import { KvCopyKernels } from "../../kernels/kv_copy/kv_copy_cuda.ts";
+import { KvCopyKernels, type KvCopyWork } from "../../kernels/kv_copy/kv_copy_cuda.ts";
 import { type AttentionPartial, segmentNodes } from "../../kernels/merge_partials/spec.ts";
 import { StepPlanKernels } from "../../kernels/step_plan/step_plan_cuda.ts";
 import { checkBlock, checkBlockBytes, checkNodeWork, checkRanges } from "./batch_check.ts";
@@ -189,7 +189,7 @@ export class CudaKvStore implements KvStore {
   readBlock(block: number): Uint8Array {
     this.#enter();
     checkBlock(block, this);
-    this.#copies.exportBlock(this.#stream, { block: this.pool.block(block), stored: this.#block.address });
+    this.#copies.exportBlock(this.#stream, this.#copyOf(block));
     this.#stream.synchronize();
     return new Uint8Array(this.#block.buffer, 0, this.blockBytes).slice();
   }
@@ -199,13 +199,18 @@ export class CudaKvStore implements KvStore {
     this.#enter();
     checkBlockBytes(block, bytes, this);
     new Uint8Array(this.#block.buffer, 0, this.blockBytes).set(bytes);
-    this.#copies.importBlock(this.#stream, { block: this.pool.block(block), stored: this.#block.address });
+    this.#copies.importBlock(this.#stream, this.#copyOf(block));
     this.#stream.synchronize();
   }
 
   /** Frees the memory. */
   [Symbol.dispose](): void {
     this.#opened.dispose();
+  }
+
+  #copyOf(block: number): KvCopyWork {
+    const { pool } = this;
+    return { block: pool.block(block), layerBytes: pool.layerStride, stored: this.#block.address };
   }
 
   /** Several stores may share a thread. */

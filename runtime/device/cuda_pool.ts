@@ -1,5 +1,6 @@
 /**
- * The memory of a CUDA KV pool: blocks of 64 tokens, each one contiguous run of bytes (see `PoolLayout`).
+ * The memory of a CUDA KV pool: blocks of 64 tokens, the layers of a block as `PoolLayout` has them. A layer's parts of all
+ * blocks lie side by side, so that attention, which reads one layer, stays within few pages of the GPU's memory.
  *
  * @module
  */
@@ -38,8 +39,10 @@ export function checkCudaPool(pool: { readonly layout: KvLayout; readonly blocks
 export class CudaPool implements Disposable {
   /** Blocks. */
   readonly blocks: number;
-  /** Bytes from a block to the next. */
+  /** Bytes of a block over all layers. */
   readonly blockBytes: number;
+  /** Bytes from a layer of a block to the next. */
+  readonly layerStride: number;
   readonly #layerBytes: number;
   readonly #buffer: DeviceBuffer;
   readonly #base: DevicePtr;
@@ -59,6 +62,7 @@ export class CudaPool implements Disposable {
     this.blocks = blocks;
     this.blockBytes = cudaBlockBytes(layout);
     this.#layerBytes = this.blockBytes / layout.layers;
+    this.layerStride = blocks * this.#layerBytes;
     this.#buffer = context.alloc(blocks * this.blockBytes + Number(ALIGNMENT));
     const { address } = this.#buffer;
     this.#base = this.#buffer.at(Number(-address & (ALIGNMENT - 1n)));
@@ -66,16 +70,16 @@ export class CudaPool implements Disposable {
     stream.synchronize();
   }
 
-  /** Address of a block. */
+  /** Address of the first layer of a block. */
   block(block: number): DevicePtr {
-    return this.#base + BigInt(block * this.blockBytes) as DevicePtr;
+    return this.#base + BigInt(block * this.#layerBytes) as DevicePtr;
   }
 
   /** Where a layer lies. */
   layer(layer: number): PoolLayer {
     return {
-      layer: this.#base + BigInt(layer * this.#layerBytes) as DevicePtr,
-      blockBytes: this.blockBytes,
+      layer: this.#base + BigInt(layer * this.layerStride) as DevicePtr,
+      blockBytes: this.#layerBytes,
     };
   }
 
