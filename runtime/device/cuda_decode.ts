@@ -38,8 +38,6 @@ import type { StepOutput, StepSequence, StepStop } from "./device.ts";
 const RING_STEPS = 4;
 /** Words of a row to be sampled. */
 const SAMPLE_ROW_WORDS = SAMPLE_ROW_BYTES / 4;
-/** Words before the pairs of table entries that are sent ahead of a step. */
-const PATCH_HEADER_WORDS = 4;
 
 /** What decode steps stand on; it stays the caller's. */
 export interface CudaDecodeParts {
@@ -115,8 +113,6 @@ interface Guess {
 export class CudaDecode implements Disposable {
   readonly #parts: CudaDecodeParts;
   readonly #sides: readonly [Side, Side];
-  /** Table entries that did not fit into the plan of a step, and of one begun ahead. */
-  readonly #patches: readonly [CudaStaging, CudaStaging];
   readonly #sample: SampleKernel | undefined;
   readonly #sampleState: DeviceBuffer;
   readonly #ringMemory: PinnedBuffer;
@@ -151,7 +147,6 @@ export class CudaDecode implements Disposable {
     };
     const second = opened.use(context.alloc(4 * bufferRows(this.#most) * config.vocab));
     this.#sides = [side(forward.logits), side(second.address)];
-    this.#patches = [opened.use(new CudaStaging(context)), opened.use(new CudaStaging(context))];
     if (parts.ahead) this.#sample = new SampleKernel(kernels, { vocab: config.vocab, input: "f32" });
     this.#sampleState = opened.use(context.alloc(SAMPLE_STATE_BYTES));
     const size = { slots: RING_STEPS, rows: LARGEST_BUCKET };
@@ -264,7 +259,8 @@ export class CudaDecode implements Disposable {
   #begin(bucket: number, batch: readonly StepSequence[]): Flight {
     // The side of a dropped guess may still be in use; the other one's step was waited for.
     const side = this.#sides[this.#dropped?.side === this.#sides[0] ? 1 : 0];
-    const patches = this.#sendAhead(this.#patches[0], { patches: this.#parts.tables.update(batch), bucket });
+    const { patches: most } = bucketCapacity(bucket);
+    const patches = this.#parts.tables.updateWithin(batch, { most, ahead: false });
     const { plan, number } = this.#send(side, { bucket, batch, patches });
     this.#start(side, plan);
     return { side, bucket, plan, number, rows: batch.length };
@@ -283,7 +279,8 @@ export class CudaDecode implements Disposable {
     if (bucket === undefined) return undefined;
     const side = this.#sides[flight.side === this.#sides[0] ? 1 : 0];
     const behind = stepBehind(batch);
-    const patches = this.#sendAhead(this.#patches[1], { patches: this.#parts.tables.update(behind), bucket });
+    const { patches: most } = bucketCapacity(bucket);
+    const patches = this.#parts.tables.updateWithin(behind, { most, ahead: true });
     const extra = new Int32Array(SAMPLE_ROW_WORDS * flight.bucket);
     const bytes = new Uint8Array(extra.buffer);
     const place = (row: number) => bytes.subarray(SAMPLE_ROW_BYTES * row, SAMPLE_ROW_BYTES * (row + 1));
@@ -383,28 +380,5 @@ export class CudaDecode implements Disposable {
     }
     forward.head(stream, plan, { logits: side.logits, ...side.summaries.places });
     store.plans.signalDone(stream, { step: planAddress(plan, places.step), word: signal.address });
-  }
-
-  /** Sends table entries at once when there are more than a plan takes; gives those that are left. */
-  #sendAhead(
-    staging: CudaStaging,
-    { patches, bucket }: { readonly patches: TablePatches; readonly bucket: number },
-  ): TablePatches {
-    if (patches.length <= 2 * bucketCapacity(bucket).patches) return patches;
-    const { stream, store, tables } = this.#parts;
-    const words = PATCH_HEADER_WORDS + patches.length;
-    // What was sent here before went out in front of a step that was waited for.
-    staging.reserve(4 * words);
-    const memory = new Int32Array(staging.memory, 0, words);
-    memory[0] = patches.length / 2;
-    memory.set(patches, PATCH_HEADER_WORDS);
-    stream.copy(staging.device(), staging.host(), 4 * words);
-    store.plans.patchTables(stream, {
-      count: staging.device(),
-      pairs: staging.device(4 * PATCH_HEADER_WORDS),
-      tables: tables.address,
-      most: patches.length / 2,
-    });
-    return patches.subarray(0, 0);
   }
 }

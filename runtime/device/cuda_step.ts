@@ -93,7 +93,9 @@ export class CudaSteps implements Disposable {
     this.#summaries = opened.use(new CudaSummaries(context, productRows(sizes.maxLogitRows)));
     this.#plans = opened.use(new CudaStaging(context));
     this.#spread = opened.use(new CudaSpreadMemory(context));
-    this.#tables = opened.use(new CudaTables(context, tableWidth));
+    this.#tables = opened.use(
+      new CudaTables({ context, width: tableWidth, stream: this.#stream, kernels: parts.store.plans }),
+    );
     if (graphs) {
       this.#decode = opened.use(
         new CudaDecode({

@@ -89,3 +89,26 @@ Deno.test({
     assertEquals(results[0], results[1]);
   },
 });
+
+Deno.test({
+  name: `CudaDevice.step() takes a decode step whose block table is long and new${
+    missing === undefined ? "" : ` (ignored: ${missing})`
+  }`,
+  ignore: missing !== undefined,
+  fn: () => {
+    using model = openSynthetic({ heads: 6, kvHeads: 2, contextLength: 8192 });
+    const blocks = Array.from({ length: 92 }, (_, i) => (i * 37) % 96);
+    const logits = [true, false].map((graphs) => {
+      using device = CudaDevice.open(model, { graphs, deterministic: true, blocks: 96, maxLogitRows: 64 });
+      const random = new SeededRandom(8, "keys and values");
+      const filled = Uint16Array.from({ length: device.blockBytes / 2 }, () => 0x3c00 + random.integer(1024));
+      for (const block of blocks) device.writeBlock(block, new Uint8Array(filled.buffer));
+      const rows = [0, 1, 2].map((step) => {
+        const position = 64 * 91 - 2 + step;
+        return device.step([{ tokens: [step + 1], position, blocks, logits: "last" }]).logits(0).slice();
+      });
+      return rows;
+    });
+    assertEquals(logits[0], logits[1]);
+  },
+});
