@@ -10,6 +10,7 @@
  *
  * @module
  */
+import { segmentNodes } from "../../kernels/merge_partials/spec.ts";
 import type { BorrowedSlot } from "../../scheduler/lending/borrowed.ts";
 import { PeerError } from "../../scheduler/links/link.ts";
 import type { AttendItem, AttendReply, AttendRequest, Refused, SlotRun } from "../../scheduler/protocol/messages.ts";
@@ -21,10 +22,20 @@ import type { Peers } from "./peers.ts";
 import type { MemberPorts, Timer } from "./ports.ts";
 
 /**
- * Most multiply-accumulates that one message asks of a holder, so that no message keeps it from others for long. A message
- * holds at least one query token.
+ * Most multiply-accumulates that one message asks of a holder at first, so that no message keeps it from others for long: a
+ * holder that answers fast gets larger ones. A message holds at least one query token.
  */
 const MESSAGE_WORK = 32e6;
+
+/** Most for any holder. */
+const MOST_MESSAGE_WORK = 2e9;
+
+/** Most bytes of an answer, as far as several query tokens are asked for. */
+const MESSAGE_BYTES = 4 * 2 ** 20;
+
+/** An answer within that time asks for larger messages, ms, and one after the other for smaller ones. */
+const FAST_MS = 3;
+const SLOW_MS = 12;
 
 /** Multiply-accumulates a millisecond that the slowest holder is expected to do: longer work may take longer. */
 const SLOWEST_WORK_PER_MS = 1e6;
@@ -84,11 +95,22 @@ interface Question {
   /** For each item: its range and the first of its query tokens. */
   readonly parts: readonly { readonly range: HeldRange; readonly token: number }[];
   readonly sentMs: number;
+  /** Multiply-accumulates. */
+  readonly work: number;
   /** Time its answer may take, ms. */
   readonly timeoutMs: number;
   /** When it is late. */
   dueMs: number;
   retried: boolean;
+}
+
+/** A message while it is put together. */
+interface Draft {
+  readonly items: AttendItem[];
+  readonly parts: { readonly range: HeldRange; readonly token: number }[];
+  work: number;
+  /** Bytes of its answer. */
+  bytes: number;
 }
 
 /** Partial of a node whose query tokens were spread over several messages. */
@@ -118,6 +140,8 @@ export class AttentionClient implements StepRunner {
   readonly #layout: KvLayout;
   readonly #segmentTokens: number;
   #running: RunningStep | undefined;
+  /** Multiply-accumulates of a message, by holder, where they are not {@linkcode MESSAGE_WORK}. */
+  readonly #messageWork = new Map<string, number>();
   /** Fires when the first of the open questions may be late; one timer for all of them, a step asks a hundred. */
   #watch: { readonly timer: Timer; readonly dueMs: number } | undefined;
 
@@ -151,6 +175,7 @@ export class AttentionClient implements StepRunner {
 
   /** A holder is gone, or leases of it are: whatever waits for it is lost. */
   lose(incarnation: string): void {
+    this.#messageWork.delete(incarnation);
     const running = this.#running;
     if (running?.ranges.some(({ holder }) => holder === incarnation)) this.#end(running, { kind: "lost" });
   }
@@ -168,6 +193,7 @@ export class AttentionClient implements StepRunner {
       return true;
     }
     running.open.delete(answer.call);
+    this.#pace(question);
     try {
       this.#put(running, question, answer);
     } catch (error) {
@@ -244,25 +270,34 @@ export class AttentionClient implements StepRunner {
   /** Sends the queries of a layer: one message for each holder, more only where a message would be too much work. */
   #ask(running: RunningStep, layer: number): void {
     running.assemblies.clear();
-    const holders = new Map<
-      string,
-      { items: AttendItem[]; parts: { range: HeldRange; token: number }[]; work: number }
-    >();
+    const holders = new Map<string, Draft>();
     for (const range of running.ranges) {
       const sequence = running.batch[range.index];
       const queries = running.step.queries(range.index);
       const tokens = sequence.tokens.length;
       const width = queries.length / tokens;
-      const tokenWork = 2 * (range.segments.to - range.segments.from) * this.#segmentTokens * width;
+      const { from, to } = range.segments;
+      const tokenWork = 2 * (to - from) * this.#segmentTokens * width;
+      const tokenBytes = 4 * (width + this.#layout.heads) * segmentNodes(from, to).length;
+      const mostWork = this.#messageWork.get(range.holder) ?? MESSAGE_WORK;
       for (let token = 0; token < tokens;) {
         let draft = holders.get(range.holder);
-        const room = Math.max(1, Math.floor((MESSAGE_WORK - (draft?.work ?? 0)) / tokenWork));
+        const room = Math.max(
+          1,
+          Math.min(
+            Math.floor((mostWork - (draft?.work ?? 0)) / tokenWork),
+            Math.floor((MESSAGE_BYTES - (draft?.bytes ?? 0)) / tokenBytes),
+          ),
+        );
         const count = Math.min(tokens - token, room);
-        if (draft !== undefined && draft.work + count * tokenWork > MESSAGE_WORK) {
+        if (
+          draft !== undefined &&
+          (draft.work + count * tokenWork > mostWork || draft.bytes + count * tokenBytes > MESSAGE_BYTES)
+        ) {
           this.#send(running, range.holder, { layer, ...draft });
           draft = undefined;
         }
-        draft ??= { items: [], parts: [], work: 0 };
+        draft ??= { items: [], parts: [], work: 0, bytes: 0 };
         holders.set(range.holder, draft);
         draft.items.push({
           segment: range.segments.from,
@@ -273,6 +308,7 @@ export class AttentionClient implements StepRunner {
         });
         draft.parts.push({ range, token });
         draft.work += count * tokenWork;
+        draft.bytes += count * tokenBytes;
         token += count;
         if (token < tokens) {
           this.#send(running, range.holder, { layer, ...draft });
@@ -305,6 +341,7 @@ export class AttentionClient implements StepRunner {
     const timeoutMs = partialMs + draft.work / SLOWEST_WORK_PER_MS;
     const question: Question = {
       holder,
+      work: draft.work,
       request,
       parts: draft.parts,
       sentMs,
@@ -315,6 +352,15 @@ export class AttentionClient implements StepRunner {
     running.open.set(call, question);
     this.#transmit(question);
     this.#watchUntil(question.dueMs);
+  }
+
+  /** Learns from an answer how much a message to its holder may ask for. Small messages say nothing. */
+  #pace({ holder, work, sentMs, retried }: Question): void {
+    const most = this.#messageWork.get(holder) ?? MESSAGE_WORK;
+    if (work < most / 2) return;
+    const tookMs = this.#options.ports.now() - sentMs;
+    if (tookMs < FAST_MS) this.#messageWork.set(holder, Math.min(MOST_MESSAGE_WORK, 2 * most));
+    else if (tookMs > SLOW_MS || retried) this.#messageWork.set(holder, Math.max(MESSAGE_WORK, most / 2));
   }
 
   /** Sends a question on the holder's link; without one the link may come back and bring it, see {@linkcode reached}. */
