@@ -192,9 +192,7 @@ if (import.meta.main) {
   const quick = Deno.args.includes("--quick");
   const rows: Row[] = [];
   for (const dtype of ["BF16", "Q4_0", "Q8_0", "Q4_1"] as const) {
-    const counts = (quick ? [1, 32] : [1, 2, 4, 8, 16, 32, 64]).filter((count) =>
-      count <= Math.min(maxTokens(dtype), 64)
-    );
+    const counts = (quick ? [1, 32] : [1, 2, 4, 8, 16, 32, 64]).filter((count) => count <= maxDirectTokens(dtype));
     for (const product of PRODUCTS) {
       for (const tokens of counts) {
         const row = bench.row(product, dtype, tokens);

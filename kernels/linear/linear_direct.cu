@@ -2,7 +2,8 @@
 // registers.
 //
 // out[m, n] (+)= sum over k of w[n, k] * x[m, k]; w [N, K] bf16, row-major, or Q8_0, Q4_0, Q4_1 in the tiles of
-// linear_packed_pack; x [M, K] bf16, sums f32.
+// linear_packed_pack; x [M, K] bf16, or f32 with RMSNorm (NORM 1: w sees bf16(x * gain), the sum is
+// scaled by 1 / rms), sums f32.
 //
 // Limit: the bytes of the weights over the memory's read rate.
 //
@@ -20,9 +21,14 @@
 // @define WEIGHTS=0 TOKENS=8 ROW_TILES=1 AHEAD=4
 // @define WEIGHTS=0 TOKENS=16 ROW_TILES=2 AHEAD=2 OUTPUT=2
 // @define WEIGHTS=0 TOKENS=8 ROW_TILES=2 AHEAD=2 OUTPUT=3
-// @define WEIGHTS=1 TOKENS=8 ROW_TILES=2 AHEAD=3 OUTPUT=1
-// @define WEIGHTS=2 TOKENS=8 ROW_TILES=2 AHEAD=4
-// @define WEIGHTS=3 TOKENS=8 ROW_TILES=2 AHEAD=4
+// @define WEIGHTS=0 TOKENS=8 ROW_TILES=2 AHEAD=2 OUTPUT=3 NORM=1
+// @define WEIGHTS=0 TOKENS=8 ROW_TILES=1 AHEAD=4 NORM=1
+// @define WEIGHTS=0 TOKENS=32 ROW_TILES=2 AHEAD=1
+// @define WEIGHTS=1 TOKENS=8 ROW_TILES=1 AHEAD=2 WARPS=16
+// @define WEIGHTS=2 TOKENS=8 ROW_TILES=1 AHEAD=2 WARPS=16
+// @define WEIGHTS=2 TOKENS=8 ROW_TILES=2 AHEAD=1 WARPS=16 OUTPUT=3 NORM=1
+// @define WEIGHTS=3 TOKENS=8 ROW_TILES=1 AHEAD=2 WARPS=16
+// @define WEIGHTS=3 TOKENS=16 ROW_TILES=1 AHEAD=1 WARPS=16
 // @arch sm_90a sm_100
 
 #define BF16 0
@@ -37,6 +43,9 @@
 #endif
 #ifndef OUTPUT
 #define OUTPUT 0
+#endif
+#ifndef NORM
+#define NORM 0
 #endif
 #ifndef ROW_TILES
 #define ROW_TILES 2
@@ -58,13 +67,15 @@ typedef unsigned long long u64;
 
 struct DirectArgs {
   const u8* weights;
-  const u16* x;
+  const void* x;
+  const float* gain;
   void* out;
   u32 tokens, rows, cols;
   u32 xStride, outStride;
   // Tiles of 64 rows from a gate tile to its up tile, for packed weights.
   u32 partner;
   u32 prefetch;
+  float epsilon;
 };
 
 namespace {
@@ -100,7 +111,7 @@ __device__ __forceinline__ uint2 readOnce2(const u8* at) {
 }
 
 // After the predecessor only.
-__device__ __forceinline__ uint4 readInput(const u16* at) {
+__device__ __forceinline__ uint4 readInput(const void* at) {
   uint4 v;
   asm volatile("ld.global.v4.u32 {%0, %1, %2, %3}, [%4];"
                : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
@@ -240,15 +251,40 @@ __device__ __forceinline__ void loadChunk(const DirectArgs& args, Chunk& chunk, 
 #endif
 }
 
-__device__ __forceinline__ void loadInputs(const DirectArgs& args, uint4 (&x)[GROUPS][2], u32 index, u32 lane) {
+#if NORM
+__device__ __forceinline__ float4 asFloats(uint4 v) {
+  return make_float4(__uint_as_float(v.x), __uint_as_float(v.y), __uint_as_float(v.z), __uint_as_float(v.w));
+}
+
+__device__ __forceinline__ u32 scaledPair(float a, float b, float gainA, float gainB, float& square) {
+  square += a * a + b * b;
+  return packBf16(a * gainA, b * gainB);
+}
+#endif
+
+// This lane's columns of its tokens; with NORM rounded from x * gain, their squares added to `squares`.
+__device__ __forceinline__ void loadInputs(const DirectArgs& args, uint4 (&x)[GROUPS][2], u32 index, u32 lane,
+                                           float (&squares)[GROUPS]) {
 #pragma unroll
   for (u32 i = 0; i < GROUPS; i++) {
     const u32 token = 8 * i + lane / 4;
 #pragma unroll
     for (u32 block = 0; block < 2; block++) {
       const u32 column = index * 64 + block * 32 + lane % 4 * 8;
-      x[i][block] = token < args.tokens && column < args.cols ? readInput(args.x + (u64)token * args.xStride + column)
-                                                              : make_uint4(0, 0, 0, 0);
+      x[i][block] = make_uint4(0, 0, 0, 0);
+      if (token < args.tokens && column < args.cols) {
+        const u64 at = (u64)token * args.xStride + column;
+#if NORM
+        const float* from = (const float*)args.x + at;
+        const float4 a = asFloats(readInput(from)), b = asFloats(readInput(from + 4));
+        const float4 g = *(const float4*)(args.gain + column), h = *(const float4*)(args.gain + column + 4);
+        x[i][block] = make_uint4(
+            scaledPair(a.x, a.y, g.x, g.y, squares[i]), scaledPair(a.z, a.w, g.z, g.w, squares[i]),
+            scaledPair(b.x, b.y, h.x, h.y, squares[i]), scaledPair(b.z, b.w, h.z, h.w, squares[i]));
+#else
+        x[i][block] = readInput((const u16*)args.x + at);
+#endif
+      }
     }
   }
 }
@@ -265,12 +301,18 @@ __device__ __forceinline__ float addUp(const float* sums, u32 tile, u32 row, u32
 
 extern "C" __global__ void __launch_bounds__(WARPS * 32, RESIDENT) linear_direct(const __grid_constant__ DirectArgs args) {
   __shared__ __align__(16) float sums[WARPS * ROW_TILES * GROUPS * 128];
+#if NORM
+  __shared__ float allSquares[WARPS * TOKENS];
+#endif
   asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
   const u32 warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   const u32 chunks = (args.cols + 63) / 64;
   Chunk ring[AHEAD][ROW_TILES];
   uint4 x[AHEAD][GROUPS][2];
   float acc[ROW_TILES][GROUPS][4];
+  float squares[GROUPS];
+#pragma unroll
+  for (u32 i = 0; i < GROUPS; i++) squares[i] = 0.f;
 #pragma unroll
   for (u32 tile = 0; tile < ROW_TILES; tile++) {
 #pragma unroll
@@ -298,7 +340,7 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32, RESIDENT) linear_direct
   asm volatile("griddepcontrol.wait;" ::: "memory");
 #pragma unroll
   for (u32 u = 0; u < AHEAD; u++) {
-    if (warp + u * WARPS < chunks) loadInputs(args, x[u], warp + u * WARPS, lane);
+    if (warp + u * WARPS < chunks) loadInputs(args, x[u], warp + u * WARPS, lane, squares);
   }
   constexpr u32 KEPT = OUTPUT == 3 ? 1 : ROW_TILES;
   const u32 outputs = KEPT * 16 * args.tokens;
@@ -320,7 +362,7 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32, RESIDENT) linear_direct
         if (next < chunks) {
 #pragma unroll
           for (u32 tile = 0; tile < ROW_TILES; tile++) loadChunk(args, ring[u][tile], tile, next, lane);
-          loadInputs(args, x[u], next, lane);
+          loadInputs(args, x[u], next, lane, squares);
         }
       }
     }
@@ -333,6 +375,14 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32, RESIDENT) linear_direct
           make_float4(acc[tile][i][0], acc[tile][i][1], acc[tile][i][2], acc[tile][i][3]);
     }
   }
+#if NORM
+#pragma unroll
+  for (u32 i = 0; i < GROUPS; i++) {
+    squares[i] += __shfl_xor_sync(0xffffffffu, squares[i], 1);
+    squares[i] += __shfl_xor_sync(0xffffffffu, squares[i], 2);
+    if (lane % 4 == 0) allSquares[warp * TOKENS + 8 * i + lane / 4] = squares[i];
+  }
+#endif
   __syncthreads();
 #pragma unroll 1
   for (u32 e = threadIdx.x; e < outputs; e += WARPS * 32) {
@@ -340,8 +390,14 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32, RESIDENT) linear_direct
     const u32 row = (OUTPUT == 3 ? blockIdx.x * 16 : firstRow(args, tile)) + r;
     if (row >= args.rows) continue;
     const u64 to = (u64)m * args.outStride + row;
-    float value = addUp(sums, tile, r, m);
-    if (OUTPUT == 3) value = value / (1.f + __expf(-value)) * addUp(sums, 1, r, m);
+    float scale = 1.f;
+#if NORM
+    float square = 0.f;
+    for (u32 w = 0; w < WARPS; w++) square += allSquares[w * TOKENS + m];
+    scale = 1.f / sqrtf(square / (float)args.cols + args.epsilon);
+#endif
+    float value = addUp(sums, tile, r, m) * scale;
+    if (OUTPUT == 3) value = value / (1.f + __expf(-value)) * (addUp(sums, 1, r, m) * scale);
     if (OUTPUT == 0 || OUTPUT == 3) ((u16*)args.out)[to] = (u16)packBf16(value, 0.f);
     else if (OUTPUT == 2) ((float*)args.out)[to] = (e == threadIdx.x ? old : ((const float*)args.out)[to]) + value;
     else ((float*)args.out)[to] = value;

@@ -18,6 +18,8 @@ export interface DirectShape extends CudaMatrixShape {
   readonly tokens: number;
   /** What it leaves. */
   readonly output: SkinnyOutput;
+  /** Takes f32 inputs and normalises them: w sees bf16(x * gain), the sum is divided by sqrt(mean(x²) + epsilon). M at most 8. */
+  readonly norm?: { readonly epsilon: number };
   /** Values between two rows of x, a multiple of 8. @default {K} */
   readonly xStride?: number;
   /** Values between two rows of the output. @default {N} */
@@ -28,10 +30,12 @@ export interface DirectShape extends CudaMatrixShape {
 export interface DirectOperands {
   /** BF16: row-major. Packed types: tiles as `SkinnyLinear.pack` makes them; for `swiglu` each matrix tiled for itself. */
   readonly weights: DevicePtr;
-  /** x[M, K], bf16. */
+  /** x[M, K], bf16; f32 with `norm`. */
   readonly x: DevicePtr;
   /** out[M, N]. */
   readonly out: DevicePtr;
+  /** Gain of the norm, f32 [K]. */
+  readonly gain?: DevicePtr;
   /**
    * Whether the launch may begin before its predecessor has ended. It reads weights at once, everything else when the
    * predecessor is done. @default {false}
@@ -44,14 +48,18 @@ export function maxDirectTokens(dtype: CudaWeightType): number {
   return dtype === "BF16" ? 32 : 16;
 }
 
+/** Most tokens of a product that normalises its inputs. */
+export const MAX_NORM_TOKENS = 8;
+
 const ROWS_OF_A_TILE = 16;
 const OUTPUT_CODE: Readonly<Record<SkinnyOutput, number>> = { bf16: 0, f32: 1, add: 2, swiglu: 3 };
 const WEIGHT_CODE: Readonly<Record<CudaWeightType, number>> = { BF16: 0, Q8_0: 1, Q4_0: 2, Q4_1: 3 };
 
-function checkDirect({ dtype, rows, cols, tokens, xStride = cols, outStride = rows }: DirectShape): void {
+function checkDirect({ dtype, rows, cols, tokens, norm, xStride = cols, outStride = rows }: DirectShape): void {
   tiledBytes({ dtype, rows, cols });
-  const wrong = !Number.isInteger(tokens) || tokens < 1 || tokens > maxDirectTokens(dtype)
-    ? `axis M (tokens) must be 1 to ${maxDirectTokens(dtype)}, got ${tokens}`
+  const most = norm === undefined ? maxDirectTokens(dtype) : MAX_NORM_TOKENS;
+  const wrong = !Number.isInteger(tokens) || tokens < 1 || tokens > most
+    ? `axis M (tokens) must be 1 to ${most}, got ${tokens}`
     : cols % 8 !== 0
     ? `axis K (cols) must be a multiple of 8, got ${cols}`
     : xStride < cols || xStride % 8 !== 0
@@ -101,7 +109,7 @@ export function directSchedule(shape: DirectShape, multiprocessors: number): Dir
 }
 
 /** The kernel of a product, for compiling it with others. */
-export function directKernel({ dtype, output }: DirectShape, schedule: DirectSchedule): CudaKernel {
+export function directKernel({ dtype, output, norm }: DirectShape, schedule: DirectSchedule): CudaKernel {
   const { padded, rowTiles, ahead, warps } = schedule;
   return {
     name: "linear_direct",
@@ -110,6 +118,7 @@ export function directKernel({ dtype, output }: DirectShape, schedule: DirectSch
       WEIGHTS: WEIGHT_CODE[dtype],
       TOKENS: padded,
       OUTPUT: OUTPUT_CODE[output],
+      NORM: norm === undefined ? 0 : 1,
       ROW_TILES: rowTiles,
       AHEAD: ahead,
       WARPS: warps,
@@ -133,14 +142,16 @@ export class DirectPlan {
     this.#function = module.function("linear_direct");
   }
 
-  /** Enqueues the product. An output has the same bits for every M, for one type of weights. @throws {CudaError} */
-  run(stream: CudaStream, { weights, x, out, programmatic }: DirectOperands): void {
-    const { rows, cols, tokens, output, xStride = cols, outStride = rows } = this.shape;
-    const view = new DataView(new ArrayBuffer(56));
-    [weights, x, out].forEach((address, i) => view.setBigUint64(8 * i, address, true));
+  /** Enqueues the product. An output has the same bits for every M, for one type of weights. @throws {TypeError} when the gain is missing. @throws {CudaError} */
+  run(stream: CudaStream, { weights, x, out, gain, programmatic }: DirectOperands): void {
+    const { rows, cols, tokens, output, norm, xStride = cols, outStride = rows } = this.shape;
+    if (norm !== undefined && gain === undefined) throw new TypeError("Cannot multiply: wanted the gain of the norm");
+    const view = new DataView(new ArrayBuffer(64));
+    [weights, x, gain ?? 0n, out].forEach((address, i) => view.setBigUint64(8 * i, address, true));
     [tokens, rows, cols, xStride, outStride, tilesOf(rows), 0].forEach((value, i) =>
-      view.setUint32(24 + 4 * i, value, true)
+      view.setUint32(32 + 4 * i, value, true)
     );
+    view.setFloat32(60, norm?.epsilon ?? 0, true);
     const { rowTiles, warps } = this.schedule;
     const rowsOfABlock = ROWS_OF_A_TILE * (output === "swiglu" ? 1 : rowTiles);
     stream.launch(this.#function, {

@@ -40,6 +40,7 @@ Deno.test("directSchedule() names what is out of range", () => {
     assertThrows(() => directSchedule({ ...shape, ...changes }, 132), RangeError, message);
   refuse({ tokens: 33 }, "axis M (tokens) must be 1 to 32, got 33");
   refuse({ tokens: 17, dtype: "Q4_0" }, "must be 1 to 16");
+  refuse({ tokens: 9, norm: { epsilon: 1e-5 } }, "must be 1 to 8");
   refuse({ cols: 100 }, "axis K (cols) must be a multiple of 8, got 100");
   refuse({ cols: 48, dtype: "Q4_0" }, "axis K (cols)");
   refuse({ xStride: 65 }, "xStride");
@@ -65,6 +66,7 @@ interface Case {
   readonly cols: number;
   readonly tokens: number;
   readonly output: SkinnyOutput;
+  readonly norm?: { readonly epsilon: number };
 }
 
 /** Matrices on the GPU, one behind the other, as products of their type read them. */
@@ -88,19 +90,27 @@ function padded(x: Float32Array, cols: number, stride: number): Float32Array {
   return out;
 }
 
-function run(gpu: TestGpu, { dtype, rows, cols, tokens, output }: Case): void {
+function run(gpu: TestGpu, { dtype, rows, cols, tokens, output, norm }: Case): void {
   const seeds = output === "swiglu" ? [SEEDS.test, SEEDS.bench] : [SEEDS.test];
   const parts = seeds.map((seed) => matrix({ dtype, rows, cols }, seed));
   const xStride = Math.ceil(cols / 8) * 8 + X_PADDING;
   const outStride = rows + OUT_PADDING;
-  const seen = randomInputs(tokens * cols, SEEDS.test).map(roundBf16);
+  const raw = randomInputs(tokens * cols, SEEDS.test);
+  const gain = randomInputs(cols, SEEDS.bench);
+  const seen = raw.map((value, i) => roundBf16(norm ? Math.fround(value * gain[i % cols]) : value));
+  const scale = Array.from({ length: tokens }, (_, t) => {
+    const squares = raw.subarray(t * cols, (t + 1) * cols).reduce((sum, value) => sum + value * value, 0);
+    return norm ? 1 / Math.sqrt(squares / cols + norm.epsilon) : 1;
+  });
   const narrow = output === "bf16" || output === "swiglu";
   const before = randomInputs(tokens * outStride, 3);
   const out = output === "add" ? gpu.upload(before) : gpu.poisoned(tokens * outStride * 4);
   const linear = new DirectLinear(gpu.kernels, gpu.context.properties);
-  linear.plan({ dtype, rows, cols, tokens, output, xStride, outStride }).run(gpu.stream, {
+  const x = padded(norm ? raw : seen, cols, xStride);
+  linear.plan({ dtype, rows, cols, tokens, output, norm, xStride, outStride }).run(gpu.stream, {
     weights: upload(gpu, parts),
-    x: gpu.uploadBf16(padded(seen, cols, xStride)),
+    x: norm ? gpu.upload(x) : gpu.uploadBf16(x),
+    gain: gpu.upload(padded(gain, cols, xStride)),
     out,
   });
   const actual = narrow ? gpu.bf16(out, tokens * outStride) : gpu.f32(out, tokens * outStride);
@@ -116,8 +126,8 @@ function run(gpu: TestGpu, { dtype, rows, cols, tokens, output }: Case): void {
         continue;
       }
       const i = t * rows + r;
-      const [main, up] = products.map(({ out }) => out[i]);
-      const [reach, upReach] = products.map((product) => product.reach[i] * CUDA_TOLERANCE[dtype]);
+      const [main, up] = products.map(({ out }) => out[i] * scale[t]);
+      const [reach, upReach] = products.map((product) => product.reach[i] * scale[t] * CUDA_TOLERANCE[dtype]);
       const wanted = output === "swiglu" ? silu(main) * up : main + (output === "add" ? before[t * outStride + r] : 0);
       const bound = output === "swiglu"
         ? reach * (1.1 * Math.abs(up) + upReach) + Math.abs(silu(main)) * upReach
