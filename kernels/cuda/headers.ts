@@ -11,7 +11,6 @@ import elements from "./include/elements.cuh" with { type: "text" };
 import fullDraw from "./include/full_draw.cuh" with { type: "text" };
 import headDraw from "./include/head_draw.cuh" with { type: "text" };
 import kvPool from "./include/kv_pool.cuh" with { type: "text" };
-import linearStream from "./include/linear_stream.cuh" with { type: "text" };
 import random from "./include/random.cuh" with { type: "text" };
 import sampleRow from "./include/sample_row.cuh" with { type: "text" };
 import tensorTile from "./include/tensor_tile.cuh" with { type: "text" };
@@ -27,7 +26,6 @@ export const HEADERS: Readonly<Record<string, string>> = {
   "full_draw.cuh": fullDraw,
   "head_draw.cuh": headDraw,
   "kv_pool.cuh": kvPool,
-  "linear_stream.cuh": linearStream,
   "random.cuh": random,
   "sample_row.cuh": sampleRow,
   "tensor_tile.cuh": tensorTile,

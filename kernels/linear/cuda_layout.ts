@@ -1,24 +1,24 @@
 /**
- * How weights lie on the GPU for the products that stream them (`linear_skinny.cu`, `linear_packed.cu`).
+ * How weights lie on the GPU for `linear_direct.cu`.
  *
- * A matrix [R, K] is cut into tiles of 64 rows x 64 columns; tile (t, k) is number t * ceil(K / 64) + k. Rows and columns beyond
- * the matrix are zero.
+ * `BF16`: row-major, as for every other product. `Q8_0`, `Q4_0`, `Q4_1`: a matrix [R, K] is cut into tiles of 64 rows x 64 columns; tile
+ * (t, k) is number t * ceil(K / 64) + k, a tile is four records of 16 rows. A record holds the integers in the order of the
+ * tensor cores' fragments, then for each g below 8 the f16 scales of rows g (both blocks of 32 columns) and g + 8, then (Q4_1) the
+ * minimums likewise. Lane (g, j) has columns 8j to 8j + 7 of both blocks of rows g and g + 8: four words of eight nibbles
+ * (column 2i at bit 4i, column 2i + 1 at bit 16 + 4i), or for Q8_0 eight words of four bytes (columns 0, 2, 1, 3), of which a record
+ * holds the first block's four for all lanes, then the second's. Beyond the matrix everything is zero.
  *
- * - `BF16`: 64 rows of 128 bytes; 16-byte chunk c of row r lies at c ^ (r & 7), the image that wgmma reads.
- * - `Q8_0`, `Q4_0`, `Q4_1`: four records of 16 rows. A record holds the integers in the order of the tensor cores' fragments, then for
- *   each g below 8 the f16 scales of rows g (both blocks of 32 columns) and g + 8, then (Q4_1) the minimums likewise. Lane (g, j)
- *   has columns 8j to 8j + 7 of both blocks of rows g and g + 8: four words of eight nibbles (column 2i at bit 4i, column 2i + 1 at
- *   bit 16 + 4i), or for Q8_0 eight words of four bytes (columns 0, 2, 1, 3), of which a record holds the first block's
- *   four for all lanes, then the second's.
- *
- * The functions here are the reference of the packing kernels.
+ * {@linkcode tilePacked} is the reference of `linear_pack.cu`.
  *
  * @module
  */
 import { DTYPE_LAYOUT } from "../dtype.ts";
 
-/** Weight types that the GPU multiplies without expanding them first. */
-export type CudaWeightType = "BF16" | "Q8_0" | "Q4_0" | "Q4_1";
+/** Packed weight types that the GPU multiplies without expanding them first. */
+export type CudaPackedType = "Q8_0" | "Q4_0" | "Q4_1";
+
+/** Weight types of a product of few tokens. */
+export type CudaWeightType = "BF16" | CudaPackedType;
 
 /** Rows of a tile. */
 export const TILE_ROWS = 64;
@@ -26,7 +26,7 @@ export const TILE_ROWS = 64;
 export const TILE_COLS = 64;
 
 /** Stored bytes of one tile. */
-export const TILE_BYTES: Readonly<Record<CudaWeightType, number>> = { BF16: 8192, Q8_0: 4352, Q4_0: 2304, Q4_1: 2560 };
+export const TILE_BYTES: Readonly<Record<CudaPackedType, number>> = { Q8_0: 4352, Q4_0: 2304, Q4_1: 2560 };
 
 /** Shape and type of a matrix. */
 export interface CudaMatrixShape {
@@ -43,8 +43,12 @@ export function tilesOf(size: number): number {
   return Math.ceil(size / TILE_ROWS);
 }
 
-/** Bytes of a tiled matrix. @throws {RangeError} when a size is no positive integer or no whole number of blocks. */
-export function tiledBytes({ dtype, rows, cols }: CudaMatrixShape): number {
+/**
+ * Bytes of a matrix on the GPU.
+ *
+ * @throws {RangeError} when a size is no positive integer or no whole number of blocks; names the axis.
+ */
+export function cudaMatrixBytes({ dtype, rows, cols }: CudaMatrixShape): number {
   const block = DTYPE_LAYOUT[dtype].elements;
   for (const [axis, size, unit] of [["R (rows)", rows, 1], ["K (cols)", cols, block]] as const) {
     if (!Number.isSafeInteger(size) || size < 1 || size % unit !== 0) {
@@ -53,33 +57,17 @@ export function tiledBytes({ dtype, rows, cols }: CudaMatrixShape): number {
       );
     }
   }
-  return tilesOf(rows) * tilesOf(cols) * TILE_BYTES[dtype];
-}
-
-/** Tiles a row-major matrix of bf16 bits, [rows, cols]. @throws {RangeError} when the length does not fit. */
-export function tileBf16(bits: Uint16Array, { rows, cols }: Omit<CudaMatrixShape, "dtype">): Uint8Array {
-  if (bits.length !== rows * cols) {
-    throw new RangeError(`Cannot tile a BF16 matrix: wanted ${rows} x ${cols} values, got ${bits.length}`);
-  }
-  const out = new Uint16Array(tiledBytes({ dtype: "BF16", rows, cols }) / 2);
-  for (let r = 0; r < rows; r++) {
-    for (let c = 0; c < cols; c++) {
-      const tile = Math.floor(r / TILE_ROWS) * tilesOf(cols) + Math.floor(c / TILE_COLS);
-      const [row, col] = [r % TILE_ROWS, c % TILE_COLS];
-      out[tile * TILE_BYTES.BF16 / 2 + row * TILE_COLS + ((col >> 3) ^ (row & 7)) * 8 + (col & 7)] = bits[r * cols + c];
-    }
-  }
-  return new Uint8Array(out.buffer);
+  return dtype === "BF16" ? 2 * rows * cols : tilesOf(rows) * tilesOf(cols) * TILE_BYTES[dtype];
 }
 
 /** Tiles stored rows of a quantised type. @throws {RangeError} when the length does not fit. */
 export function tilePacked(
   stored: Uint8Array,
-  shape: CudaMatrixShape & { dtype: "Q8_0" | "Q4_0" | "Q4_1" },
+  shape: CudaMatrixShape & { readonly dtype: CudaPackedType },
 ): Uint8Array {
   const { dtype, rows, cols } = shape;
   const blockBytes = DTYPE_LAYOUT[dtype].bytes;
-  const out = new Uint8Array(tiledBytes(shape));
+  const out = new Uint8Array(cudaMatrixBytes(shape));
   if (stored.length !== rows * cols / 32 * blockBytes) {
     throw new RangeError(
       `Cannot tile a ${dtype} matrix: wanted ${rows * cols / 32 * blockBytes} bytes, got ${stored.length}`,
@@ -99,7 +87,7 @@ export function tilePacked(
 function placeBlock(
   block: Uint8Array,
   { dtype, row, second, out, record }: {
-    readonly dtype: "Q8_0" | "Q4_0" | "Q4_1";
+    readonly dtype: CudaPackedType;
     readonly row: number;
     readonly second: number;
     readonly out: Uint8Array;

@@ -1,35 +1,18 @@
 import { assertEquals, assertThrows } from "@std/assert";
-import { TILE_BYTES, tileBf16, tiledBytes, tilePacked } from "./cuda_layout.ts";
+import { cudaMatrixBytes, TILE_BYTES, tilePacked } from "./cuda_layout.ts";
 
-Deno.test("tiledBytes() pads to whole tiles", () => {
-  assertEquals(tiledBytes({ dtype: "BF16", rows: 64, cols: 64 }), 8192);
-  assertEquals(tiledBytes({ dtype: "BF16", rows: 65, cols: 1 }), 2 * 8192);
-  assertEquals(tiledBytes({ dtype: "Q4_0", rows: 1, cols: 96 }), 2 * TILE_BYTES.Q4_0);
+Deno.test("cudaMatrixBytes() pads packed weights to whole tiles", () => {
+  assertEquals(cudaMatrixBytes({ dtype: "BF16", rows: 65, cols: 8 }), 65 * 8 * 2);
+  assertEquals(cudaMatrixBytes({ dtype: "Q4_0", rows: 64, cols: 64 }), TILE_BYTES.Q4_0);
+  assertEquals(cudaMatrixBytes({ dtype: "Q8_0", rows: 65, cols: 96 }), 4 * TILE_BYTES.Q8_0);
 });
 
-Deno.test("tiledBytes() refuses sizes that are no whole blocks", () => {
-  assertThrows(() => tiledBytes({ dtype: "Q4_0", rows: 1, cols: 48 }), RangeError, "axis K (cols)");
-  assertThrows(() => tiledBytes({ dtype: "BF16", rows: 0, cols: 48 }), RangeError, "axis R (rows)");
+Deno.test("cudaMatrixBytes() refuses sizes that are no whole blocks", () => {
+  assertThrows(() => cudaMatrixBytes({ dtype: "Q4_0", rows: 1, cols: 48 }), RangeError, "axis K (cols)");
+  assertThrows(() => cudaMatrixBytes({ dtype: "BF16", rows: 0, cols: 48 }), RangeError, "axis R (rows)");
 });
 
-Deno.test("tileBf16() swizzles chunks of eight columns and pads with zeros", () => {
-  const [rows, cols] = [66, 70];
-  const bits = Uint16Array.from({ length: rows * cols }, (_, i) => i + 1);
-  const tiled = new Uint16Array(tileBf16(bits, { rows, cols }).buffer);
-  const at = (tile: number, row: number, col: number) =>
-    tiled[tile * 4096 + row * 64 + ((col >> 3) ^ (row & 7)) * 8 + col % 8];
-  assertEquals(at(0, 0, 0), 1);
-  assertEquals(at(0, 3, 17), 3 * cols + 17 + 1);
-  assertEquals(tiled[3 * 64 + (2 ^ 3) * 8 + 1], 3 * cols + 17 + 1);
-  assertEquals(at(1, 3, 5), 3 * cols + 69 + 1);
-  assertEquals(at(1, 3, 6), 0);
-  assertEquals(at(3, 1, 5), 65 * cols + 69 + 1);
-  assertEquals(at(3, 2, 0), 0);
-  assertEquals(tiled.filter((value) => value !== 0).length, rows * cols);
-});
-
-Deno.test("tileBf16() and tilePacked() refuse another length", () => {
-  assertThrows(() => tileBf16(new Uint16Array(5), { rows: 2, cols: 3 }), RangeError, "2 x 3");
+Deno.test("tilePacked() refuses another length", () => {
   assertThrows(() => tilePacked(new Uint8Array(5), { dtype: "Q4_0", rows: 1, cols: 32 }), RangeError, "18 bytes");
 });
 

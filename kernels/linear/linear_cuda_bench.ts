@@ -9,9 +9,8 @@
 import { BlasLt, CudaContext, type CudaFunction, type CudaStream, type DeviceBuffer } from "../../ffi/cuda/cuda.ts";
 import readSource from "../attend_partial/bulk_read.cu" with { type: "text" };
 import { KernelCache } from "../cuda/cuda.ts";
-import { type CudaWeightType, tiledBytes } from "./cuda_layout.ts";
-import type { SkinnyOutput } from "./linear_cuda.ts";
-import { DirectLinear, maxDirectTokens } from "./linear_direct_cuda.ts";
+import { cudaMatrixBytes, type CudaWeightType } from "./cuda_layout.ts";
+import { DirectLinear, type LinearOutput, maxDirectTokens } from "./linear_direct_cuda.ts";
 import { SEEDS } from "./spec.ts";
 
 /** Bytes of one piece of the read, and pieces in flight on a multiprocessor. */
@@ -27,7 +26,7 @@ interface Product {
   readonly name: string;
   readonly rows: number;
   readonly cols: number;
-  readonly output: SkinnyOutput;
+  readonly output: LinearOutput;
 }
 
 const PRODUCTS: readonly Product[] = [
@@ -135,7 +134,7 @@ class Bench implements Disposable {
   /** Times one product with weights of a type. */
   row({ name, rows, cols, output }: Product, dtype: CudaWeightType, tokens: number): Row {
     const parts = output === "swiglu" ? 2 : 1;
-    const bytes = parts * (dtype === "BF16" ? 2 * rows * cols : tiledBytes({ dtype, rows, cols }));
+    const bytes = parts * cudaMatrixBytes({ dtype, rows, cols });
     const count = Math.max(2, Math.min(48, Math.ceil(COLD_BYTES / bytes)));
     const plan = this.#linear.plan({ dtype, rows, cols, tokens, output });
     const [x, out] = [this.#x.address, this.#out.address];
@@ -154,7 +153,7 @@ class Bench implements Disposable {
     };
   }
 
-  #blasUs({ m, n, k }: { readonly m: number; readonly n: number; readonly k: number }, output: SkinnyOutput): number {
+  #blasUs({ m, n, k }: { readonly m: number; readonly n: number; readonly k: number }, output: LinearOutput): number {
     const bytes = 2 * n * k;
     const count = Math.max(2, Math.min(48, Math.ceil(COLD_BYTES / bytes)));
     const wide = output === "f32" || output === "add";

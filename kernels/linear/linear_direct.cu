@@ -1,8 +1,8 @@
-// linear_direct: products of up to 16 tokens at the speed of reading the weights, straight from memory into the tensor cores'
+// linear_direct: products of few tokens at the speed of reading the weights, straight from memory into the tensor cores'
 // registers.
 //
 // out[m, n] (+)= sum over k of w[n, k] * x[m, k]; w [N, K] bf16, row-major, or Q8_0, Q4_0, Q4_1 in the tiles of
-// linear_packed_pack; x [M, K] bf16, or f32 with RMSNorm (NORM 1: w sees bf16(x * gain), the sum is
+// linear_pack; x [M, K] bf16, or f32 with RMSNorm (NORM 1: w sees bf16(x * gain), the sum is
 // scaled by 1 / rms), sums f32.
 //
 // Limit: the bytes of the weights over the memory's read rate.

@@ -6,9 +6,18 @@
 import type { CudaFunction, CudaModule, CudaProperties, CudaStream, DevicePtr } from "../../ffi/cuda/cuda.ts";
 import type { CudaKernel } from "../cuda/compile.ts";
 import type { KernelCache } from "../cuda/kernel_cache.ts";
-import { type CudaMatrixShape, type CudaWeightType, tiledBytes, tilesOf } from "./cuda_layout.ts";
+import {
+  cudaMatrixBytes,
+  type CudaMatrixShape,
+  type CudaPackedType,
+  type CudaWeightType,
+  tilesOf,
+} from "./cuda_layout.ts";
 import source from "./linear_direct.cu" with { type: "text" };
-import type { SkinnyOutput } from "./linear_cuda.ts";
+import packSource from "./linear_pack.cu" with { type: "text" };
+
+/** What a product leaves: `add` adds f32 to what is there; `swiglu` is bf16 silu(gate) * up of a matrix of gate and up rows. */
+export type LinearOutput = "bf16" | "f32" | "add" | "swiglu";
 
 /** One product out[M, N] (+)= x[M, K] w[N, K]ᵀ. */
 export interface DirectShape extends CudaMatrixShape {
@@ -17,7 +26,7 @@ export interface DirectShape extends CudaMatrixShape {
   /** M, at most {@linkcode maxDirectTokens}. */
   readonly tokens: number;
   /** What it leaves. */
-  readonly output: SkinnyOutput;
+  readonly output: LinearOutput;
   /** Takes f32 inputs and normalises them: w sees bf16(x * gain), the sum is divided by sqrt(mean(x²) + epsilon). M at most 8. */
   readonly norm?: { readonly epsilon: number };
   /** Values between two rows of x, a multiple of 8. @default {K} */
@@ -28,7 +37,7 @@ export interface DirectShape extends CudaMatrixShape {
 
 /** Where the operands of one launch lie, aligned to 16 bytes. */
 export interface DirectOperands {
-  /** BF16: row-major. Packed types: tiles as `SkinnyLinear.pack` makes them; for `swiglu` each matrix tiled for itself. */
+  /** BF16: row-major. Packed types: tiles as {@linkcode DirectLinear.pack} makes them; for `swiglu` each matrix tiled for itself. */
   readonly weights: DevicePtr;
   /** x[M, K], bf16; f32 with `norm`. */
   readonly x: DevicePtr;
@@ -51,12 +60,14 @@ export function maxDirectTokens(dtype: CudaWeightType): number {
 /** Most tokens of a product that normalises its inputs. */
 export const MAX_NORM_TOKENS = 8;
 
+const PACK_BLOCKS = 1056;
+const PACK_THREADS = 256;
 const ROWS_OF_A_TILE = 16;
-const OUTPUT_CODE: Readonly<Record<SkinnyOutput, number>> = { bf16: 0, f32: 1, add: 2, swiglu: 3 };
+const OUTPUT_CODE: Readonly<Record<LinearOutput, number>> = { bf16: 0, f32: 1, add: 2, swiglu: 3 };
 const WEIGHT_CODE: Readonly<Record<CudaWeightType, number>> = { BF16: 0, Q8_0: 1, Q4_0: 2, Q4_1: 3 };
 
 function checkDirect({ dtype, rows, cols, tokens, norm, xStride = cols, outStride = rows }: DirectShape): void {
-  tiledBytes({ dtype, rows, cols });
+  cudaMatrixBytes({ dtype, rows, cols });
   const most = norm === undefined ? maxDirectTokens(dtype) : MAX_NORM_TOKENS;
   const wrong = !Number.isInteger(tokens) || tokens < 1 || tokens > most
     ? `axis M (tokens) must be 1 to ${most}, got ${tokens}`
@@ -212,5 +223,31 @@ export class DirectLinear {
   /** One product: see {@linkcode plans}. */
   plan(shape: DirectShape): DirectPlan {
     return this.plans([shape])[0];
+  }
+
+  /**
+   * Enqueues the tiling of packed weights: `from` holds blocks as the model file stores them, `to` has room for
+   * {@linkcode cudaMatrixBytes}, aligned to 16 bytes. `from` may be freed when the stream has got there.
+   *
+   * @throws {RangeError} when the shape does not fit the type. @throws {CudaError}
+   */
+  pack(
+    stream: CudaStream,
+    { dtype, rows, cols, from, to }: CudaMatrixShape & {
+      readonly dtype: CudaPackedType;
+      readonly from: DevicePtr;
+      readonly to: DevicePtr;
+    },
+  ): void {
+    cudaMatrixBytes({ dtype, rows, cols });
+    const key = `pack ${dtype}`;
+    const module = this.#modules.get(key) ??
+      this.#kernels.module({ name: "linear_pack", source: packSource, defines: { WEIGHTS: WEIGHT_CODE[dtype] } });
+    this.#modules.set(key, module);
+    stream.launch(module.function("linear_pack"), {
+      grid: [PACK_BLOCKS],
+      block: [PACK_THREADS],
+      args: [{ ptr: from }, { u32: rows }, { u32: cols }, { ptr: to }],
+    });
   }
 }

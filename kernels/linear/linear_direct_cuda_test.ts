@@ -2,15 +2,27 @@ import { assert, assertEquals, assertThrows } from "@std/assert";
 import type { DevicePtr } from "../../ffi/cuda/cuda.ts";
 import { bf16Bits, gpuTest, roundBf16, type TestGpu } from "../cuda/test_gpu.ts";
 import { tensorBytes } from "../dtype.ts";
-import { type CudaMatrixShape, type CudaWeightType, tiledBytes } from "./cuda_layout.ts";
-import { SkinnyLinear, type SkinnyOutput } from "./linear_cuda.ts";
-import { DirectLinear, directSchedule, type DirectShape, maxDirectTokens } from "./linear_direct_cuda.ts";
+import {
+  cudaMatrixBytes,
+  type CudaMatrixShape,
+  type CudaPackedType,
+  type CudaWeightType,
+  tilePacked,
+} from "./cuda_layout.ts";
+import {
+  DirectLinear,
+  directSchedule,
+  type DirectShape,
+  type LinearOutput,
+  maxDirectTokens,
+} from "./linear_direct_cuda.ts";
 import { linearReference } from "./reference.ts";
 import { CUDA_TOLERANCE, SEEDS } from "./spec.ts";
 import { randomInputs, randomWeights } from "./test_data.ts";
 
-const TYPES: readonly CudaWeightType[] = ["BF16", "Q8_0", "Q4_0", "Q4_1"];
-const OUTPUTS: readonly SkinnyOutput[] = ["bf16", "f32", "add", "swiglu"];
+const PACKED: readonly CudaPackedType[] = ["Q8_0", "Q4_0", "Q4_1"];
+const TYPES: readonly CudaWeightType[] = ["BF16", ...PACKED];
+const OUTPUTS: readonly LinearOutput[] = ["bf16", "f32", "add", "swiglu"];
 /** Columns of NaN behind every row of x. */
 const X_PADDING = 8;
 /** Untouched columns behind every row of the output. */
@@ -65,20 +77,19 @@ interface Case {
   readonly rows: number;
   readonly cols: number;
   readonly tokens: number;
-  readonly output: SkinnyOutput;
+  readonly output: LinearOutput;
   readonly norm?: { readonly epsilon: number };
 }
 
 /** Matrices on the GPU, one behind the other, as products of their type read them. */
-function upload(gpu: TestGpu, parts: readonly ReturnType<typeof matrix>[]): DevicePtr {
-  const [{ dtype, stored }] = parts;
-  const bytes = dtype === "BF16" ? stored.length : tiledBytes(parts[0]);
+function upload(gpu: TestGpu, linear: DirectLinear, parts: readonly ReturnType<typeof matrix>[]): DevicePtr {
+  const bytes = cudaMatrixBytes(parts[0]);
   const weights = gpu.poisoned(bytes * parts.length);
-  const linear = new SkinnyLinear(gpu.kernels, gpu.context.properties);
-  parts.forEach(({ stored, ...shape }, i) => {
+  parts.forEach(({ dtype, stored, ...shape }, i) => {
     const to = weights + BigInt(bytes * i) as DevicePtr;
-    if (dtype === "BF16") gpu.stream.copy(to, gpu.upload(stored), bytes);
-    else linear.pack(gpu.stream, { ...shape, from: gpu.upload(stored), to });
+    const from = gpu.upload(stored);
+    if (dtype === "BF16") gpu.stream.copy(to, from, bytes);
+    else linear.pack(gpu.stream, { dtype, ...shape, from, to });
   });
   return weights;
 }
@@ -108,7 +119,7 @@ function run(gpu: TestGpu, { dtype, rows, cols, tokens, output, norm }: Case): v
   const linear = new DirectLinear(gpu.kernels, gpu.context.properties);
   const x = padded(norm ? raw : seen, cols, xStride);
   linear.plan({ dtype, rows, cols, tokens, output, norm, xStride, outStride }).run(gpu.stream, {
-    weights: upload(gpu, parts),
+    weights: upload(gpu, linear, parts),
     x: norm ? gpu.upload(x) : gpu.uploadBf16(x),
     gain: gpu.upload(padded(gain, cols, xStride)),
     out,
@@ -139,6 +150,19 @@ function run(gpu: TestGpu, { dtype, rows, cols, tokens, output, norm }: Case): v
   }
 }
 
+for (const dtype of PACKED) {
+  gpuTest(`DirectLinear.pack() makes the tiles of the reference: ${dtype}`, (gpu) => {
+    const linear = new DirectLinear(gpu.kernels, gpu.context.properties);
+    for (const [rows, cols] of [[1, 32], [64, 64], [77, 160], [130, 96]]) {
+      const { stored } = matrix({ dtype, rows, cols });
+      const to = gpu.poisoned(cudaMatrixBytes({ dtype, rows, cols }));
+      linear.pack(gpu.stream, { dtype, rows, cols, from: gpu.upload(stored), to });
+      const expected = tilePacked(stored, { dtype, rows, cols });
+      assertEquals(gpu.bytes(to, expected.length), new Uint8Array(expected), `${rows} x ${cols}`);
+    }
+  });
+}
+
 for (const dtype of TYPES) {
   for (const output of OUTPUTS) {
     gpuTest(`DirectPlan.run() agrees with the reference and writes nothing else: ${dtype}, ${output}`, (gpu) => {
@@ -158,7 +182,7 @@ for (const dtype of TYPES) {
     (gpu) => {
       const linear = new DirectLinear(gpu.kernels, gpu.context.properties);
       const [rows, cols, most] = [300, 4096, maxDirectTokens(dtype)];
-      const weights = upload(gpu, [matrix({ dtype, rows, cols })]);
+      const weights = upload(gpu, linear, [matrix({ dtype, rows, cols })]);
       const x = gpu.upload(Uint16Array.from(randomInputs(most * cols, SEEDS.test), bf16Bits));
       const product = (tokens: number): Float32Array => {
         const out = gpu.poisoned(4 * tokens * rows);
