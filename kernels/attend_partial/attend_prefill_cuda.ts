@@ -6,6 +6,7 @@
  */
 import type { CudaContext, CudaFunction, CudaStream, DeviceBuffer, DevicePtr } from "../../ffi/cuda/cuda.ts";
 import type { KernelCache } from "../cuda/kernel_cache.ts";
+import { POOL_BLOCK_TOKENS } from "../kv_copy/pool_layout.ts";
 import hopperSource from "./attend_prefill.cu" with { type: "text" };
 import plainSource from "./attend_prefill_plain.cu" with { type: "text" };
 import { pageHeadBytes, planItems, planPrefill, type PrefillChunk, type PrefillShape } from "./prefill_plan.ts";
@@ -27,6 +28,8 @@ export interface PrefillKernel {
   readonly sharedBytes: number;
   /** Rows of a tile. */
   readonly tileRows: number;
+  /** Blocks that work on a tile together. */
+  readonly cluster: number;
 }
 
 /** What one launch reads and writes, in device memory. */
@@ -51,8 +54,8 @@ export interface PrefillWork {
   readonly programmatic?: boolean;
 }
 
-const HOPPER_SLOTS = 4;
-const HOPPER_TILE_ROWS = 128;
+/** Rows of one block of the Hopper kernel. */
+const HOPPER_ROWS = 128;
 /** Barriers, item numbers and what aligning to 1024 bytes may cost. */
 const HOPPER_EXTRA_BYTES = 2048;
 
@@ -74,14 +77,18 @@ export function prefillKernel(variant: PrefillVariant, shape: PrefillShape): Pre
   const headBytes = pageHeadBytes(headDim);
   switch (variant) {
     case "hopper": {
-      const queryBytes = headBytes / 2 * HOPPER_TILE_ROWS / 64;
+      const queryBytes = 2 * HOPPER_ROWS * headBytes / 2 / POOL_BLOCK_TOKENS;
+      const slots = headBytes <= 16384 ? 8 : 5;
+      // Two blocks share keys and values where a tile of both has no more to mask than a tile of one.
+      const cluster = heads > kvHeads ? 2 : 1;
       return {
         name: "attend_prefill",
         source: hopperSource,
-        defines: { ...defines, SLOTS: HOPPER_SLOTS },
+        defines: { ...defines, SLOTS: slots, CLUSTER: cluster },
         threads: 384,
-        sharedBytes: queryBytes + HOPPER_SLOTS * headBytes + HOPPER_EXTRA_BYTES,
-        tileRows: HOPPER_TILE_ROWS,
+        sharedBytes: queryBytes + slots * headBytes + HOPPER_EXTRA_BYTES,
+        tileRows: HOPPER_ROWS * cluster,
+        cluster,
       };
     }
     case "plain": {
@@ -93,6 +100,7 @@ export function prefillKernel(variant: PrefillVariant, shape: PrefillShape): Pre
         threads: 128,
         sharedBytes: headBytes / 2 + stages * headBytes,
         tileRows: 64,
+        cluster: 1,
       };
     }
     default:
@@ -100,7 +108,7 @@ export function prefillKernel(variant: PrefillVariant, shape: PrefillShape): Pre
   }
 }
 
-/** Blocks of the plain kernel that a multiprocessor is given at most; the rest of the items follow in turn. */
+/** Blocks of the plain kernel on a multiprocessor, at most; the rest of the items follow in turn. */
 const PLAIN_BLOCKS = 4;
 
 /** Prefill attention for one shape on one context. Launches of one object must follow each other: they share a counter. */
@@ -111,7 +119,7 @@ export class AttendPrefill implements Disposable {
   readonly #kernel: PrefillKernel;
   readonly #function: CudaFunction;
   readonly #counter: DeviceBuffer;
-  readonly #blocks: number;
+  readonly #workers: number;
   readonly #l2Bytes: number;
 
   /**
@@ -130,7 +138,9 @@ export class AttendPrefill implements Disposable {
     this.variant = options.variant ?? (major === 9 && shape.headDim <= 128 ? "hopper" : "plain");
     this.#shape = shape;
     this.#kernel = prefillKernel(this.variant, shape);
-    this.#blocks = multiprocessors * (this.variant === "plain" ? PLAIN_BLOCKS : 1);
+    this.#workers = this.variant === "plain"
+      ? multiprocessors * PLAIN_BLOCKS
+      : Math.floor(multiprocessors / this.#kernel.cluster);
     this.#l2Bytes = l2Bytes;
     const { name, source, defines, sharedBytes } = this.#kernel;
     this.#function = kernels.module({ name, source, defines }).function("attend_prefill");
@@ -148,7 +158,7 @@ export class AttendPrefill implements Disposable {
    */
   plan(chunks: readonly PrefillChunk[]): Int32Array<ArrayBuffer> {
     const { tileRows } = this.#kernel;
-    return planPrefill(chunks, { shape: this.#shape, tileRows, l2Bytes: this.#l2Bytes, workers: this.#blocks });
+    return planPrefill(chunks, { shape: this.#shape, tileRows, l2Bytes: this.#l2Bytes, workers: this.#workers });
   }
 
   /** Items of a plan. */
@@ -160,9 +170,9 @@ export class AttendPrefill implements Disposable {
   launch(stream: CudaStream, work: PrefillWork): void {
     const { items, partial } = work;
     if (items === 0) return;
-    const { threads, sharedBytes } = this.#kernel;
+    const { threads, sharedBytes, cluster } = this.#kernel;
     stream.launch(this.#function, {
-      grid: [Math.min(items, this.#blocks)],
+      grid: [Math.min(items, this.#workers) * cluster],
       block: [threads],
       sharedBytes,
       programmatic: work.programmatic ?? false,

@@ -1,6 +1,6 @@
 import { assert, assertEquals, assertThrows } from "@std/assert";
 import { CudaContext } from "../../ffi/cuda/cuda.ts";
-import { bf16Bits, gpuTest, roundBf16, TestGpu } from "../cuda/test_gpu.ts";
+import { gpuTest, TestGpu } from "../cuda/test_gpu.ts";
 import { POOL_BLOCK_TOKENS, PoolLayout } from "../kv_copy/pool_layout.ts";
 import { AttendPrefill, prefillKernel, type PrefillVariant } from "./attend_prefill_cuda.ts";
 import { PREFILL_TOLERANCE, type PrefillChunk, type PrefillShape } from "./prefill_plan.ts";
@@ -34,10 +34,21 @@ interface Result {
   readonly lse: Float32Array;
 }
 
+/** Bits of the bf16 nearest to each value, ties to even. */
+function bitsOf(values: Float32Array): Uint16Array<ArrayBuffer> {
+  const words = new Uint32Array(values.slice().buffer);
+  return Uint16Array.from(words, (bits) => (bits + 0x7fff + ((bits >>> 16) & 1)) >>> 16);
+}
+
+/** Values of the bits of bf16. */
+function valuesOf(bits: Uint16Array): Float32Array<ArrayBuffer> {
+  return new Float32Array(Uint32Array.from(bits, (each) => each << 16).buffer);
+}
+
 function sequence(shape: PrefillShape, { case: c, seed }: { case: Case; seed: number }): Sequence {
   const length = Math.max(c.position + c.tokens, c.kvEnd ?? 0);
   const random = (count: number, part: number, scale: number): Float32Array =>
-    randomValues(count, 3 * seed + part, scale).map(roundBf16);
+    valuesOf(bitsOf(randomValues(count, 3 * seed + part, scale)));
   return {
     ...c,
     q: random(c.tokens * shape.heads * shape.headDim, 0, 4),
@@ -55,10 +66,10 @@ function fill(gpu: TestGpu, shape: PrefillShape, sequences: readonly Sequence[])
   );
   const blocks = pages.reduce((total, count) => total + count, 1);
   const order = shuffled(blocks, 5);
-  const bytes = new Uint8Array(blocks * layout.blockBytes).fill(0xff);
-  const view = new DataView(bytes.buffer);
+  const stored = new Uint16Array(blocks * layout.blockBytes / 2).fill(0xffff);
   const table: number[] = [];
-  const starts = sequences.map(({ position, tokens, kvBegin = 0, kvEnd = position + tokens, k, v }, index) => {
+  const starts = sequences.map(({ position, tokens, kvBegin = 0, kvEnd = position + tokens, ...each }, index) => {
+    const [k, v] = [each.k, each.v].map(bitsOf);
     const start = table.length;
     for (let page = 0; page < pages[index]; page++) {
       const seen = (page + 1) * POOL_BLOCK_TOKENS > kvBegin && page * POOL_BLOCK_TOKENS < kvEnd;
@@ -70,10 +81,11 @@ function fill(gpu: TestGpu, shape: PrefillShape, sequences: readonly Sequence[])
         if (token >= kvEnd) break;
         for (let kvHead = 0; kvHead < kvHeads; kvHead++) {
           for (const [value, from] of [[false, k], [true, v]] as const) {
-            for (let dim = 0; dim < layout.paddedDim; dim++) {
+            for (let dim = 0; dim < layout.paddedDim; dim += 8) {
               const at = block * layout.blockBytes + layout.offset({ layer: LAYER, kvHead, value, slot, dim });
-              const number = dim < headDim ? from[(token * kvHeads + kvHead) * headDim + dim] : 0;
-              view.setUint16(at, bf16Bits(number), true);
+              const first = (token * kvHeads + kvHead) * headDim + dim;
+              if (dim < headDim) stored.set(from.subarray(first, first + 8), at / 2);
+              else stored.fill(0, at / 2, at / 2 + 8);
             }
           }
         }
@@ -82,7 +94,7 @@ function fill(gpu: TestGpu, shape: PrefillShape, sequences: readonly Sequence[])
     table.push(HOSTILE, HOSTILE);
     return start;
   });
-  return { layout, pool: gpu.upload(bytes), table: gpu.upload(Int32Array.from(table)), starts };
+  return { layout, pool: gpu.upload(stored), table: gpu.upload(Int32Array.from(table)), starts };
 }
 
 /** Attends to all sequences in one launch; `launches` times, each must give the same bits. */
@@ -103,7 +115,7 @@ function attend(
     rows[kind] += c.tokens;
     return chunk;
   });
-  const q = gpu.uploadBf16(Float32Array.from(sequences.flatMap((each) => [...each.q])));
+  const q = gpu.upload(Uint16Array.from(sequences.flatMap((each) => [...bitsOf(each.q)])));
   const plan = kernel.plan(chunks);
   const planned = gpu.upload(plan);
   const width = heads * headDim;
@@ -117,7 +129,7 @@ function attend(
     const at = { layer: (pool + BigInt(LAYER * layout.layerBytes)) as typeof pool, blockBytes: layout.blockBytes };
     kernel.launch(gpu.stream, { q, ...at, table, plan: planned, items: kernel.items(plan), out, partial });
     const next = {
-      final: gpu.bf16(out, (rows.final + 1) * width),
+      final: valuesOf(new Uint16Array(gpu.bytes(out, 2 * (rows.final + 1) * width).buffer)),
       o: gpu.f32(partial.o, (rows.partial + 1) * width),
       lse: gpu.f32(partial.lse, (rows.partial + 1) * heads),
     };
@@ -270,7 +282,8 @@ gpuTest("AttendPrefill.launch() agrees with the reference for 4,097 tokens", (gp
 
 Deno.test("prefillKernel() refuses shapes that a variant cannot do", () => {
   const shape = { heads: 8, kvHeads: 2, headDim: 128 };
-  assertEquals(prefillKernel("hopper", shape).tileRows, 128);
+  assertEquals(prefillKernel("hopper", shape).tileRows, 256);
+  assertEquals(prefillKernel("hopper", { ...shape, kvHeads: 8 }).tileRows, 128);
   assertEquals(prefillKernel("plain", { ...shape, headDim: 256 }).sharedBytes, 98304);
   for (const bad of [{ headDim: 256 }, { headDim: 100 }, { kvHeads: 3 }]) {
     assertThrows(() => prefillKernel("hopper", { ...shape, ...bad }), RangeError, "Cannot compile prefill attention");
