@@ -2,34 +2,37 @@
 // registers.
 //
 // out[m, n] (+)= sum over k of w[n, k] * x[m, k]; w [N, K] bf16, row-major, or Q8_0, Q4_0, Q4_1 in the tiles of
-// linear_pack; x [M, K] bf16, or f32 with RMSNorm (NORM 1: w sees bf16(x * gain), the sum is
-// scaled by 1 / rms), sums f32.
+// linear_pack; x [M, K] bf16, or f32 with RMSNorm (NORM 1: w sees bf16(x * gain), the sum is scaled by
+// 1 / rms), sums f32.
 //
 // Limit: the bytes of the weights over the memory's read rate.
 //
-// A CTA has ROW_TILES times 16 rows and all of K; its warps share K in chunks of 64 columns, chunk c to warp c % 8. A lane reads 16
-// bytes at a time: with the columns of a fragment permuted alike in weights and inputs, they are mma operands as they
-// lie. AHEAD chunks are in flight in registers, the first of them before the predecessor has ended (programmatic launch),
-// and `prefetch` more on their way into L2. Packed weights are not rounded: a block's integers are exact in bf16 (a nibble becomes
-// 128 + q by one masked or, a byte is the difference of two such numbers), the sum of 32 columns is scaled in f32.
+// A CTA has ROW_TILES times 16 rows and all of K; its warps share K in chunks of 64 columns, chunk c to warp c % WARPS. A lane
+// reads 16 bytes at a time: with the columns of a fragment permuted alike in weights and inputs, they are mma operands as
+// they lie. AHEAD chunks are in flight in registers, the first of them before the predecessor has ended (programmatic
+// launch). Packed weights are not rounded: a block's integers are exact in bf16 (a nibble becomes 128 + q by one masked or, a
+// byte is the difference of two such numbers), the sum of 32 columns is scaled in f32.
 //
-// Order of summation: chunks ascending within each warp, then the warps in order. It depends on K alone: the same bits for every M.
+// Order of summation: chunks ascending within each warp, then the warps in order. It depends on K and WARPS alone.
 //
 // Needs: K a multiple of 8 (packed: 32); rows of x and of row-major w at multiples of 16 bytes.
 //
-// @define WEIGHTS=0 TOKENS=8 ROW_TILES=2 AHEAD=2
-// @define WEIGHTS=0 TOKENS=8 ROW_TILES=1 AHEAD=4
-// @define WEIGHTS=0 TOKENS=16 ROW_TILES=2 AHEAD=2 OUTPUT=2
-// @define WEIGHTS=0 TOKENS=8 ROW_TILES=2 AHEAD=2 OUTPUT=3
-// @define WEIGHTS=0 TOKENS=8 ROW_TILES=2 AHEAD=2 OUTPUT=3 NORM=1
+// Test: linear_direct_cuda_test.ts. Time: linear_cuda_bench.ts. Ladder: docs/perf/2026-11-24-few-token-products.md.
+//
+// @define WEIGHTS=0 TOKENS=8 ROW_TILES=1 AHEAD=2 WARPS=16
 // @define WEIGHTS=0 TOKENS=8 ROW_TILES=1 AHEAD=4 NORM=1
-// @define WEIGHTS=0 TOKENS=32 ROW_TILES=2 AHEAD=1
-// @define WEIGHTS=1 TOKENS=8 ROW_TILES=1 AHEAD=2 WARPS=16
-// @define WEIGHTS=2 TOKENS=8 ROW_TILES=1 AHEAD=2 WARPS=16
+// @define WEIGHTS=0 TOKENS=8 ROW_TILES=2 AHEAD=2 OUTPUT=3 NORM=1
+// @define WEIGHTS=0 TOKENS=16 ROW_TILES=1 AHEAD=3 OUTPUT=2
+// @define WEIGHTS=0 TOKENS=16 ROW_TILES=2 AHEAD=2 OUTPUT=3
+// @define WEIGHTS=0 TOKENS=32 ROW_TILES=2 AHEAD=1 OUTPUT=3
+// @define WEIGHTS=0 TOKENS=32 ROW_TILES=2 AHEAD=2 RESIDENT=1 OUTPUT=2
+// @define WEIGHTS=1 TOKENS=8 ROW_TILES=2 AHEAD=1 WARPS=16 OUTPUT=3 NORM=1
+// @define WEIGHTS=1 TOKENS=16 ROW_TILES=2 AHEAD=1 WARPS=16 RESIDENT=1 OUTPUT=3
+// @define WEIGHTS=2 TOKENS=8 ROW_TILES=1 AHEAD=1 WARPS=16 OUTPUT=2
 // @define WEIGHTS=2 TOKENS=8 ROW_TILES=2 AHEAD=1 WARPS=16 OUTPUT=3 NORM=1
-// @define WEIGHTS=3 TOKENS=8 ROW_TILES=1 AHEAD=2 WARPS=16
+// @define WEIGHTS=3 TOKENS=8 ROW_TILES=2 AHEAD=1 WARPS=16 OUTPUT=3 NORM=1
 // @define WEIGHTS=3 TOKENS=16 ROW_TILES=1 AHEAD=1 WARPS=16
-// @arch sm_90a sm_100
+// @arch sm_90a
 
 #define BF16 0
 #define Q8_0 1
@@ -74,7 +77,6 @@ struct DirectArgs {
   u32 xStride, outStride;
   // Tiles of 64 rows from a gate tile to its up tile, for packed weights.
   u32 partner;
-  u32 prefetch;
   float epsilon;
 };
 
@@ -328,15 +330,6 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32, RESIDENT) linear_direct
       for (u32 tile = 0; tile < ROW_TILES; tile++) loadChunk(args, ring[u][tile], tile, warp + u * WARPS, lane);
     }
   }
-#if WEIGHTS == BF16
-#pragma unroll 1
-  for (u32 i = AHEAD; i < AHEAD + args.prefetch && warp + i * WARPS < chunks; i++) {
-    // Lane l asks for the line of row l of the two tiles.
-    const u32 tile = lane / 16, row = firstRow(args, min(tile, ROW_TILES - 1)) + lane % 16;
-    const u8* at = args.weights + ((u64)min(row, (OUTPUT == 3 ? 2 : 1) * args.rows - 1) * args.cols + (warp + i * WARPS) * 64) * 2;
-    if (tile < ROW_TILES) asm volatile("prefetch.global.L2 [%0];" ::"l"(at));
-  }
-#endif
   asm volatile("griddepcontrol.wait;" ::: "memory");
 #pragma unroll
   for (u32 u = 0; u < AHEAD; u++) {

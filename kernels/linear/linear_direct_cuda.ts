@@ -81,7 +81,7 @@ function checkDirect({ dtype, rows, cols, tokens, norm, xStride = cols, outStrid
   if (wrong !== undefined) throw new RangeError(`Cannot plan a product: ${wrong}`);
 }
 
-/** How a kernel divides the work; the order of summation depends on `warps` alone, which is fixed for a type. */
+/** How a kernel divides the work; the order of summation depends on `warps` alone. */
 export interface DirectSchedule {
   /** Padded tokens. */
   readonly padded: number;
@@ -91,37 +91,44 @@ export interface DirectSchedule {
   readonly ahead: number;
   /** Warps of a block. */
   readonly warps: number;
+  /** Blocks of a multiprocessor that registers leave room for. */
+  readonly resident: number;
 }
 
-/** Blocks of a multiprocessor. */
-const RESIDENT = 2;
+/** Columns from which on sixteen warps have work for longer than they take to start. */
+const MANY_COLUMNS = 1536;
 
 /**
- * Chooses the schedule of a product on a GPU with `multiprocessors`.
+ * Chooses the schedule of a product on a GPU with `multiprocessors`, as measured on an H100: small matrices get many blocks
+ * of one tile, large ones blocks of two, which read x half as often.
  *
  * @throws {RangeError} when a size is out of range; names it.
  */
 export function directSchedule(shape: DirectShape, multiprocessors: number): DirectSchedule {
   checkDirect(shape);
-  const { dtype, rows, tokens, output } = shape;
+  const { dtype, rows, cols, tokens, output, norm } = shape;
   const padded = [8, 16, 32].find((size) => tokens <= size) ?? tokens;
   const pair = output === "swiglu";
-  if (dtype !== "BF16") {
-    // Packed weights take more instructions a byte, so more warps; two tiles or 16 tokens leave registers for one chunk.
-    return { padded, rowTiles: pair ? 2 : 1, ahead: pair || padded > 8 ? 1 : 2, warps: 16 };
-  }
-  if (padded > 8 || pair) return { padded, rowTiles: 2, ahead: padded > 16 ? 1 : 2, warps: 8 };
-  // One tile a block unless two make all blocks run at once.
-  const atOnce = RESIDENT * multiprocessors;
   const tiles = Math.ceil(rows / ROWS_OF_A_TILE);
-  return tiles > atOnce && tiles <= 2 * atOnce
-    ? { padded, rowTiles: 2, ahead: 2, warps: 8 }
-    : { padded, rowTiles: 1, ahead: 4, warps: 8 };
+  const small = tiles <= 2 * multiprocessors;
+  const rowTiles = pair || !small || padded === 32 ? 2 : 1;
+  // Packed weights take more instructions a byte, so more warps, and few registers a thread.
+  if (dtype !== "BF16") {
+    return { padded, rowTiles, ahead: 1, warps: 16, resident: padded > 8 && rowTiles === 2 ? 1 : 2 };
+  }
+  if (padded === 32) {
+    const alone = tiles <= 2 * multiprocessors && !pair;
+    return { padded, rowTiles, ahead: alone ? 2 : 1, warps: 8, resident: alone ? 1 : 2 };
+  }
+  if (padded === 8 && !pair && norm === undefined && cols >= MANY_COLUMNS) {
+    return { padded, rowTiles: 1, ahead: 2, warps: 16, resident: 2 };
+  }
+  return { padded, rowTiles, ahead: rowTiles === 2 ? 2 : padded === 16 ? 3 : 4, warps: 8, resident: 2 };
 }
 
 /** The kernel of a product, for compiling it with others. */
 export function directKernel({ dtype, output, norm }: DirectShape, schedule: DirectSchedule): CudaKernel {
-  const { padded, rowTiles, ahead, warps } = schedule;
+  const { padded, rowTiles, ahead, warps, resident } = schedule;
   return {
     name: "linear_direct",
     source,
@@ -133,7 +140,7 @@ export function directKernel({ dtype, output, norm }: DirectShape, schedule: Dir
       ROW_TILES: rowTiles,
       AHEAD: ahead,
       WARPS: warps,
-      RESIDENT,
+      RESIDENT: resident,
     },
   };
 }
@@ -153,16 +160,16 @@ export class DirectPlan {
     this.#function = module.function("linear_direct");
   }
 
-  /** Enqueues the product. An output has the same bits for every M, for one type of weights. @throws {TypeError} when the gain is missing. @throws {CudaError} */
+  /** Enqueues the product. An output has the same bits for every M that takes as many warps. @throws {TypeError} when the gain is missing. @throws {CudaError} */
   run(stream: CudaStream, { weights, x, out, gain, programmatic }: DirectOperands): void {
     const { rows, cols, tokens, output, norm, xStride = cols, outStride = rows } = this.shape;
     if (norm !== undefined && gain === undefined) throw new TypeError("Cannot multiply: wanted the gain of the norm");
     const view = new DataView(new ArrayBuffer(64));
     [weights, x, gain ?? 0n, out].forEach((address, i) => view.setBigUint64(8 * i, address, true));
-    [tokens, rows, cols, xStride, outStride, tilesOf(rows), 0].forEach((value, i) =>
+    [tokens, rows, cols, xStride, outStride, tilesOf(rows)].forEach((value, i) =>
       view.setUint32(32 + 4 * i, value, true)
     );
-    view.setFloat32(60, norm?.epsilon ?? 0, true);
+    view.setFloat32(56, norm?.epsilon ?? 0, true);
     const { rowTiles, warps } = this.schedule;
     const rowsOfABlock = ROWS_OF_A_TILE * (output === "swiglu" ? 1 : rowTiles);
     stream.launch(this.#function, {
@@ -185,7 +192,7 @@ export class DirectLinear {
     if (!DirectLinear.supports(properties)) {
       const { name, major, minor } = properties;
       throw new RangeError(
-        `Cannot make direct products: wanted compute capability 9.0 or above, got ${major}.${minor} (${name})`,
+        `Cannot make direct products: wanted compute capability 9.x, got ${major}.${minor} (${name})`,
       );
     }
     this.#kernels = kernels;
@@ -194,7 +201,7 @@ export class DirectLinear {
 
   /** Whether a GPU runs these kernels. */
   static supports({ major }: Pick<CudaProperties, "major">): boolean {
-    return major >= 9;
+    return major === 9;
   }
 
   /**
