@@ -53,7 +53,29 @@ function assertSame(actual: LogitSummary, row: Float32Array, what: string): void
   );
 }
 
-for (const vocab of [1, 3, 63, 64, 65, 127, 4095, 4096, 4097, 4160, 4480, 8195, 12290, 16389, 32000, 50257, 128256, 151936, 262144]) {
+for (
+  const vocab of [
+    1,
+    3,
+    63,
+    64,
+    65,
+    127,
+    4095,
+    4096,
+    4097,
+    4160,
+    4480,
+    8195,
+    12290,
+    16389,
+    32000,
+    50257,
+    128256,
+    151936,
+    262144,
+  ]
+) {
   gpuTest(`LogitsKernel.launch() agrees with the reference for ${vocab} logits of any spread`, (gpu) => {
     const spreads = [0, 0.01, 12, 1e4];
     const rows = spreads.map((spread) => randomValues(vocab, SEEDS.test + vocab, spread));
