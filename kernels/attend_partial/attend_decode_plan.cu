@@ -8,7 +8,7 @@
 //
 // Model, in the time a CTA needs for one page when memory is not the limit: `SATURATE` CTAs use all of the memory rate,
 // so work takes pages / SATURATE and never less than the longest item; a last wave of fewer items leaves memory idle
-// for a part of its length; merging takes a start and a bit a part. The constants are measured, see
+// for a part of its length; merging takes a start and a bit a part. The constants are estimates; time them with
 // attend_decode_cuda_bench.ts.
 //
 // Shared memory: (3 * jobs + 3) * 4 bytes. Test: attend_decode_cuda_test.ts.
