@@ -1,6 +1,8 @@
 /**
  * The layers of a model on a GPU, but for attention: each method enqueues its kernels.
  *
+ * Longer than other files because every kernel of a layer works on the same buffers, which are made and sized here.
+ *
  * @module
  */
 import type { CudaContext, CudaStream, DeviceBuffer, DevicePtr } from "../../ffi/cuda/cuda.ts";

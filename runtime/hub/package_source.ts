@@ -5,6 +5,7 @@
  * @module
  */
 import { join } from "node:path";
+import { stripVTControlCharacters } from "node:util";
 import type { ModelSource } from "./known_models.ts";
 import type { TransferReporter } from "./progress.ts";
 
@@ -151,8 +152,7 @@ async function bytesUnder(directory: string): Promise<number> {
 
 /** The line of a client's errors that says most: the last one that is an error, else the last one. */
 function lastLine(errors: string): string {
-  // deno-lint-ignore no-control-regex
-  const lines = errors.replace(/\x1b\[[0-9;]*m/g, "").split(/\r?\n/).map((line) => line.trim()).filter(Boolean);
+  const lines = stripVTControlCharacters(errors).split(/\r?\n/).map((line) => line.trim()).filter(Boolean);
   const line = lines.findLast((line) => /^error/i.test(line)) ?? lines.at(-1) ?? "it failed and said nothing";
   return line.replace(/^error:\s*/i, "").slice(0, 300);
 }
