@@ -16,10 +16,12 @@ import { openTextCodec } from "../../runtime/text/worker_codec.ts";
 import { buildSyntheticGguf } from "../../tests/synthetic/synthetic_gguf.ts";
 import { BENCH_SHAPES, type BenchShape } from "./shapes.ts";
 
-/** Sequences that run together, and tokens of a step, as the engine chooses them on a GPU. */
-const BATCH = 256;
-const STEP_TOKENS = 4096;
-const MIXED_STEP_TOKENS = 2048;
+/** Sequences that run together, as the engine chooses them on a GPU. */
+export const BATCH = 256;
+/** Tokens of a step, the same way. */
+export const STEP_TOKENS = 4096;
+/** Tokens of a step in which a sequence decodes, the same way. */
+export const MIXED_STEP_TOKENS = 2048;
 
 /** The measured shape of that name. @throws {RangeError} when there is none. */
 export function findShape(name: string): BenchShape {
