@@ -107,7 +107,16 @@ export class CudaLibraries {
   /** As {@linkcode tryGet}. @throws {Deno.errors.NotFound} when there is none: where it looked and what to install. */
   get(name: LibraryName, options: { readonly maxMajor?: number } = {}): FoundLibrary {
     const library = this.tryGet(name, options);
-    if (library !== undefined) return library;
+    if (library === undefined) throw new Deno.errors.NotFound(this.#absence(name, options));
+    return library;
+  }
+
+  /** Why {@linkcode get} would throw; undefined where it would not. */
+  whyMissing(name: LibraryName, options: { readonly maxMajor?: number } = {}): string | undefined {
+    return this.tryGet(name, options) === undefined ? this.#absence(name, options) : undefined;
+  }
+
+  #absence(name: LibraryName, options: { readonly maxMajor?: number }): string {
     const { shown, title, remedy } = SPECS[name];
     const others = this.all.filter((other) => other.name === name);
     const unfit = others.length === 0
@@ -115,12 +124,9 @@ export class CudaLibraries {
       : `found only ${
         others.map(({ path }) => path).join(", ")
       }, which the driver (CUDA ${options.maxMajor}) is too old for`;
-    throw new Deno.errors.NotFound(
-      `Cannot find ${title}: wanted ${shown}, ${unfit} in ${
-        this.searched.join(", ")
-      }; ${remedy}, or name its directory ` +
-        `in ${CUDA_PATH_VARIABLE}`,
-    );
+    return `Cannot find ${title}: wanted ${shown}, ${unfit} in ${
+      this.searched.join(", ")
+    }; ${remedy}, or name its directory in ${CUDA_PATH_VARIABLE}`;
   }
 
   /** Paths of what {@linkcode get} may give, whatever the driver, with companions: for `--allow-ffi`. */

@@ -71,14 +71,19 @@ export function librarySearchPath(options: SearchPathOptions): readonly string[]
   return [...found];
 }
 
-/** Names in a directory; none when it does not exist or may not be read. */
+/** Names in a directory; none when it does not exist or may not be read. Nobody is asked for a permission. */
 export function entries(path: string): readonly string[] {
+  if (!readable(path)) return [];
   try {
     return [...Deno.readDirSync(path)].map(({ name }) => name).sort();
   } catch {
     // A place that is not there or closed to us holds nothing for us.
     return [];
   }
+}
+
+function readable(path: string): boolean {
+  return Deno.permissions.querySync({ name: "read", path }).state === "granted";
 }
 
 interface Configuration {
@@ -90,6 +95,7 @@ interface Configuration {
 
 /** Directories that a configuration file of the dynamic loader names, with the files it includes. */
 function configuredDirectories(file: string, { system, depth }: Configuration): readonly string[] {
+  if (!readable(file)) return [];
   let text: string;
   try {
     text = Deno.readTextFileSync(file);

@@ -23,7 +23,7 @@ export interface StartModelOptions {
   readonly chatTemplate?: string;
   /** Place in a cluster. */
   readonly cluster?: ClusterOptions;
-  /** Takes a line of the log of the scheduler policy and the cluster. */
+  /** Takes a line of the log of the engine: of its device, its scheduler policy, the cluster. */
   readonly log: (message: string) => void;
 }
 
@@ -58,17 +58,15 @@ function engineOptions(
   settings: Settings,
   { model, cluster }: StartModelOptions,
 ): OpenEngineOptions {
-  const { activations, pin } = settings;
-  const device = namedDevice(settings);
-  const hostKvType = activations === "f32" ? "f32" : "f16";
+  const { activations, pin, kvType } = settings;
   return {
     modelPath: model.path,
     modelName: settings.servedModelName[0] ?? model.name,
     device: {
-      ...device,
+      ...namedDevice(settings),
       activations,
       pin,
-      kvType: settings.kvType ?? (device.kind === "cuda" ? undefined : hostKvType),
+      kvType,
       memoryUtilization: settings.gpuMemoryUtilization,
       deterministic: settings.deterministic,
       threads: settings.threads ?? Math.min(navigator.hardwareConcurrency, MAX_DEFAULT_THREADS),

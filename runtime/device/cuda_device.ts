@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { CudaContext, CudaError } from "../../ffi/cuda/cuda.ts";
+import { CudaContext, CudaError, type CudaLibraries } from "../../ffi/cuda/cuda.ts";
 import { KernelCache } from "../../kernels/cuda/kernel_cache.ts";
 import type { KvType } from "../../kernels/dtype.ts";
 import type { AttentionPartial } from "../../kernels/merge_partials/spec.ts";
@@ -50,8 +50,10 @@ export interface CudaDeviceOptions extends Omit<DeviceOptions, "blocks"> {
   readonly blocks?: number;
   /** Number of the GPU. @default {0} */
   readonly ordinal?: number;
-  /** Share of the GPU's memory that may be in use, by whomever, when `blocks` is left out. @default {0.9} */
+  /** Share of the GPU's memory that this process may use, when `blocks` is left out. @default {0.9} */
   readonly memoryUtilization?: number;
+  /** Where the CUDA libraries are. @default {they are searched for} */
+  readonly libraries?: CudaLibraries;
   /**
    * Gives a sequence the same bits whatever else is in the step and however its tokens were cut into steps: slower.
    *
@@ -255,7 +257,7 @@ function open(config: ModelConfig, contents: Contents, options: CudaDeviceOption
     maxLogitRows: options.maxLogitRows ?? DEFAULT_LOGIT_ROWS,
   };
   using opened = new DisposableStack();
-  const context = opened.use(CudaContext.open({ ordinal: options.ordinal }));
+  const context = opened.use(CudaContext.open({ ordinal: options.ordinal, libraries: options.libraries }));
   const kernels = KernelCache.open(context, {
     directory: options.kernelDirectory,
     onProgress: (done, total, name) => {
@@ -271,6 +273,7 @@ function open(config: ModelConfig, contents: Contents, options: CudaDeviceOption
   const contextBlocks = Math.ceil(config.contextLength / CUDA_BLOCK_TOKENS);
   const blocks = options.blocks ?? cudaBlocks({
     ...context.memory(),
+    weightBytes: weights.bytes,
     stepBytes: forwardBytes(config, sizes),
     blockBytes: cudaBlockBytes(layout),
     utilization: options.memoryUtilization,

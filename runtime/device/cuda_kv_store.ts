@@ -308,7 +308,7 @@ export interface OpenCudaKvStoreOptions {
   readonly blocks?: number;
   /** Number of the GPU. @default {0} */
   readonly ordinal?: number;
-  /** Share of the GPU's memory that may be in use, by whomever, when `blocks` is left out. @default {0.9} */
+  /** Share of the GPU's memory that this process may use, when `blocks` is left out. @default {0.9} */
   readonly memoryUtilization?: number;
   /** Where compiled kernels are kept. @default {the user's cache directory} */
   readonly kernelDirectory?: string;

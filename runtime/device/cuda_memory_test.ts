@@ -7,12 +7,24 @@ import { layoutOf } from "./kv_layout.ts";
 
 const GIB = 2 ** 30;
 
-Deno.test("cudaBlocks() fills the share of the GPU that others have not taken", () => {
+Deno.test("cudaBlocks() fills what others have left of nine tenths of the GPU, or of more where that is asked for", () => {
   const memory = { totalBytes: 80 * GIB, freeBytes: 60 * GIB, stepBytes: 1.625 * GIB, blockBytes: GIB / 4 };
   // 384 MiB are kept; a tenth of 80 GiB stays free.
   assertEquals(cudaBlocks(memory), 200);
   assertEquals(cudaBlocks({ ...memory, utilization: 1 }), 232);
   assertEquals(cudaBlocks({ ...memory, mostBlocks: 7 }), 7);
+});
+
+Deno.test("cudaBlocks() stays within the process's own share, with its weights, whatever is free", () => {
+  const memory = { totalBytes: 80 * GIB, freeBytes: 79 * GIB, stepBytes: 0.625 * GIB, blockBytes: GIB / 4 };
+  // A quarter is 20 GiB: 4 GiB of weights, 1 GiB of steps with what is kept for them, 15 GiB of blocks.
+  assertEquals(cudaBlocks({ ...memory, weightBytes: 4 * GIB, utilization: 0.25 }), 60);
+  // Four processes with a quarter of nine tenths each: the last one has its share although the others came first.
+  const own = 80 * GIB * 0.225;
+  for (let others = 0; others < 4; others++) {
+    const freeBytes = 80 * GIB - others * own - 4 * GIB;
+    assertEquals(cudaBlocks({ ...memory, freeBytes, weightBytes: 4 * GIB, utilization: 0.225 }), 52);
+  }
 });
 
 Deno.test("cudaBlocks() refuses shares out of range and memory that holds no block, naming the sizes", () => {

@@ -3,14 +3,17 @@
  *
  * @module
  */
+import { CudaLibraries } from "../../ffi/cuda/libraries.ts";
+import type { KvType } from "../../kernels/dtype.ts";
 import type { OpenModel } from "../model/model.ts";
 import type { CudaDeviceOptions } from "./cuda_device.ts";
 import type { Device } from "./device.ts";
+import { gpuObstacle } from "./gpu_obstacle.ts";
 import { kvBlocks, type KvSize } from "./kv_size.ts";
 import { ReferenceDevice } from "./reference_device.ts";
 import { WasmDevice, type WasmDeviceOptions } from "./wasm_device.ts";
 
-/** Devices that can be asked for; `auto` takes the fastest one this host has. */
+/** Devices that can be asked for; `auto` takes a GPU where there is one that can be used, else WASM. */
 export type DeviceChoice = "auto" | "wasm" | "reference" | "cuda";
 
 /** How to open a device; what another kind of device than the one that is opened would take is not looked at. */
@@ -18,17 +21,14 @@ export interface OpenDeviceOptions
   extends
     Omit<WasmDeviceOptions, "blocks">,
     Pick<KvSize, "kvBytes" | "kvTokens">,
-    Pick<CudaDeviceOptions, "ordinal" | "memoryUtilization" | "deterministic" | "onKernel"> {
+    Pick<CudaDeviceOptions, "ordinal" | "memoryUtilization" | "deterministic" | "libraries" | "onKernel"> {
   /** Which device. @default {"auto"} */
   readonly kind?: DeviceChoice;
   /** KV blocks in the pool. @default {of the stated size; see `kvBlocks` and, for a GPU, `memoryUtilization`} */
   readonly blocks?: number;
-  /** Told why `auto` did not take a device that is faster than the one it takes. */
+  /** Told why `auto` takes no GPU: a sentence without its full stop. */
   readonly onPassedOver?: (reason: string) => void;
 }
-
-/** Devices that `auto` tries, the fastest first. A device that was not proven on hardware is not among them. */
-const AUTOMATIC: readonly ("cuda" | "wasm")[] = ["wasm"];
 
 /**
  * Opens a device and loads the model's weights into it. The model may be disposed afterwards.
@@ -43,9 +43,9 @@ export async function openDevice(model: OpenModel, options: OpenDeviceOptions): 
     case "auto":
       return await openFastest(model, options);
     case "wasm":
-      return await WasmDevice.open(model, { ...options, blocks: hostBlocks(model, options) });
+      return await WasmDevice.open(model, { ...options, ...hostPool(model, options) });
     case "reference":
-      return new ReferenceDevice(model, { ...options, blocks: hostBlocks(model, options) });
+      return new ReferenceDevice(model, { ...options, ...hostPool(model, options) });
     case "cuda":
       return await openCuda(model, options);
     default:
@@ -54,19 +54,25 @@ export async function openDevice(model: OpenModel, options: OpenDeviceOptions): 
 }
 
 async function openFastest(model: OpenModel, options: OpenDeviceOptions): Promise<Device> {
-  const [first, ...others] = AUTOMATIC;
-  try {
-    return await openDevice(model, { ...options, kind: first });
-  } catch (error) {
-    if (others.length === 0) throw error;
-    options.onPassedOver?.(`${first} is not used: ${error instanceof Error ? error.message : error}`);
-    return await openDevice(model, { ...options, kind: others[0] });
+  const libraries = options.libraries ?? CudaLibraries.find();
+  let obstacle = gpuObstacle(libraries);
+  if (obstacle === undefined) {
+    try {
+      return await openCuda(model, { ...options, libraries });
+    } catch (error) {
+      obstacle = error instanceof Error ? error.message : String(error);
+    }
   }
+  options.onPassedOver?.(`Computing with WASM, not on a GPU: ${obstacle}`);
+  return await openDevice(model, { ...options, kind: "wasm" });
 }
 
-function hostBlocks(model: OpenModel, options: OpenDeviceOptions): number {
-  const { kvBytes, kvTokens, kvType = "f16", blockTokens = 16 } = options;
-  return options.blocks ?? kvBlocks(model.config, { kvBytes, kvTokens, kvType, blockTokens });
+/** Element type and size of a pool in the host's memory. */
+function hostPool(model: OpenModel, options: OpenDeviceOptions): { readonly kvType: KvType; readonly blocks: number } {
+  const { kvBytes, kvTokens, blockTokens = 16 } = options;
+  // Exact products deserve exact keys and values.
+  const { kvType = options.activations === "f32" ? "f32" : "f16" } = options;
+  return { kvType, blocks: options.blocks ?? kvBlocks(model.config, { kvBytes, kvTokens, kvType, blockTokens }) };
 }
 
 /** What runs on a GPU is loaded only where one is asked for. */

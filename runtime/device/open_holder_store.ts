@@ -12,11 +12,11 @@ export const DEFAULT_HOLDER_BYTES: number = 512 * 2 ** 20;
 
 /** What computes for a holder. */
 export interface HolderDevice {
-  /** Which device; `auto` is the processors. */
+  /** Which device; `auto` is the processors: memory is what is lent, and a GPU's is taken only where it is asked for. */
   readonly kind: "auto" | "wasm" | "cuda";
   /** Number of the GPU. @default {0} */
   readonly ordinal?: number;
-  /** Share of the GPU's memory that may be in use, when no size is given. @default {0.9} */
+  /** Share of the GPU's memory that this process may use, when no size is given. @default {0.9} */
   readonly memoryUtilization?: number;
   /** Whether a GPU attends in the one order of a deterministic device. @default {false} */
   readonly deterministic?: boolean;

@@ -6,6 +6,7 @@
 import type { ThreadStarter } from "../../kernels/wasm/threads.ts";
 import { SchedulerHost } from "../../plugins/host.ts";
 import type { Device } from "../device/device.ts";
+import { kernelProgress } from "../device/kernel_progress.ts";
 import { openDevice } from "../device/open_device.ts";
 import { openModel } from "../model/open_model.ts";
 import { Engine, type EngineOptions } from "./engine.ts";
@@ -24,7 +25,7 @@ const GPU_DEFAULTS = { maxBatch: 256, mixedStepTokens: 2048 } as const;
 export interface AssemblyContext {
   /** What the engine needs of the tokenizer; awaited after the weights are loaded. */
   readonly text: EngineText | Promise<EngineText>;
-  /** Takes a line of the policy's log. */
+  /** Takes a line of the log. */
   readonly log: (message: string) => void;
   /** Starts compute threads. @default {Workers of the calling thread} */
   readonly startThread?: ThreadStarter;
@@ -66,6 +67,7 @@ export async function assembleEngine(options: OpenEngineOptions, context: Assemb
       kvBytes,
       kvTokens,
       startThread: context.startThread,
+      onKernel: kernelProgress({ log: context.log, now }),
       onPassedOver: context.log,
     }),
   );

@@ -18,7 +18,7 @@ export interface OpenEngineOptions {
   /** Device, threads, element types and step sizes. */
   readonly device?: Omit<
     OpenDeviceOptions,
-    "blocks" | "kvBytes" | "kvTokens" | "onProgress" | "startThread" | "onKernel" | "onPassedOver"
+    "blocks" | "kvBytes" | "kvTokens" | "onProgress" | "startThread" | "libraries" | "onKernel" | "onPassedOver"
   >;
   /** Size of the KV pool in bytes. @default {see kvBlocks} */
   readonly kvBytes?: number;

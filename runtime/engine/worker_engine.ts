@@ -27,7 +27,7 @@ const CLOSE_MS = 5_000;
 export interface OpenEngineContext {
   /** What the engine needs of the tokenizer; may come later than the weights. */
   readonly text: EngineText | Promise<EngineText>;
-  /** Takes a line of the policy's log. @default {drops it} */
+  /** Takes a line of the log of the engine: of its device, its scheduler policy, the cluster. @default {drops it} */
   readonly log?: (message: string) => void;
 }
 

@@ -31,7 +31,7 @@ export async function serve(input: CommandInput): Promise<number> {
   const logger = createLogger({ level: settings.logLevel, format: settings.logFormat });
   const started = Promise.withResolvers<StartingModel>();
   const start = (member?: typeof cluster) => {
-    const log = (message: string) => logger.info(member === undefined ? "scheduler policy" : "engine", { message });
+    const log = (message: string) => logger.info("engine", { message });
     started.resolve(startModel(settings, { model, chatTemplate, log, cluster: member }));
   };
   if (cluster === undefined) start();

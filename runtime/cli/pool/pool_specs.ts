@@ -32,7 +32,15 @@ const MODEL_FLAGS: ReadonlySet<FlagKey> = new Set<FlagKey>([
 ]);
 
 /** Flags whose values this program has used up, or that children get others of. */
-const OWN_FLAGS: ReadonlySet<FlagKey> = new Set<FlagKey>(["config", "threads", "join", "name", "role", "announce"]);
+const OWN_FLAGS: ReadonlySet<FlagKey> = new Set<FlagKey>([
+  "config",
+  "threads",
+  "gpuMemoryUtilization",
+  "join",
+  "name",
+  "role",
+  "announce",
+]);
 
 /** The first instance, which starts the cluster. */
 export function firstSpec(settings: Settings): ChildSpec {
@@ -83,12 +91,20 @@ function serveArgs(
   },
 ): string[] {
   const given = flagsOf("serve").filter((key) => !skipped(key)).flatMap((key) => flagArgs(key, settings[key]));
-  return ["serve", ...given, `--threads=${threadsOf(settings)}`, `--name=${name}`, ...own, "--announce"];
+  const shares = [`--threads=${threadsOf(settings)}`, `--gpu-memory-utilization=${gpuShareOf(settings)}`];
+  return ["serve", ...given, ...shares, `--name=${name}`, ...own, "--announce"];
 }
 
 /** Threads of one child: more of them than processors in all would only wait for each other. */
 function threadsOf({ threads, instances = 1, holders }: Settings): number {
   return threads ?? Math.max(1, Math.floor(navigator.hardwareConcurrency / (instances + holders)));
+}
+
+/** Share of a GPU's memory that one child may use: all of them use the same GPU, and start at the same time. */
+function gpuShareOf({ gpuMemoryUtilization, device, instances = 1, holders }: Settings): number {
+  const sharers = instances + (device.startsWith("cuda") ? holders : 0);
+  // Rounded down, so that all together stay below the whole.
+  return Math.max(0.01, Math.floor(gpuMemoryUtilization * 1000 / sharers) / 1000);
 }
 
 /** A value as it would stand on a command line, where it goes before environment and files. */

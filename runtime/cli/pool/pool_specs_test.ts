@@ -91,3 +91,17 @@ Deno.test("firstSpec() shares the processors out and hides no setting from the e
   // A default stands there as well: a child reads the same environment and files.
   assert(args.includes("--port=8080") && args.includes("--pin=false"), args.join(" "));
 });
+
+Deno.test("firstSpec() and otherSpecs() share a GPU's memory among all that compute on it", async () => {
+  const shares = async (...args: string[]) => {
+    const settings = await settle("--instances", "2", "--holders", "1", ...args);
+    const specs = [firstSpec(settings), ...otherSpecs(settings, "http://127.0.0.1:1")];
+    return await Promise.all(specs.map(async ({ args }) => (await asChild(args)).gpuMemoryUtilization));
+  };
+  // By itself a holder lends memory of the host.
+  assertEquals((await shares()).slice(0, 2), [0.45, 0.45]);
+  assertEquals(await shares("--device", "cuda"), [0.3, 0.3, 0.3]);
+  assertEquals(await shares("--device", "cuda:1", "--gpu-memory-utilization", "0.6"), [0.2, 0.2, 0.2]);
+  const many = await settle("--instances", "7", "--gpu-memory-utilization", "1");
+  assert(7 * (await asChild(firstSpec(many).args)).gpuMemoryUtilization <= 1);
+});
