@@ -48,8 +48,11 @@
 // @define HEADS=32 KV_HEADS=32 HEAD_DIM=128 CLUSTER=1
 // @define HEADS=16 KV_HEADS=1 HEAD_DIM=80 CLUSTER=2
 
+#include "bulk_copy.cuh"
 #include "dependents.cuh"
 #include "kv_pool.cuh"
+#define WGMMA_F16 KV_FP8
+#include "wgmma.cuh"
 
 #ifndef WARPGROUPS
 #define WARPGROUPS 2
@@ -106,36 +109,6 @@ static_assert(HEAD_DIM % 8 == 0 && HEAD_DIM <= 128, "HEAD_DIM is a multiple of 8
 static_assert(SHARED_END + 1024 <= 232448, "shared memory of a block");
 
 #define DEVICE __device__ __forceinline__
-#define ACC4(d, i) "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3])
-#define ACC16(d, i) ACC4(d, i), ACC4(d, i + 4), ACC4(d, i + 8), ACC4(d, i + 12)
-#define ACC32(d, i) ACC16(d, i), ACC16(d, i + 16)
-#define NAMES32                                                                                                          \
-  "%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31"
-#define NAMES64                                                                                                          \
-  NAMES32                                                                                                                \
-  ",%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47,%48,%49,%50,%51,%52,%53,%54,%55,%56,%57,%58,%59,"    \
-  "%60,%61,%62,%63"
-
-DEVICE void barrier_init(u32 barrier, u32 count) {
-  asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(count) : "memory");
-}
-
-DEVICE void barrier_arrive(u32 barrier) {
-  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
-}
-
-DEVICE void barrier_expect(u32 barrier, u32 bytes) {
-  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes) : "memory");
-}
-
-DEVICE void barrier_wait(u32 barrier, u32 parity) {
-  asm volatile(
-      "{\n.reg .pred done;\nagain:\nmbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n@!done bra again;\n}" ::"r"(
-          barrier),
-      "r"(parity)
-      : "memory");
-}
-
 // Number of this block in its cluster.
 DEVICE u32 cluster_rank() {
   if (CLUSTER == 1) return 0;
@@ -162,71 +135,12 @@ DEVICE void cluster_sync() {
 }
 
 // Into the same place of every block of the cluster; their barriers at the same place count the bytes.
-DEVICE void bulk_copy(u32 to, const u8* from, u32 bytes, u32 barrier) {
-  if (CLUSTER == 1) {
-    asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(to),
-                 "l"(from), "r"(bytes), "r"(barrier)
-                 : "memory");
-  } else {
-    asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster [%0], [%1], %2, [%3], %4;" ::"r"(to),
-                 "l"(from), "r"(bytes), "r"(barrier), "h"((u16)((1 << CLUSTER) - 1))
-                 : "memory");
-  }
-}
-
-DEVICE void wgmma_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
-DEVICE void wgmma_commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
-template <int N>
-DEVICE void wgmma_wait() {
-  asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(N) : "memory");
-}
-
-// Registers of a product in flight: what reads them stays behind the wait that stands before this.
-template <int N>
-DEVICE void hold(float (&d)[N]) {
-#pragma unroll
-  for (int i = 0; i < N; i++) asm volatile("" : "+f"(d[i])::"memory");
-}
-
-template <int N>
-DEVICE void hold(u32 (&d)[N]) {
-#pragma unroll
-  for (int i = 0; i < N; i++) asm volatile("" : "+r"(d[i])::"memory");
-}
-
-// Shared-memory operand with the 128-byte swizzle, `offset` bytes behind `address`; groups of 8 rows lie 1024 bytes apart,
-// `lead` bytes are between subtiles where rows run along the product's inner axis.
-DEVICE u64 operand(u32 address, u32 offset, u32 lead) {
-  const u32 low = ((address & 0x3ffff) >> 4) + ((offset >> 4) | (lead >> 4) << 16), high = 1024 >> 4 | 1u << 30;
-  u64 both;
-  asm("mov.b64 %0, {%1, %2};" : "=l"(both) : "r"(low), "r"(high));
-  return both;
-}
-
-// S[64, 128] (+)= A[64, 16] B[128, 16]'.
-DEVICE void wgmma_scores(float (&d)[64], u64 a, u64 b, int add) {
+DEVICE void bulk_copy_all(u32 to, const u8* from, u32 bytes, u32 barrier) {
+  if (CLUSTER == 1) return bulk_copy(to, from, bytes, barrier);
   asm volatile(
-      "{\n.reg .pred p;\nsetp.ne.b32 p, %66, 0;\n"
-      "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {" NAMES64 "}, %64, %65, p, 1, 1, 0, 0;\n}"
-      : ACC32(d, 0), ACC32(d, 32)
-      : "l"(a), "l"(b), "r"(add));
-}
-
-// O[64, DP] += P[64, 16] V[16, DP].
-DEVICE void wgmma_values(float (&d)[64], const u32* p, u64 v) {
-  asm volatile(
-      "{\n.reg .pred p;\nsetp.ne.b32 p, %69, 0;\n"
-      "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {" NAMES64 "}, {%64,%65,%66,%67}, %68, p, 1, 1, 1;\n}"
-      : ACC32(d, 0), ACC32(d, 32)
-      : "r"(p[0]), "r"(p[1]), "r"(p[2]), "r"(p[3]), "l"(v), "r"(1));
-}
-
-DEVICE void wgmma_values(float (&d)[32], const u32* p, u64 v) {
-  asm volatile(
-      "{\n.reg .pred p;\nsetp.ne.b32 p, %37, 0;\n"
-      "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {" NAMES32 "}, {%32,%33,%34,%35}, %36, p, 1, 1, 1;\n}"
-      : ACC32(d, 0)
-      : "r"(p[0]), "r"(p[1]), "r"(p[2]), "r"(p[3]), "l"(v), "r"(1));
+      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster [%0], [%1], %2, [%3], %4;" ::"r"(to),
+      "l"(from), "r"(bytes), "r"(barrier), "h"((u16)((1 << CLUSTER) - 1))
+      : "memory");
 }
 
 DEVICE float exp2_fast(float x) {
@@ -391,8 +305,8 @@ struct Source {
 #pragma unroll
       for (int sub = 0; sub < SUBTILES; sub++) {
         const u32 to = slot + sub * 2 * SUBTILE_BYTES;
-        if (pages > 0 && mine(0)) bulk_copy(to, page(first, false) + sub * SUBTILE_BYTES, SUBTILE_BYTES, full);
-        if (pages > 1 && mine(1)) bulk_copy(to + SUBTILE_BYTES, page(second, false) + sub * SUBTILE_BYTES, SUBTILE_BYTES, full);
+        if (pages > 0 && mine(0)) bulk_copy_all(to, page(first, false) + sub * SUBTILE_BYTES, SUBTILE_BYTES, full);
+        if (pages > 1 && mine(1)) bulk_copy_all(to + SUBTILE_BYTES, page(second, false) + sub * SUBTILE_BYTES, SUBTILE_BYTES, full);
       }
     }
     __syncwarp();
@@ -410,9 +324,9 @@ struct Source {
 #pragma unroll
       for (int sub = 0; sub < SUBTILES; sub++) {
         const u32 to = slot + sub * SUBTILE_BYTES;
-        if (pages > 0 && mine(0)) bulk_copy(to, page(first, true) + sub * SUBTILE_BYTES, SUBTILE_BYTES, landed);
+        if (pages > 0 && mine(0)) bulk_copy_all(to, page(first, true) + sub * SUBTILE_BYTES, SUBTILE_BYTES, landed);
         if (pages > 1 && mine(1)) {
-          bulk_copy(to + PAGE_BYTES, page(second, true) + sub * SUBTILE_BYTES, SUBTILE_BYTES, landed);
+          bulk_copy_all(to + PAGE_BYTES, page(second, true) + sub * SUBTILE_BYTES, SUBTILE_BYTES, landed);
         }
       }
     }
@@ -425,7 +339,7 @@ struct Source {
         const u32 to = slot + token / PAGE * PAGE_BYTES + within / 8 * SUBTILE_BYTES + token % PAGE * 128 + within % 8 * 16;
         asm volatile("st.shared.v4.b32 [%0], {%1, %1, %1, %1};" ::"r"(to), "r"(0) : "memory");
       }
-      asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+      wgmma_publish();
       __syncwarp();
       if (threadIdx.x % 32 == 0) barrier_arrive(full);
     }
@@ -502,7 +416,7 @@ DEVICE void load_queries(u32 shared, const bf16* q) {
       }
     }
     asm volatile("cp.async.wait_all;" ::: "memory");
-    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+    wgmma_publish();
     __syncwarp();
     if (lane == 0) barrier_arrive(shared + Q_FULL_AT + 8 * buffer);
   }
@@ -561,16 +475,16 @@ DEVICE void pack_weights(u32 (&p)[32], const float (&s)[64]) {
 DEVICE void multiply_keys(float (&s)[64], u32 queries, u32 slot) {
 #pragma unroll
   for (int k = 0; k < DP / 16; k++) {
-    const u64 a = operand(queries, k / 4 * (ROWS * 128) + k % 4 * 32, 16);
-    const u64 b = operand(slot, k / 4 * (2 * SUBTILE_BYTES) + k % 4 * 32, 16);
-    wgmma_scores(s, a, b, k > 0);
+    const u64 a = wgmma_operand(queries, k / 4 * (ROWS * 128) + k % 4 * 32, 16);
+    const u64 b = wgmma_operand(slot, k / 4 * (2 * SUBTILE_BYTES) + k % 4 * 32, 16);
+    wgmma_rows(s, a, b, k > 0);
   }
 }
 
 DEVICE void multiply_values(float (&o)[DP / 2], const u32 (&p)[32], u32 slot) {
 #pragma unroll
   for (int k = 0; k < BLOCK / 16; k++) {
-    wgmma_values(o, p + 4 * k, operand(slot, k / 4 * PAGE_BYTES + k % 4 * 2048, SUBTILE_BYTES));
+    wgmma_columns(o, p + 4 * k, wgmma_operand(slot, k / 4 * PAGE_BYTES + k % 4 * 2048, SUBTILE_BYTES), 1);
   }
 }
 
@@ -774,7 +688,7 @@ extern "C" __global__ __cluster_dims__(CLUSTER, 1, 1) __launch_bounds__(THREADS,
       barrier_init(shared + INDEX_FULL_AT + 8 * i, 1);
       barrier_init(shared + INDEX_EMPTY_AT + 8 * i, 1);
     }
-    asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+    barriers_made();
   }
   cluster_sync();
   await_predecessors();
