@@ -16,8 +16,11 @@ export type DType =
   | "Q5_K"
   | "Q6_K";
 
-/** Element type of a KV pool. */
-export type KvType = "f32" | "f16" | "bf16";
+/** Element type of a KV pool that processors can have. */
+export type HostKvType = "f32" | "f16" | "bf16";
+
+/** Element type of a KV pool; `fp8` is e4m3 (see `e4m3.ts`), which only GPUs store. */
+export type KvType = HostKvType | "fp8";
 
 /** How the input of a quantised matrix product is represented. */
 export type ActivationType = "i8" | "f32";
@@ -44,7 +47,7 @@ export const DTYPE_LAYOUT: Readonly<Record<DType, BlockLayout>> = {
 };
 
 /** Bytes of one KV element. */
-export const KV_ELEMENT_BYTES: Readonly<Record<KvType, number>> = { f32: 4, f16: 2, bf16: 2 };
+export const KV_ELEMENT_BYTES: Readonly<Record<KvType, number>> = { f32: 4, f16: 2, bf16: 2, fp8: 1 };
 
 /**
  * Stored size in bytes of `rows` rows of `cols` values.

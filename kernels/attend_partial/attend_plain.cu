@@ -7,8 +7,7 @@
 //                            o [slot][HEADS][HEAD_DIM], lse [slot][HEADS], f32, natural logarithm.
 //   merge_node_partials      joins the partials of a token's nodes in the tree into out [token, HEADS * HEAD_DIM] bf16.
 //
-// Page: block 64 tokens, [layer][kv head][K then V][subtile of 64 dims][64 tokens][64 dims] bf16; in row t of a subtile the
-// 16-byte chunk c lies at c ^ (t & 7). HEAD_DIM is padded to a multiple of 64; padding is never read here.
+// Page: see kv_pool.cuh. HEAD_DIM is padded to a multiple of 64; padding is never read here.
 //
 // Order: a leaf is a page at an absolute position, computed in one fixed order; leaves merge in the binary tree over their
 // index, whose nodes of four are the segments of merge_partials/spec.ts. What is missing is empty and changes no bits. So a
@@ -21,16 +20,13 @@
 // @define HEAD_DIM=128 HEADS=32 KV_HEADS=8
 // @define HEAD_DIM=20 HEADS=8 KV_HEADS=1
 // @define HEAD_DIM=256 HEADS=16 KV_HEADS=1
-
-typedef unsigned char u8;
-typedef unsigned short u16;
-typedef unsigned int u32;
-typedef unsigned long long u64;
+// @define HEAD_DIM=80 HEADS=9 KV_HEADS=3 KV_FP8=1
+#include "kv_pool.cuh"
 
 #define THREADS 128
 #define PAGE_TOKENS 64
 #define SEGMENT_LEVEL 2  // a segment is 2^2 pages
-#define PART_BYTES (((HEAD_DIM + 63) / 64) * 8192)
+#define PART_BYTES KV_PART_BYTES(HEAD_DIM)
 #define OWNED ((HEAD_DIM + THREADS - 1) / THREADS)
 #define LEVELS 26
 #define EMPTY __int_as_float(0xff800000)
@@ -155,16 +151,12 @@ __device__ __forceinline__ Partial attend_page(Shared& shared, const u8* keys, i
   if (token < count) {
     float sum = 0.0f;
     for (int chunk = threadIdx.x & 1; chunk < (HEAD_DIM + 7) / 8; chunk += 2) {
-      const u8* at = keys + (chunk >> 3) * 8192 + token * 128 + (((chunk & 7) ^ (token & 7)) << 4);
-      const uint4 words = *(const uint4*)at;
-      const u32 pairs[4] = {words.x, words.y, words.z, words.w};
+      float key[8];
+      load((const kv_element*)(keys + kv_offset(token, chunk * 8)), key);
 #pragma unroll
       for (int i = 0; i < 8; i++) {
         const int d = chunk * 8 + i;
-        if (HEAD_DIM % 8 == 0 || d < HEAD_DIM) {
-          const u32 pair = pairs[i >> 1];
-          sum = fmaf(shared.q[d], i & 1 ? __int_as_float(pair & 0xffff0000u) : from_bf16(pair & 0xffffu), sum);
-        }
+        if (HEAD_DIM % 8 == 0 || d < HEAD_DIM) sum = fmaf(shared.q[d], key[i], sum);
       }
     }
     score = sum;
@@ -196,11 +188,8 @@ __device__ __forceinline__ Partial attend_page(Shared& shared, const u8* keys, i
     const int d = threadIdx.x + i * THREADS;
     float total = 0.0f;
     if (d < HEAD_DIM) {
-      const u8* column = values + (d >> 6) * 8192 + (d & 7) * 2;
-      const int chunk = (d & 63) >> 3;
       for (int t = 0; t < count; t++) {
-        const u32 value = *(const u16*)(column + t * 128 + ((chunk ^ (t & 7)) << 4));
-        total = fmaf(shared.weights[t], from_bf16(value), total);
+        total = fmaf(shared.weights[t], kv_value(*(const kv_element*)(values + kv_offset(t, d))), total);
       }
     }
     p.o[i] = total / sum;

@@ -5,6 +5,7 @@
  */
 import type { CudaFunction, CudaStream, DevicePtr } from "../../ffi/cuda/cuda.ts";
 import type { KernelCache } from "../cuda/kernel_cache.ts";
+import { kvDefines, type PoolKvType } from "../kv_copy/pool_layout.ts";
 import source from "./attend_plain.cu" with { type: "text" };
 
 /** Threads of a block. */
@@ -25,6 +26,8 @@ export interface AttendPlainShape {
   readonly kvHeads: number;
   /** Width of a head, at most 256. */
   readonly headDim: number;
+  /** Element type of the pool. @default {"bf16"} */
+  readonly kvType?: PoolKvType;
 }
 
 /** Where one layer of a pool lies. */
@@ -94,11 +97,11 @@ export class AttendPlain {
 
   /** Compiles or finds them. */
   constructor(kernels: KernelCache, shape: AttendPlainShape) {
-    const { heads, kvHeads, headDim } = shape;
+    const { heads, kvHeads, headDim, kvType } = shape;
     const module = kernels.module({
       name: "attend_plain",
       source,
-      defines: { HEADS: heads, KV_HEADS: kvHeads, HEAD_DIM: headDim },
+      defines: { HEADS: heads, KV_HEADS: kvHeads, HEAD_DIM: headDim, ...kvDefines(kvType) },
     });
     this.#heads = heads;
     this.#tokens = module.function("attend_plain_tokens");

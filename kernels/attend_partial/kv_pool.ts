@@ -4,7 +4,7 @@
  * @module
  */
 import { Arena } from "../arena.ts";
-import { KV_ELEMENT_BYTES, type KvType } from "../dtype.ts";
+import { type HostKvType, KV_ELEMENT_BYTES } from "../dtype.ts";
 import type { AttentionPartial } from "../merge_partials/spec.ts";
 import type { WasmRuntime } from "../wasm/instance.ts";
 import { KV_CODE, MAX_HEAD_DIM } from "./spec.ts";
@@ -22,7 +22,7 @@ export interface KvPoolShape {
   /** Width of a head, at most 256. */
   readonly headDim: number;
   /** Element type. */
-  readonly kvType: KvType;
+  readonly kvType: HostKvType;
 }
 
 /** What to attend to, and how to spread the work. */

@@ -1,5 +1,5 @@
 import { assertEquals, assertThrows } from "@std/assert";
-import { KV_ELEMENT_BYTES, type KvType } from "../dtype.ts";
+import { type HostKvType, KV_ELEMENT_BYTES } from "../dtype.ts";
 import type { AttentionPartial } from "../merge_partials/spec.ts";
 import { openWasm, type WasmRuntime } from "../wasm/instance.ts";
 import { type PoolAttend, WasmKvPool } from "./kv_pool.ts";
@@ -7,7 +7,7 @@ import { roundKv } from "./reference.ts";
 import { SEEDS } from "./spec.ts";
 import { randomValues, shuffled } from "./test_data.ts";
 
-const KV_TYPES: readonly KvType[] = ["f32", "f16", "bf16"];
+const KV_TYPES: readonly HostKvType[] = ["f32", "f16", "bf16"];
 
 function bits({ o, lse }: AttentionPartial): Uint32Array[] {
   return [new Uint32Array(o.buffer), new Uint32Array(lse.buffer)];
@@ -16,7 +16,7 @@ function bits({ o, lse }: AttentionPartial): Uint32Array[] {
 /** A pool whose unused bytes are all ones (NaN in every type) and a table whose unused entries name no block. */
 function poisonedPool(
   wasm: WasmRuntime,
-  shape: { kvType: KvType; kvHeads: number; headDim: number; blockTokens: number; length: number },
+  shape: { kvType: HostKvType; kvHeads: number; headDim: number; blockTokens: number; length: number },
 ): { pool: WasmKvPool; table: Uint32Array; k: Float32Array; v: Float32Array } {
   const { kvType, kvHeads, headDim, blockTokens, length } = shape;
   const used = Math.ceil(length / blockTokens);

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import type { KvType } from "../dtype.ts";
+import type { HostKvType } from "../dtype.ts";
 import { type AttentionPartial, SEGMENT_TOKENS } from "../merge_partials/spec.ts";
 import type { WasmRuntime } from "../wasm/instance.ts";
 import { WasmKvPool } from "./kv_pool.ts";
@@ -13,7 +13,7 @@ import { type AttendPartialInput, checkAttend } from "./spec.ts";
 /** How to compute. */
 export interface AttendPartialOptions {
   /** Type that keys and values are rounded to. @default {"f32"} */
-  readonly kvType?: KvType;
+  readonly kvType?: HostKvType;
   /** Runtime to compute on; without one the TypeScript reference does, in f64. */
   readonly wasm?: WasmRuntime;
 }

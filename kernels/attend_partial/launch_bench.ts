@@ -7,7 +7,7 @@
  * @module
  */
 import { Arena } from "../arena.ts";
-import type { KvType } from "../dtype.ts";
+import type { HostKvType } from "../dtype.ts";
 import { KV_ELEMENT_BYTES } from "../dtype.ts";
 import { type BenchItem, benchMain } from "../kernel_bench.ts";
 import type { WasmRuntime } from "../wasm/instance.ts";
@@ -22,7 +22,7 @@ const QUERIES = 64;
 const LAYERS = 8;
 
 interface Shape {
-  readonly kvType: KvType;
+  readonly kvType: HostKvType;
   readonly kvHeads: number;
   readonly group: number;
   readonly headDim: number;

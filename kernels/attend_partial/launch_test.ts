@@ -1,6 +1,6 @@
 import { assert, assertAlmostEquals, assertEquals, assertThrows } from "@std/assert";
 import fc from "fast-check";
-import type { KvType } from "../dtype.ts";
+import type { HostKvType } from "../dtype.ts";
 import type { AttentionPartial } from "../merge_partials/spec.ts";
 import { openWasm } from "../wasm/instance.ts";
 import { goldenInput, readGolden, storedNumber, tokenMajor } from "./golden.ts";
@@ -9,7 +9,7 @@ import { attendPartialReference } from "./reference.ts";
 import { type AttendPartialInput, SEEDS, TOLERANCE } from "./spec.ts";
 import { randomValues } from "./test_data.ts";
 
-const KV_TYPES: readonly KvType[] = ["f32", "f16", "bf16"];
+const KV_TYPES: readonly HostKvType[] = ["f32", "f16", "bf16"];
 
 /** Infinities and NaN first, then values; the message names the first wrong coordinate. */
 function assertClose(actual: AttentionPartial, expected: AttentionPartial, input: AttendPartialInput): void {

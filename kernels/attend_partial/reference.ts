@@ -4,6 +4,7 @@
  * @module
  */
 import type { KvType } from "../dtype.ts";
+import { e4m3Bits, e4m3Value } from "../e4m3.ts";
 import type { AttentionPartial } from "../merge_partials/spec.ts";
 import { type AttendPartialInput, checkAttend } from "./spec.ts";
 
@@ -26,6 +27,8 @@ export function roundKv(value: number, kvType: KvType): number {
       view.setUint32(0, bits + 0x7fff + ((bits >>> 16) & 1) & 0xffff0000);
       return view.getFloat32(0);
     }
+    case "fp8":
+      return e4m3Value(e4m3Bits(Math.fround(value)));
   }
 }
 

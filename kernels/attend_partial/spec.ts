@@ -23,7 +23,7 @@
  * @module
  */
 import { Axes } from "../axes.ts";
-import type { KvType } from "../dtype.ts";
+import type { HostKvType } from "../dtype.ts";
 
 /** Query tokens and the keys and values of a token range of one sequence. */
 export interface AttendPartialInput {
@@ -49,7 +49,7 @@ export interface AttendPartialInput {
 export const MAX_HEAD_DIM = 256;
 
 /** Number of a KV type in the kernel module. */
-export const KV_CODE: Readonly<Record<KvType, number>> = { f32: 0, f16: 1, bf16: 2 };
+export const KV_CODE: Readonly<Record<HostKvType, number>> = { f32: 0, f16: 1, bf16: 2 };
 
 /** Sizes of a call. */
 export interface AttendSizes {

@@ -6,7 +6,7 @@
 import type { CudaFunction, CudaStream, DevicePtr } from "../../ffi/cuda/cuda.ts";
 import type { KernelCache } from "../cuda/kernel_cache.ts";
 import source from "./kv_copy.cu" with { type: "text" };
-import { PoolLayout } from "./pool_layout.ts";
+import { kvDefines, PoolLayout } from "./pool_layout.ts";
 import { checkKvCopy, type KvCopyShape } from "./spec.ts";
 
 /** Threads of a block. */
@@ -34,11 +34,11 @@ export class KvCopyKernels {
   /** Compiles or finds them. @throws {RangeError} when a size is out of range. */
   constructor(kernels: KernelCache, shape: KvCopyShape) {
     this.storedBytes = checkKvCopy(shape);
-    const { layers, kvHeads, headDim, storedTokens } = shape;
+    const { layers, kvHeads, headDim, storedTokens, kvType } = shape;
     const module = kernels.module({
       name: "kv_copy",
       source,
-      defines: { LAYERS: layers, KV_HEADS: kvHeads, DIM: headDim, TOKENS: storedTokens },
+      defines: { LAYERS: layers, KV_HEADS: kvHeads, DIM: headDim, TOKENS: storedTokens, ...kvDefines(kvType) },
     });
     this.#export = module.function("kv_export");
     this.#import = module.function("kv_import");

@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { e4m3Bits, e4m3Value } from "../e4m3.ts";
 import { POOL_BLOCK_TOKENS, PoolLayout } from "./pool_layout.ts";
 import { checkKvCopy, type KvCopyShape, storedBlockBytes, storedWidth } from "./spec.ts";
 
@@ -36,11 +37,25 @@ function eachValue(shape: KvCopyShape, visit: (pool: number | undefined, stored:
   }
 }
 
+/** Bits of a bf16 that is the number of an e4m3. */
+function wide(bits: number): number {
+  const value = e4m3Value(bits);
+  if (Number.isNaN(value)) return 0x7fff;
+  return new Uint32Array(Float32Array.of(value).buffer)[0] >>> 16;
+}
+
+function narrow(bits: number): number {
+  return e4m3Bits(new Float32Array(Uint32Array.of(bits << 16).buffer)[0]);
+}
+
 /** The stored bytes of a pool's block. @throws {RangeError} when a size is out of range. */
 export function exportReference(block: Uint8Array, shape: KvCopyShape): Uint8Array<ArrayBuffer> {
   const stored = new Uint8Array(checkKvCopy(shape));
+  const view = new DataView(stored.buffer);
   eachValue(shape, (from, to) => {
-    if (from !== undefined) stored.set(block.subarray(from, from + 2), to);
+    if (from === undefined) return;
+    if (shape.kvType === "fp8") view.setUint16(to, wide(block[from]), true);
+    else stored.set(block.subarray(from, from + 2), to);
   });
   return stored;
 }
@@ -50,7 +65,9 @@ export function importReference(stored: Uint8Array, shape: KvCopyShape): Uint8Ar
   checkKvCopy(shape);
   const block = new Uint8Array(new PoolLayout(shape).blockBytes);
   eachValue(shape, (to, from) => {
-    if (to !== undefined) block.set(stored.subarray(from, from + 2), to);
+    if (to === undefined) return;
+    if (shape.kvType === "fp8") block[to] = narrow(stored[from] | stored[from + 1] << 8);
+    else block.set(stored.subarray(from, from + 2), to);
   });
   return block;
 }

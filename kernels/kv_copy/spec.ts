@@ -10,7 +10,8 @@
  * stored as 64 / B such blocks, one after the other: so a segment has the same bytes whatever the blocks of the pool it lies
  * in, and members whose blocks differ can hold each other's segments.
  *
- * Values move bit for bit. Padding of the pool is written as 0.
+ * Values of a bf16 pool move bit for bit. Every number of an fp8 pool is a bf16 and travels as that; what comes is stored as the
+ * nearest e4m3 (e4m3.ts), so what an fp8 pool gave comes back bit for bit, NaN as a NaN. Padding of the pool is written as 0.
  *
  * Needs: B = 8, 16, 32 or 64; D at most 256.
  *

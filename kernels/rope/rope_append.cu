@@ -3,7 +3,7 @@
 //
 // qkv [T, HEADS + 2 KV_HEADS, DIM] of IN (all query heads, key heads, value heads), bias [HEADS + 2 KV_HEADS, DIM] f32 or null,
 // turns [T, PAIRS] (cos, sin) from rope_table -> q [T, HEADS, DIM] bf16, rotated; keys (rotated) and values rounded to nearest
-// even and held within the finite bf16, in the pool at (tables[sequence[t], position[t] / 64], position[t] % 64), with zeros
+// even and held within the finite numbers of the pool's type, in the pool at (tables[sequence[t], position[t] / 64], position[t] % 64), with zeros
 // up to the padded dimension. `pool` is the address of the layer within block 0. Rows from count[0] on are left as they
 // are. A negative sequence, a block id
 // outside of 0 .. blocks - 1 or a position beyond the table writes nothing.
@@ -18,6 +18,8 @@
 // @define HEADS=32 KV_HEADS=8 DIM=128 PAIRS=64 HALVES=1 IN=bf16
 // @define HEADS=9 KV_HEADS=3 DIM=64 PAIRS=32 HALVES=0 IN=bf16
 // @define HEADS=3 KV_HEADS=1 DIM=80 PAIRS=20 HALVES=1 IN=float
+// @define HEADS=32 KV_HEADS=8 DIM=128 PAIRS=64 HALVES=1 IN=bf16 KV_FP8=1
+// @define HEADS=3 KV_HEADS=1 DIM=80 PAIRS=20 HALVES=1 IN=float KV_FP8=1
 #include "dependents.cuh"
 #include "elements.cuh"
 #include "kv_pool.cuh"
@@ -101,10 +103,11 @@ extern "C" __global__ __launch_bounds__(128) void rope_append(
   u8* part = pool + block * blockBytes + (2 * head + (isKey ? 0 : 1)) * KV_PART_BYTES(DIM);
   const auto put = [&](u32 dim, const float (&v)[VECTOR]) {
     if (block >= blocks) return;
+    // Storing as e4m3 holds values within the finite ones by itself.
     float held[VECTOR];
 #pragma unroll
-    for (u32 i = 0; i < VECTOR; i++) held[i] = clamp_bf16(v[i]);
-    store(reinterpret_cast<bf16*>(part + kv_offset(slot, dim)), held);
+    for (u32 i = 0; i < VECTOR; i++) held[i] = KV_FP8 ? v[i] : clamp_bf16(v[i]);
+    store(reinterpret_cast<kv_element*>(part + kv_offset(slot, dim)), held);
   };
   const u32 source = HEADS + head + (isKey ? 0 : KV_HEADS);
   const IN* from = row + source * DIM;

@@ -5,7 +5,7 @@
  */
 import type { CudaFunction, CudaStream, DevicePtr } from "../../ffi/cuda/cuda.ts";
 import type { KernelCache } from "../cuda/kernel_cache.ts";
-import { PoolLayout } from "../kv_copy/pool_layout.ts";
+import { kvDefines, type PoolKvType, PoolLayout } from "../kv_copy/pool_layout.ts";
 import appendSource from "./rope_append.cu" with { type: "text" };
 import tableSource from "./rope_table.cu" with { type: "text" };
 
@@ -30,6 +30,8 @@ export interface RopeShape {
   readonly magnitude?: number;
   /** Element type of the product that the heads come from. */
   readonly input: "bf16" | "f32";
+  /** Element type of the pool. @default {"bf16"} */
+  readonly kvType?: PoolKvType;
 }
 
 /** Arrays of the table of a step, on the device. */
@@ -90,7 +92,7 @@ export class RopeKernels {
 
   /** Compiles or finds them. */
   constructor(kernels: KernelCache, shape: RopeShape) {
-    const { heads, kvHeads, headDim, pairs, pairing, magnitude = 1, input } = shape;
+    const { heads, kvHeads, headDim, pairs, pairing, magnitude = 1, input, kvType } = shape;
     this.#magnitude = magnitude;
     this.#tableThreads = Math.ceil(pairs / 32) * 32;
     this.#table = kernels.module({
@@ -108,6 +110,7 @@ export class RopeKernels {
         PAIRS: pairs,
         HALVES: pairing === "halves" ? 1 : 0,
         IN: input === "f32" ? "float" : "bf16",
+        ...kvDefines(kvType),
       },
     }).function("rope_append");
     const vector = headDim % 8 === 0 && pairs % 8 === 0 ? 8 : 1;

@@ -12,6 +12,7 @@ import type { PrefillChunk } from "../../kernels/attend_partial/prefill_plan.ts"
 import type { KernelCache } from "../../kernels/cuda/kernel_cache.ts";
 import type { CudaForward } from "./cuda_forward.ts";
 import { type DevicePlan, planAddress } from "./cuda_plan.ts";
+import { cudaKvType } from "./cuda_pool.ts";
 import type { KvLayout, StepSequence } from "./device.ts";
 
 /** Most jobs of the decode kernel in a step that is not captured. */
@@ -44,10 +45,10 @@ export interface AttentionKernels {
 }
 
 /** Which kernels can do a shape on a GPU of this compute capability. */
-export function attentionKernels(major: number, { heads, kvHeads, headDim }: KvLayout): AttentionKernels {
+export function attentionKernels(major: number, { heads, kvHeads, headDim, kvType }: KvLayout): AttentionKernels {
   return {
-    prefill: headDim % 8 === 0,
-    decode: major >= 9 && headDim % 2 === 0 && heads / kvHeads <= MAX_DECODE_GROUP,
+    prefill: headDim % 8 === 0 && kvType === "bf16",
+    decode: major >= 9 && headDim % 2 === 0 && heads / kvHeads <= MAX_DECODE_GROUP && kvType === "bf16",
   };
 }
 
@@ -91,7 +92,7 @@ export class CudaAttention implements Disposable {
     using opened = new DisposableStack();
     this.#plain = plain;
     const { heads, kvHeads, headDim } = layout;
-    const shape = { heads, kvHeads, headDim };
+    const shape = { heads, kvHeads, headDim, kvType: cudaKvType(layout) };
     const { prefill, decode } = attentionKernels(context.properties.major, layout);
     if (!deterministic && prefill) this.#prefill = opened.use(new AttendPrefill(context, { kernels, shape }));
     if (!deterministic && decode) {

@@ -44,7 +44,7 @@ const DEFAULT_LOGIT_ROWS = 256;
 /** Sequences of the model's full context beyond which a pool that is sized by memory does not grow. */
 const MOST_CONTEXTS = 1024;
 
-/** How to open a CUDA device. Blocks have 64 tokens, keys and values are bf16; other wishes are refused. */
+/** How to open a CUDA device. Blocks have 64 tokens, keys and values are bf16 or fp8; other wishes are refused. */
 export interface CudaDeviceOptions extends Omit<DeviceOptions, "blocks"> {
   /** KV blocks in the pool. @default {what memory allows, see `memoryUtilization`} */
   readonly blocks?: number;
@@ -138,8 +138,8 @@ export class CudaDevice implements Device {
     const { tied = false, biases = false, seed = 1 } = options;
     return open(config, {
       weights: (made) => CudaWeights.random(config, { ...made, tied, biases, seed }),
-      // Padding of a head stays zero.
-      pool: config.headDim % 64 !== 0 ? undefined : (pool, { stream, kernels }) => {
+      // Padding of a head stays zero, and so does what is no array of bf16.
+      pool: config.headDim % 64 !== 0 || options.kvType === "fp8" ? undefined : (pool, { stream, kernels }) => {
         const count = pool.blocks * pool.blockBytes / 2;
         kernels.randomMatrix(stream, { to: pool.block(0), count, seed, scale: 1 });
         stream.synchronize();
@@ -154,7 +154,7 @@ export class CudaDevice implements Device {
 
   /** See {@linkcode Device.blockBytes}. */
   get blockBytes(): number {
-    return this.info.blockBytes;
+    return this.#store.blockBytes;
   }
 
   /** See {@linkcode Device.storedTokens}. */
@@ -321,10 +321,12 @@ function open(config: ModelConfig, contents: Contents, options: CudaDeviceOption
       kind: "cuda",
       ordinal,
       deterministic,
-      description: `cuda:${ordinal}, ${name}, bf16${deterministic ? ", deterministic" : ""}`,
+      description: `cuda:${ordinal}, ${name}, bf16${kvType === "bf16" ? "" : `, KV ${kvType}`}${
+        deterministic ? ", deterministic" : ""
+      }`,
       blockTokens,
       blocks,
-      blockBytes: store.blockBytes,
+      blockBytes: store.pool.blockBytes,
       weightBytes: weights.bytes,
       kvType,
       activations: options.activations ?? "f32",

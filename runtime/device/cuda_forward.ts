@@ -165,6 +165,7 @@ export class CudaForward implements Disposable {
       pairing: rope.pairing,
       magnitude: rope.magnitude,
       input: "bf16",
+      kvType: parts.pool.kvType,
     });
     this.#swiglu = new SwigluKernel(kernels, { intermediate: config.intermediate, input: "bf16" });
     this.#logits = new LogitsKernel(kernels, {

@@ -14,7 +14,7 @@ import { StepPlanKernels } from "../../kernels/step_plan/step_plan_cuda.ts";
 import { checkBlock, checkBlockBytes, checkNodeWork, checkRanges } from "./batch_check.ts";
 import { attentionKernels } from "./cuda_attention.ts";
 import { cudaBlocks } from "./cuda_memory.ts";
-import { checkCudaPool, cudaBlockBytes, CudaPool } from "./cuda_pool.ts";
+import { checkCudaPool, cudaBlockBytes, CudaPool, cudaPoolShape } from "./cuda_pool.ts";
 import { CudaSignal } from "./cuda_signal.ts";
 import { CudaStaging } from "./cuda_staging.ts";
 import { CUDA_BLOCK_TOKENS } from "./cuda_tables.ts";
@@ -68,7 +68,7 @@ export interface CudaKvStoreParts {
   readonly ownsContext?: boolean;
   /** Its kernels. */
   readonly kernels: KernelCache;
-  /** Shape of the blocks: 64 tokens, bf16. */
+  /** Shape of the blocks: 64 tokens, bf16 or fp8. */
   readonly layout: KvLayout;
   /** Blocks in the pool. */
   readonly blocks: number;
@@ -84,7 +84,7 @@ export class CudaKvStore implements KvStore {
   readonly layout: KvLayout;
   /** See {@linkcode KvStore.blocks}. */
   readonly blocks: number;
-  /** Bytes of a block as it travels, see kv_copy. */
+  /** Bytes of a block as it travels, in bf16 whatever the pool has, see kv_copy. */
   readonly blockBytes: number;
   /** See {@linkcode KvStore.storedTokens}. */
   readonly storedTokens: number;
@@ -123,18 +123,20 @@ export class CudaKvStore implements KvStore {
     this.blocks = blocks;
     this.#stream = opened.use(context.stream({ priority: "high" }));
     this.pool = opened.use(new CudaPool(context, { layout, blocks, stream: this.#stream }));
-    this.attention = new AttendPlain(kernels, layout);
+    const shape = cudaPoolShape(layout);
+    this.attention = new AttendPlain(kernels, { ...shape, heads: layout.heads });
     this.plans = new StepPlanKernels(kernels);
     this.storedTokens = parts.storedTokens ?? CUDA_STORED_TOKENS;
-    const { layers, kvHeads, headDim } = layout;
-    this.#copies = new KvCopyKernels(kernels, { layers, kvHeads, headDim, storedTokens: this.storedTokens });
+    this.#copies = new KvCopyKernels(kernels, { ...shape, storedTokens: this.storedTokens });
     this.blockBytes = this.#copies.storedBytes;
     this.#signal = opened.use(new CudaSignal(context));
     this.#work = opened.use(new CudaStaging(context));
     this.#results = opened.use(new CudaStaging(context));
     this.#block = opened.use(context.pinned(this.blockBytes));
     if (!deterministic && attentionKernels(context.properties.major, layout).decode) {
-      this.#decode = opened.use(new AttendDecode(context, kernels, layout).plan(MOST_DECODE_NODES));
+      this.#decode = opened.use(
+        new AttendDecode(context, kernels, { ...shape, heads: layout.heads }).plan(MOST_DECODE_NODES),
+      );
     }
     this.#opened = opened.move();
   }
@@ -302,7 +304,7 @@ export class CudaKvStore implements KvStore {
 
 /** How to open a store. */
 export interface OpenCudaKvStoreOptions {
-  /** Shape of its blocks: 64 tokens, bf16. */
+  /** Shape of its blocks: 64 tokens, bf16 or fp8. */
   readonly layout: KvLayout;
   /** Blocks in the pool. @default {what memory allows, see `memoryUtilization`} */
   readonly blocks?: number;

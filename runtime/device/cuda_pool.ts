@@ -6,7 +6,7 @@
  */
 import type { CudaContext, CudaStream, DeviceBuffer, DevicePtr } from "../../ffi/cuda/cuda.ts";
 import type { PoolLayer } from "../../kernels/attend_partial/attend_plain_cuda.ts";
-import { PoolLayout } from "../../kernels/kv_copy/pool_layout.ts";
+import { type PoolKvType, PoolLayout, type PoolShape } from "../../kernels/kv_copy/pool_layout.ts";
 import { CUDA_BLOCK_TOKENS } from "./cuda_tables.ts";
 import type { KvLayout } from "./device.ts";
 import { checkPool } from "./kv_layout.ts";
@@ -14,9 +14,31 @@ import { checkPool } from "./kv_layout.ts";
 /** The pool begins at a multiple of this. */
 const ALIGNMENT = 1024n;
 
-/** Bytes of one block in the memory of the GPU. */
-export function cudaBlockBytes({ layers, kvHeads, headDim }: Pick<KvLayout, "layers" | "kvHeads" | "headDim">): number {
-  return new PoolLayout({ layers, kvHeads, headDim }).blockBytes;
+/**
+ * The element type of a CUDA pool.
+ *
+ * @throws {RangeError} when the layout has another one.
+ */
+export function cudaKvType({ kvType }: Pick<KvLayout, "kvType">): PoolKvType {
+  if (kvType === "bf16" || kvType === "fp8") return kvType;
+  throw new RangeError(`Cannot make a KV pool: a CUDA device stores bf16 or fp8, got ${kvType}`);
+}
+
+/**
+ * Sizes and element type that kernels over a pool are compiled for.
+ *
+ * @throws {RangeError} when the layout is not one of a CUDA pool.
+ */
+export function cudaPoolShape(
+  layout: Pick<KvLayout, "layers" | "kvHeads" | "headDim" | "kvType">,
+): PoolShape & { readonly kvType: PoolKvType } {
+  const { layers, kvHeads, headDim } = layout;
+  return { layers, kvHeads, headDim, kvType: cudaKvType(layout) };
+}
+
+/** Bytes of one block in the memory of the GPU. @throws {RangeError} when the layout is not one of a CUDA pool. */
+export function cudaBlockBytes(layout: Pick<KvLayout, "layers" | "kvHeads" | "headDim" | "kvType">): number {
+  return new PoolLayout(cudaPoolShape(layout)).blockBytes;
 }
 
 /**
@@ -26,19 +48,21 @@ export function cudaBlockBytes({ layers, kvHeads, headDim }: Pick<KvLayout, "lay
  */
 export function checkCudaPool(pool: { readonly layout: KvLayout; readonly blocks: number }): void {
   checkPool(pool);
-  const { blockTokens, kvType } = pool.layout;
+  const { blockTokens } = pool.layout;
   if (blockTokens !== CUDA_BLOCK_TOKENS) {
     throw new RangeError(
       `Cannot make a KV pool: a CUDA device has blocks of ${CUDA_BLOCK_TOKENS} tokens, got ${blockTokens}`,
     );
   }
-  if (kvType !== "bf16") throw new RangeError(`Cannot make a KV pool: a CUDA device stores bf16, got ${kvType}`);
+  cudaKvType(pool.layout);
 }
 
 /** The blocks; zero at first, so that padding is. */
 export class CudaPool implements Disposable {
   /** Blocks. */
   readonly blocks: number;
+  /** Element type. */
+  readonly kvType: PoolKvType;
   /** Bytes of a block over all layers. */
   readonly blockBytes: number;
   /** Bytes from a layer of a block to the next. */
@@ -60,6 +84,7 @@ export class CudaPool implements Disposable {
     checkCudaPool(options);
     const { layout, blocks, stream } = options;
     this.blocks = blocks;
+    this.kvType = cudaKvType(layout);
     this.blockBytes = cudaBlockBytes(layout);
     this.#layerBytes = this.blockBytes / layout.layers;
     this.layerStride = blocks * this.#layerBytes;

@@ -79,10 +79,10 @@ function hostPool(model: OpenModel, options: OpenDeviceOptions): { readonly kvTy
 async function openCuda(model: OpenModel, options: OpenDeviceOptions): Promise<Device> {
   const { CudaDevice } = await import("./cuda_device.ts");
   const { CUDA_BLOCK_TOKENS } = await import("./cuda_tables.ts");
-  const { kvBytes, kvTokens } = options;
+  const { kvBytes, kvTokens, kvType = "bf16" } = options;
   const blocks = options.blocks ??
     (kvBytes === undefined && kvTokens === undefined
       ? undefined
-      : kvBlocks(model.config, { kvBytes, kvTokens, kvType: "bf16", blockTokens: CUDA_BLOCK_TOKENS }));
+      : kvBlocks(model.config, { kvBytes, kvTokens, kvType, blockTokens: CUDA_BLOCK_TOKENS }));
   return CudaDevice.open(model, { ...options, blocks });
 }

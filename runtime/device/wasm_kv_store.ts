@@ -5,6 +5,7 @@
  * @module
  */
 import { KV_CODE } from "../../kernels/attend_partial/spec.ts";
+import type { KvType } from "../../kernels/dtype.ts";
 import { type AttentionPartial, segmentNodes } from "../../kernels/merge_partials/spec.ts";
 import { openWasm, type WasmRuntime } from "../../kernels/wasm/instance.ts";
 import type { ThreadStarter } from "../../kernels/wasm/threads.ts";
@@ -79,6 +80,7 @@ export class WasmKvStore implements KvStore {
     const { layers, heads, kvHeads, headDim, blockTokens, kvType } = layout;
     this.layout = layout;
     this.blocks = blocks;
+    const code = kvCode(kvType);
     this.blockBytes = wasmBlockBytes(runtime, layout);
     this.#runtime = runtime;
     this.#work = new HostBuffer(runtime);
@@ -90,7 +92,7 @@ export class WasmKvStore implements KvStore {
       kvHeads,
       headDim,
       blockTokens,
-      KV_CODE[kvType],
+      code,
     );
     this.#attention = runtime.exports.pool_attention_new(runtime.team, this.pool, heads / kvHeads);
     if (this.#attention === 0) throw new RangeError("Cannot make a KV pool: no memory is left for its attention");
@@ -199,7 +201,12 @@ export class WasmKvStore implements KvStore {
 /** Bytes of one block of a WASM pool. */
 export function wasmBlockBytes(runtime: WasmRuntime, layout: KvLayout): number {
   const { layers, kvHeads, headDim, blockTokens, kvType } = layout;
-  return runtime.exports.kv_block_bytes(layers, kvHeads, headDim, blockTokens, KV_CODE[kvType]);
+  return runtime.exports.kv_block_bytes(layers, kvHeads, headDim, blockTokens, kvCode(kvType));
+}
+
+function kvCode(kvType: KvType): number {
+  if (kvType !== "fp8") return KV_CODE[kvType];
+  throw new RangeError("Cannot make a KV pool: processors store f32, f16 or bf16, got fp8");
 }
 
 /**

@@ -12,7 +12,7 @@ export const nameSchema: Schema<string> = text(64, /^[a-z0-9._-]+$/);
 /** Format of KV. */
 export const formatSchema: Schema<KvFormat> = record({
   modelDigest: text(256),
-  kvType: oneOf("f32", "f16", "bf16"),
+  kvType: oneOf("f32", "f16", "bf16", "fp8"),
   layout: text(256),
   layers: integer(1, 65536),
   heads: integer(1, 65536),

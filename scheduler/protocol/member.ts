@@ -19,8 +19,8 @@ export type MemberRole = "full" | "holder" | "manager";
 export interface KvFormat {
   /** Digest of the model whose keys and values these are. */
   readonly modelDigest: string;
-  /** Element type: `f32`, `f16` or `bf16`. */
-  readonly kvType: "f32" | "f16" | "bf16";
+  /** Element type: `f32`, `f16`, `bf16` or `fp8`. Numbers of `fp8` travel as `bf16`, in which each is exact. */
+  readonly kvType: "f32" | "f16" | "bf16" | "fp8";
   /** Everything else that shapes the stored bytes: device kind, activation type, layout version. */
   readonly layout: string;
   /** Layers. */

@@ -206,7 +206,7 @@ export function testDevice(name: string, suite: DeviceSuite): void {
     using device = await open(model, base);
     const ids = randomIds(37, model.config.vocab, 5);
     const clean = run(device, ids);
-    const poison = new Uint8Array(device.info.blockBytes).fill(0xff);
+    const poison = new Uint8Array(device.blockBytes).fill(0xff);
     for (let block = 0; block < device.info.blocks; block++) device.writeBlock(block, poison);
     const blocks = [5, 9, 2].slice(0, blocksOf(ids.length));
     blocks.push(63, 63, 63, 63);
