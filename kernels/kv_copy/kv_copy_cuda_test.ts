@@ -11,7 +11,7 @@ function randomBytes(count: number, seed: number): Uint8Array<ArrayBuffer> {
 }
 
 for (
-  const [layers, kvHeads, headDim, storedTokens] of [
+  const [layers, kvHeads, headDim, storedTokens, kvType] of [
     [2, 3, 64, 16],
     [3, 2, 128, 64],
     [1, 1, 256, 8],
@@ -19,10 +19,14 @@ for (
     [2, 1, 77, 32],
     [1, 3, 13, 16],
     [1, 2, 200, 64],
-  ]
+    [2, 3, 64, 16, "fp8"],
+    [2, 2, 128, 64, "fp8"],
+    [1, 1, 256, 8, "fp8"],
+    [2, 1, 77, 32, "fp8"],
+  ] as const
 ) {
-  const shape = { layers, kvHeads, headDim, storedTokens };
-  gpuTest(`KvCopyKernels copies both ways bit for bit for ${JSON.stringify(shape)}`, (gpu) => {
+  const shape = { layers, kvHeads, headDim, storedTokens, kvType };
+  gpuTest(`KvCopyKernels copies both ways as the reference does for ${JSON.stringify(shape)}`, (gpu) => {
     const kernels = new KvCopyKernels(gpu.kernels, shape);
     const { blockBytes } = new PoolLayout(shape);
     // Every bit pattern, NaN of all kinds included; also in the padding, which must not travel.

@@ -55,6 +55,34 @@ Deno.test("importReference() puts each stored block into its own slots", () => {
   assertEquals(back[layout.offset({ ...place, slot: 40 })], block[layout.offset({ ...place, slot: 40 })]);
 });
 
+Deno.test("exportReference() of an fp8 block gives bf16 that importReference() makes the same block of", () => {
+  const shape = { layers: 1, kvHeads: 1, headDim: 64, storedTokens: 16, kvType: "fp8" } as const;
+  const { blockBytes } = new PoolLayout(shape);
+  assertEquals(blockBytes, new PoolLayout({ ...shape, kvType: "bf16" }).blockBytes / 2);
+  // Every number, and of the two NaN the one that comes back.
+  const block = Uint8Array.from({ length: blockBytes }, (_, i) => i % 256 === 0xff ? 0x7f : i % 256);
+  const stored = exportReference(block, shape);
+  assertEquals(stored.length, 2 * blockBytes);
+  assertEquals(importReference(stored, shape), block);
+});
+
+Deno.test("PoolLayout.offset() gives every value of a part a place of its own, and eight rows of a chunk all banks", () => {
+  for (const kvType of ["bf16", "fp8"] as const) {
+    const layout = new PoolLayout({ layers: 1, kvHeads: 1, headDim: 128, kvType });
+    const at = (slot: number, dim: number) => layout.offset({ layer: 0, kvHead: 0, value: false, slot, dim });
+    const { elementBytes, partBytes } = layout;
+    const places = Array.from({ length: 64 * 128 }, (_, i) => at(i % 64, Math.floor(i / 64)));
+    assertEquals(places.toSorted((a, b) => a - b), places.map((_, i) => i * elementBytes));
+    assertEquals(places.length * elementBytes, partBytes);
+    for (let slot = 0; slot < 64; slot += 8) {
+      for (let dim = 0; dim < 128; dim += 16 / elementBytes) {
+        const banks = Array.from({ length: 8 }, (_, row) => at(slot + row, dim) % 128 / 16);
+        assertEquals(banks.toSorted(), [0, 1, 2, 3, 4, 5, 6, 7]);
+      }
+    }
+  }
+});
+
 Deno.test("checkKvCopy() and PoolLayout refuse sizes that do not fit", () => {
   const shape = { layers: 1, kvHeads: 1, headDim: 64, storedTokens: 16 };
   assertThrows(() => checkKvCopy({ ...shape, storedTokens: 24 }), RangeError, "8, 16, 32 or 64 tokens, got 24");

@@ -1,7 +1,8 @@
 import { assert, assertEquals } from "@std/assert";
 import { randomValues, shuffled } from "../attend_partial/test_data.ts";
 import { bf16Value, gpuTest, roundBf16, type TestGpu } from "../cuda/test_gpu.ts";
-import { PoolLayout } from "../kv_copy/pool_layout.ts";
+import { e4m3Bits, e4m3Value } from "../e4m3.ts";
+import { type PoolKvType, PoolLayout } from "../kv_copy/pool_layout.ts";
 import { ropeAppendReference } from "./append_reference.ts";
 import { APPEND_TOLERANCE, type RopeAppendInput } from "./append_spec.ts";
 import { RopeKernels } from "./rope_cuda.ts";
@@ -59,7 +60,11 @@ interface AppendCase {
   readonly input: "bf16" | "f32";
   readonly magnitude?: number;
   readonly bias?: boolean;
+  readonly kvType?: PoolKvType;
 }
+
+/** Half a place of the fraction; below 2^-6 half of the step there. */
+const FP8_ROUNDING = { relative: 2 ** -4, step: 2 ** -10 } as const;
 
 const LAYERS = 3;
 const LAYER = 1;
@@ -67,9 +72,9 @@ const BLOCKS = 9;
 
 /** Appends the tokens of `input` to layer 1 of a poisoned pool; returns queries and pool. */
 function append(gpu: TestGpu, shape: AppendCase, input: RopeAppendInput): { q: Float32Array; pool: Uint8Array } {
-  const { heads, kvHeads, headDim } = shape;
+  const { heads, kvHeads, headDim, kvType } = shape;
   const tokens = input.positions.length;
-  const layout = new PoolLayout({ layers: LAYERS, kvHeads, headDim });
+  const layout = new PoolLayout({ layers: LAYERS, kvHeads, headDim, kvType });
   const kernels = new RopeKernels(gpu.kernels, shape);
   const positions = gpu.uploadWithRoom(Uint32Array.from(input.positions), 4);
   const width = (heads + 2 * kvHeads) * headDim;
@@ -102,10 +107,11 @@ function append(gpu: TestGpu, shape: AppendCase, input: RopeAppendInput): { q: F
 }
 
 /** Values of a pair's other half matter for the tolerance: the largest of a head bounds them. */
-function assertHead(actual: readonly number[], expected: Float32Array, what: string): void {
+function assertHead(actual: readonly number[], expected: Float32Array, what: string, kvType?: PoolKvType): void {
   const largest = expected.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
+  const { relative, step } = kvType === "fp8" ? FP8_ROUNDING : { relative: APPEND_TOLERANCE.relative, step: 0 };
   expected.forEach((value, d) => {
-    const tolerance = APPEND_TOLERANCE.relative * Math.abs(value) + APPEND_TOLERANCE.absolute * 4 * largest;
+    const tolerance = relative * Math.abs(value) + step + APPEND_TOLERANCE.absolute * 4 * largest;
     assert(Math.abs(actual[d] - value) <= tolerance, `${what}, d ${d}: wanted ${value}, got ${actual[d]}`);
   });
 }
@@ -118,10 +124,14 @@ const CASES: readonly AppendCase[] = [
   { heads: 2, kvHeads: 1, headDim: 256, pairs: 128, pairing: "halves", input: "bf16" },
   { heads: 3, kvHeads: 1, headDim: 20, pairs: 6, pairing: "adjacent", input: "f32", bias: true },
   { heads: 2, kvHeads: 2, headDim: 13, pairs: 5, pairing: "halves", input: "bf16" },
+  { heads: 9, kvHeads: 3, headDim: 64, pairs: 32, pairing: "adjacent", input: "bf16", kvType: "fp8" },
+  { heads: 32, kvHeads: 8, headDim: 128, pairs: 64, pairing: "halves", input: "bf16", bias: true, kvType: "fp8" },
+  { heads: 4, kvHeads: 4, headDim: 80, pairs: 40, pairing: "halves", input: "f32", magnitude: 1.25, kvType: "fp8" },
+  { heads: 2, kvHeads: 2, headDim: 13, pairs: 5, pairing: "halves", input: "bf16", kvType: "fp8" },
 ];
 
 for (const shape of CASES) {
-  const { heads, kvHeads, headDim, pairs, pairing, input, magnitude, bias } = shape;
+  const { heads, kvHeads, headDim, pairs, pairing, input, magnitude, bias, kvType } = shape;
   gpuTest(`RopeKernels.append() agrees with the reference for ${JSON.stringify(shape)}`, (gpu) => {
     const maxBlocks = 4;
     const width = (heads + 2 * kvHeads) * headDim;
@@ -157,8 +167,9 @@ for (const shape of CASES) {
       actual.q.subarray(positions.length * heads * headDim).every(Number.isNaN),
       "queries beyond the count are left alone",
     );
-    const layout = new PoolLayout({ layers: LAYERS, kvHeads, headDim });
+    const layout = new PoolLayout({ layers: LAYERS, kvHeads, headDim, kvType });
     const pool = new DataView(actual.pool.buffer);
+    const read = (at: number) => kvType === "fp8" ? e4m3Value(pool.getUint8(at)) : bf16Value(pool.getUint16(at, true));
     const written = new Set<number>();
     for (const { block, slot, kvHead, key, value } of expected.appended) {
       if (block >= BLOCKS) continue;
@@ -166,15 +177,16 @@ for (const shape of CASES) {
         const stored = Array.from({ length: layout.paddedDim }, (_, dim) => {
           const at = block * layout.blockBytes +
             layout.offset({ layer: LAYER, kvHead, value: part === value, slot, dim });
-          written.add(at);
-          return bf16Value(pool.getUint16(at, true));
+          for (let byte = 0; byte < layout.elementBytes; byte++) written.add(at + byte);
+          return read(at);
         });
-        assertHead(stored, part, `${part === key ? "k" : "v"} [block ${block}, slot ${slot}, head ${kvHead}]`);
+        const what = `${part === key ? "k" : "v"} [block ${block}, slot ${slot}, head ${kvHead}]`;
+        assertHead(stored, part, what, kvType);
         assert(stored.slice(headDim).every((padding) => padding === 0), "padding is zero");
       }
     }
-    for (let at = 0; at < actual.pool.length; at += 2) {
-      if (!written.has(at)) assertEquals(pool.getUint16(at, true), 0xffff, `byte ${at} of the pool is left alone`);
+    for (const [at, byte] of actual.pool.entries()) {
+      if (!written.has(at)) assertEquals(byte, 0xff, `byte ${at} of the pool is left alone`);
     }
   });
 }
@@ -206,4 +218,48 @@ gpuTest("RopeKernels.append() holds keys and values within the finite bf16 and s
   assertEquals([0, 1, 2, 3].map((dim) => read(true, dim)), [largest, -largest, NaN, 2]);
   // Position 0 turns nothing. Dimensions 1 and 33 are left out: 0 times an infinite partner is NaN.
   assertEquals([0, 2, 3].map((dim) => read(false, dim)), [largest, 1, NaN]);
+});
+
+gpuTest("RopeKernels.append() stores in an fp8 pool the nearest numbers that e4m3Bits() gives", (gpu) => {
+  const shape: AppendCase = {
+    heads: 1,
+    kvHeads: 1,
+    headDim: 128,
+    pairs: 64,
+    pairing: "halves",
+    input: "f32",
+    kvType: "fp8",
+  };
+  // Numbers, ties between them, what lies beside a tie, both signs, beyond the largest, NaN.
+  const numbers = Array.from({ length: 0x7f }, (_, bits) => e4m3Value(bits));
+  const ties = numbers.slice(1).map((number, i) => (number + numbers[i]) / 2);
+  const values = [...numbers, ...ties, ...ties.map((tie) => tie * (1 + 2 ** -20)), 1e9, Infinity, NaN].flatMap((
+    value,
+  ) => [
+    Math.fround(value),
+    -Math.fround(value),
+  ]);
+  const layout = new PoolLayout({ layers: LAYERS, kvHeads: 1, headDim: 128, kvType: "fp8" });
+  for (let first = 0; first < values.length; first += 128) {
+    const qkv = new Float32Array(3 * 128);
+    qkv.set(values.slice(first, first + 128), 256);
+    const { pool } = append(gpu, shape, {
+      heads: 1,
+      kvHeads: 1,
+      headDim: 128,
+      pairing: "halves",
+      qkv,
+      positions: [5],
+      sequences: [0],
+      tables: Int32Array.of(4),
+      maxBlocks: 1,
+      inverseFrequencies: frequencies(64),
+    });
+    const base = 4 * layout.blockBytes;
+    for (let dim = 0; dim < 128; dim++) {
+      const bits = pool[base + layout.offset({ layer: LAYER, kvHead: 0, value: true, slot: 5, dim })];
+      const value = qkv[256 + dim];
+      assertEquals(bits, e4m3Bits(value), `${value}`);
+    }
+  }
 });

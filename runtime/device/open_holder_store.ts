@@ -42,8 +42,11 @@ export async function openHolderStore(options: HolderStoreOptions): Promise<KvSt
   const { kind, layout, kvBytes, threads } = options;
   switch (kind) {
     case "auto":
-    case "wasm":
-      return await openKvStore({ layout, blocks: kvStoreBlocks(layout, kvBytes ?? DEFAULT_HOLDER_BYTES), threads });
+    case "wasm": {
+      // Numbers of fp8 travel as bf16 and are exact in it.
+      const own: KvLayout = layout.kvType === "fp8" ? { ...layout, kvType: "bf16" } : layout;
+      return await openKvStore({ layout: own, blocks: kvStoreBlocks(own, kvBytes ?? DEFAULT_HOLDER_BYTES), threads });
+    }
     case "cuda": {
       // What runs on a GPU is loaded only where one is asked for.
       const { openCudaKvStore } = await import("./cuda_kv_store.ts");

@@ -199,6 +199,6 @@ Deno.test({
     const member = await processes.start({ name: "gpu", join: [first], flags: ON_GPU });
     await member.logged(/Cannot link .*wanted kvType f16, got bf16|Cannot link .*wanted kvType bf16, got f16/);
     const holder = await processes.start({ name: "h", role: "holder", kvMemory: "2MiB", join: [first], flags: ON_GPU });
-    await holder.logged(/cannot hold KV of this cluster: .*a CUDA device stores bf16, got f16/);
+    await holder.logged(/cannot hold KV of this cluster: .*a CUDA device stores bf16 or fp8, got f16/);
   },
 });

@@ -4,11 +4,12 @@
  * @module
  */
 import { assert, assertEquals, assertLessOrEqual, assertThrows } from "@std/assert";
+import { roundKv } from "../../kernels/attend_partial/reference.ts";
 import { TestGpu } from "../../kernels/cuda/test_gpu.ts";
 import { openCudaKvStore } from "../../runtime/device/cuda_kv_store.ts";
 import { type KvLayout, type KvStore, type NodePartial, SEGMENT_TOKENS } from "../../runtime/device/device.ts";
 import { openHolderStore } from "../../runtime/device/open_holder_store.ts";
-import { openKvStore } from "../../runtime/device/wasm_kv_store.ts";
+import { kvTokenBytes } from "../../runtime/device/kv_size.ts";
 import { SeededRandom } from "../synthetic/random.ts";
 
 /** Queries are rounded to bf16 on the GPU: half an ulp is 2^-9, of scores of some 8. */
@@ -21,13 +22,19 @@ const LAYOUTS: readonly KvLayout[] = [
   { layers: 2, heads: 8, kvHeads: 2, headDim: 64, blockTokens: 16, kvType: "bf16" },
   { layers: 2, heads: 4, kvHeads: 4, headDim: 128, blockTokens: 16, kvType: "bf16" },
   { layers: 1, heads: 9, kvHeads: 3, headDim: 80, blockTokens: 32, kvType: "bf16" },
+  { layers: 2, heads: 8, kvHeads: 2, headDim: 64, blockTokens: 16, kvType: "fp8" },
+  { layers: 2, heads: 4, kvHeads: 4, headDim: 128, blockTokens: 16, kvType: "fp8" },
+  { layers: 1, heads: 9, kvHeads: 3, headDim: 80, blockTokens: 32, kvType: "fp8" },
 ];
 
 const ignore = TestGpu.missing() !== undefined;
 
-/** Bytes of normally distributed values, as the stored bytes of a block; padding of a head has none here: 80 and 64 are whole units. */
-function randomBlock(bytes: number, random: SeededRandom): Uint8Array {
-  const values = Float32Array.from({ length: bytes / 2 }, () => random.normal());
+/**
+ * Bytes of normally distributed values, as the stored bytes of a block; padding of a head has none here: 80 and 64 are whole
+ * units. An fp8 pool has values of its own type.
+ */
+function randomBlock(bytes: number, random: SeededRandom, { kvType }: KvLayout): Uint8Array {
+  const values = Float32Array.from({ length: bytes / 2 }, () => roundKv(random.normal(), kvType));
   return new Uint8Array(Uint16Array.from(new Uint32Array(values.buffer), (bits) => bits >>> 16).buffer);
 }
 
@@ -62,21 +69,27 @@ function largestDifference(actual: readonly NodePartial[], wanted: readonly Node
 }
 
 for (const layout of LAYOUTS) {
-  const { heads, headDim, blockTokens } = layout;
+  const { heads, headDim, blockTokens, kvType } = layout;
   Deno.test({
     name:
-      `openHolderStore() on a GPU holds segments of pools with blocks of ${blockTokens} tokens, heads of ${headDim}`,
+      `openHolderStore() on a GPU holds segments of ${kvType} pools with blocks of ${blockTokens} tokens, heads of ${headDim}`,
     ignore,
     async fn() {
       const blocks = SEGMENTS * SEGMENT_TOKENS / blockTokens;
-      using host = await openKvStore({ layout, blocks });
+      // Processors hold the numbers of fp8 in bf16.
+      const hostLayout = { ...layout, kvType: "bf16" } as const;
+      using host = await openHolderStore({
+        kind: "wasm",
+        layout,
+        kvBytes: kvTokenBytes(hostLayout, "bf16") * blocks * blockTokens,
+      });
       using holder = await openHolderStore({ kind: "cuda", layout, kvBytes: 64 << 20 });
       using ordered = await openHolderStore({ kind: "cuda", layout, kvBytes: 64 << 20, deterministic: true });
       assertEquals([holder.layout.blockTokens, holder.storedTokens], [64, blockTokens]);
       assertEquals(holder.blockBytes, host.blockBytes * (64 / blockTokens));
       const random = new SeededRandom(7, "segments");
       for (let segment = 0; segment < SEGMENTS; segment++) {
-        const bytes = randomBlock(SEGMENT_TOKENS / blockTokens * host.blockBytes, random);
+        const bytes = randomBlock(SEGMENT_TOKENS / blockTokens * host.blockBytes, random, layout);
         writeSegment(host, segment * SEGMENT_TOKENS / blockTokens, bytes);
         for (const store of [holder, ordered]) {
           writeSegment(store, segment * 4, bytes);
@@ -109,7 +122,7 @@ Deno.test({
   async fn() {
     const [layout] = LAYOUTS;
     const refused: [Promise<KvStore>, string][] = [
-      [openHolderStore({ kind: "cuda", layout: { ...layout, kvType: "f16" } }), "stores bf16, got f16"],
+      [openHolderStore({ kind: "cuda", layout: { ...layout, kvType: "f16" } }), "stores bf16 or fp8, got f16"],
       [
         openHolderStore({ kind: "cuda", layout: { ...layout, blockTokens: 128 }, kvBytes: 1 << 24 }),
         "64 tokens, got 128",
