@@ -7,12 +7,11 @@
 //                 own implementation (ggml) has it
 //   random_bf16   out[i] = scale * a number that depends on seed and i alone: the sum of four uniform ones, mean 0,
 //                 deviation 1, near a normal distribution
+//   random_e4m3   the same as numbers of an fp8 pool
 //   random_f32    out[i] = mean + scale * the same, f32
 // One thread an element, any count.
 
-typedef unsigned short u16;
-typedef unsigned int u32;
-typedef unsigned long long u64;
+#include "kv_pool.cuh"
 
 __device__ __forceinline__ u16 to_bf16(float x) {
   u16 bits;
@@ -129,6 +128,11 @@ extern "C" __global__ void __launch_bounds__(256) from_q6_k(const unsigned char*
 extern "C" __global__ void __launch_bounds__(256) random_bf16(u16* out, u64 count, u64 seed, float scale) {
   const u64 i = index_of();
   if (i < count) out[i] = to_bf16(scale * random_of(seed, i));
+}
+
+extern "C" __global__ void __launch_bounds__(256) random_e4m3(u8* out, u64 count, u64 seed, float scale) {
+  const u64 i = index_of();
+  if (i < count) out[i] = (u8)e4m3_bits(scale * random_of(seed, i));
 }
 
 extern "C" __global__ void __launch_bounds__(256) random_f32(float* out, u64 count, u64 seed, float mean, float scale) {

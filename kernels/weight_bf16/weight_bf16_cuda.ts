@@ -18,6 +18,7 @@ export type ConvertedType = Exclude<DType, "BF16">;
 export class WeightKernels {
   readonly #convert: Readonly<Record<ConvertedType, CudaFunction>>;
   readonly #randomBf16: CudaFunction;
+  readonly #randomE4m3: CudaFunction;
   readonly #randomF32: CudaFunction;
 
   /** Compiles or finds them. */
@@ -34,6 +35,7 @@ export class WeightKernels {
       Q6_K: module.function("from_q6_k"),
     };
     this.#randomBf16 = module.function("random_bf16");
+    this.#randomE4m3 = module.function("random_e4m3");
     this.#randomF32 = module.function("random_f32");
   }
 
@@ -54,12 +56,19 @@ export class WeightKernels {
     });
   }
 
-  /** Fills `count` bf16 values with random numbers of deviation `scale`. */
+  /** Fills `count` values of a type with random numbers of deviation `scale`. */
   randomMatrix(
     stream: CudaStream,
-    work: { readonly to: DevicePtr; readonly count: number; readonly seed: number; readonly scale: number },
+    work: {
+      readonly to: DevicePtr;
+      readonly count: number;
+      readonly seed: number;
+      readonly scale: number;
+      /** @default {"bf16"} */
+      readonly type?: "bf16" | "fp8";
+    },
   ): void {
-    stream.launch(this.#randomBf16, {
+    stream.launch(work.type === "fp8" ? this.#randomE4m3 : this.#randomBf16, {
       grid: [Math.ceil(work.count / THREADS)],
       block: [THREADS],
       args: [{ ptr: work.to }, { u64: BigInt(work.count) }, { u64: BigInt(work.seed) }, { f32: work.scale }],
