@@ -12,6 +12,7 @@ import { CudaLibraries } from "./libraries.ts";
 import { CudaModule } from "./module.ts";
 import { ContextScope } from "./owned_handle.ts";
 import { CudaStream } from "./stream.ts";
+import { encodeTensorMap, type TensorMapOptions } from "./tensor_map.ts";
 
 /** What a GPU is. */
 export interface CudaProperties {
@@ -152,6 +153,11 @@ export class CudaContext implements Disposable {
   /** Loads compiled kernels. @throws {CudaError} when they were not made for this GPU. */
   load(cubin: Uint8Array): CudaModule {
     return CudaModule.load(this.scope, cubin);
+  }
+
+  /** Describes a matrix to the copy engine, 128 bytes that kernels take as an argument. @throws {CudaError} */
+  tensorMap(options: TensorMapOptions): Uint8Array<ArrayBuffer> {
+    return encodeTensorMap(this.scope, options);
   }
 
   /** Blocks this thread until the GPU has done everything of this process. @throws {CudaError} */

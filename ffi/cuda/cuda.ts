@@ -30,3 +30,4 @@ export { CudaFunction, CudaModule } from "./module.ts";
 export { Nvrtc, type NvrtcOutput, type NvrtcProgram } from "./nvrtc.ts";
 export { CUDA_PATH_VARIABLE, SEARCH_VARIABLES } from "./search_path.ts";
 export { CudaStream } from "./stream.ts";
+export { TENSOR_BOX_COLUMNS, type TensorMapOptions } from "./tensor_map.ts";

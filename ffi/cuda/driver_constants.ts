@@ -45,6 +45,12 @@ export const DRIVER = {
   CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES: 8,
   CU_FUNC_ATTRIBUTE_NON_PORTABLE_CLUSTER_SIZE_ALLOWED: 14,
 
+  CU_TENSOR_MAP_DATA_TYPE_BFLOAT16: 9,
+  CU_TENSOR_MAP_INTERLEAVE_NONE: 0,
+  CU_TENSOR_MAP_SWIZZLE_128B: 3,
+  CU_TENSOR_MAP_L2_PROMOTION_L2_256B: 3,
+  CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE: 0,
+
   CU_LAUNCH_ATTRIBUTE_COOPERATIVE: 2,
   CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION: 4,
   CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION: 6,
@@ -59,6 +65,7 @@ export const DRIVER_LAYOUT = {
   "offsetof(CUlaunchConfig, hStream)": 32,
   "offsetof(CUlaunchConfig, attrs)": 40,
   "offsetof(CUlaunchConfig, numAttrs)": 48,
+  "sizeof(CUtensorMap)": 128,
   "sizeof(CUlaunchAttribute)": 72,
   "offsetof(CUlaunchAttribute, id)": 0,
   "offsetof(CUlaunchAttribute, value)": 8,

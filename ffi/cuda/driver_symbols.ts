@@ -122,6 +122,11 @@ export const DRIVER_SYMBOLS = {
   cuFuncGetParamInfo: { parameters: ["u64", "usize", "buffer", "buffer"], result: "i32" },
   // CUresult cuOccupancyMaxActiveBlocksPerMultiprocessor(int *numBlocks, CUfunction func, int blockSize, size_t dynamicSMemSize);
   cuOccupancyMaxActiveBlocksPerMultiprocessor: { parameters: ["buffer", "u64", "i32", "usize"], result: "i32" },
+  // CUresult cuTensorMapEncodeTiled(CUtensorMap *tensorMap, CUtensorMapDataType tensorDataType, cuuint32_t tensorRank, void *globalAddress, const cuuint64_t *globalDim, const cuuint64_t *globalStrides, const cuuint32_t *boxDim, const cuuint32_t *elementStrides, CUtensorMapInterleave interleave, CUtensorMapSwizzle swizzle, CUtensorMapL2promotion l2Promotion, CUtensorMapFloatOOBfill oobFill);
+  cuTensorMapEncodeTiled: {
+    parameters: ["buffer", "i32", "u32", "u64", "buffer", "buffer", "buffer", "buffer", "i32", "i32", "i32", "i32"],
+    result: "i32",
+  },
   // CUresult cuLaunchKernelEx(const CUlaunchConfig *config, CUfunction f, void **kernelParams, void **extra);
   cuLaunchKernelEx: { parameters: ["buffer", "u64", "buffer", "u64"], result: "i32" },
 } as const satisfies Deno.ForeignLibraryInterface;

@@ -205,6 +205,16 @@ int cuOccupancyMaxActiveBlocksPerMultiprocessor(int *blocks, uint64_t function, 
   *blocks = threads / 64 + (int)(shared / 1024);
   return called("cuOccupancyMaxActiveBlocksPerMultiprocessor");
 }
+int cuTensorMapEncodeTiled(void *map, int type, unsigned rank, uint64_t address, const uint64_t *sizes,
+                           const uint64_t *strides, const unsigned *box, const unsigned *steps, int interleave,
+                           int swizzle, int promotion, int fill) {
+  note("map type %d rank %u at %llx of %llu x %llu every %llu in %u x %u by %u, %u: %d %d %d %d aligned %d\n", type, rank,
+       (unsigned long long)address, (unsigned long long)sizes[1], (unsigned long long)sizes[0],
+       (unsigned long long)strides[0], box[1], box[0], steps[0], steps[1], interleave, swizzle, promotion, fill,
+       (uint64_t)map % 64 == 0);
+  memset(map, 0x5a, 128);
+  return called("cuTensorMapEncodeTiled");
+}
 
 // As cuda.h declares them.
 typedef union {

@@ -13,6 +13,7 @@ const TYPES: Readonly<Record<string, string>> = {
   "unsigned long long": "u64",
   "size_t": "usize",
   "uint64_t": "u64",
+  "cuuint32_t": "u32",
   "int64_t": "i64",
   "CUdeviceptr": "u64",
   "CUdevice": "i32",
@@ -24,7 +25,7 @@ const HANDLES =
 
 /** Enumerations, which are as wide as an int. */
 const ENUMERATIONS =
-  /^(CUresult|CUdevice_attribute|CUfunction_attribute|CUstreamCaptureMode|nvrtcResult|cublasStatus_t|cublasComputeType_t|cudaDataType(_t)?|cublasLt\w+Attributes_t)$/;
+  /^(CUresult|CUdevice_attribute|CUfunction_attribute|CUstreamCaptureMode|CUtensorMap\w+|nvrtcResult|cublasStatus_t|cublasComputeType_t|cudaDataType(_t)?|cublasLt\w+Attributes_t)$/;
 
 /** What a C type may be in a table. */
 function allowed(type: string): readonly string[] {
