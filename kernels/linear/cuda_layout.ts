@@ -1,12 +1,15 @@
 /**
- * How weights lie on the GPU for `linear_direct.cu`.
+ * How weights lie on the GPU for products of few tokens.
  *
- * `BF16`: row-major, as for every other product. `Q8_0`, `Q4_0`, `Q4_1`: a matrix [R, K] is cut into tiles of 64 rows x 64 columns; tile
- * (t, k) is number t * ceil(K / 64) + k, a tile is four records of 16 rows. A record holds the integers in the order of the
- * tensor cores' fragments, then for each g below 8 the f16 scales of rows g (both blocks of 32 columns) and g + 8, then (Q4_1) the
- * minimums likewise. Lane (g, j) has columns 8j to 8j + 7 of both blocks of rows g and g + 8: four words of eight nibbles
- * (column 2i at bit 4i, column 2i + 1 at bit 16 + 4i), or for Q8_0 eight words of four bytes (columns 0, 2, 1, 3), of which a record
- * holds the first block's four for all lanes, then the second's. Beyond the matrix everything is zero.
+ * `BF16`: row-major, as for every other product. `Q8_0`, `Q4_0`, `Q4_1`: a matrix [R, K] is cut into strips of 16 rows, a strip
+ * into records of 64 columns, two blocks a row; record k of strip s is number s * ceil(K / 64) + k. Gate and up of an MLP share
+ * strips: eight rows of gate, then the same eight of up.
+ *
+ * A record holds the integers in the order of the tensor cores' fragments, then for each g below 8 the f16 scales of rows g
+ * (both blocks) and g + 8, then (Q4_1) the minimums likewise. Lane (g, j) has columns 8j to 8j + 7 of both blocks of rows g and
+ * g + 8: four words of eight nibbles (column 2i at bit 4i, column 2i + 1 at bit 16 + 4i; of Q4_0 with the highest bit
+ * inverted, which makes them numbers in two's complement), or for Q8_0 eight words of four bytes (columns 0, 2, 1, 3), of which a
+ * record holds the first block's four for all lanes, then the second's. Beyond the matrix everything is zero.
  *
  * {@linkcode tilePacked} is the reference of `linear_pack.cu`.
  *
@@ -20,13 +23,16 @@ export type CudaPackedType = "Q8_0" | "Q4_0" | "Q4_1";
 /** Weight types of a product of few tokens. */
 export type CudaWeightType = "BF16" | CudaPackedType;
 
-/** Rows of a tile. */
-export const TILE_ROWS = 64;
-/** Columns of a tile. */
-export const TILE_COLS = 64;
+/** Rows of a strip. */
+export const STRIP_ROWS = 16;
+/** Columns of a record. */
+export const RECORD_COLS = 64;
 
-/** Stored bytes of one tile. */
-export const TILE_BYTES: Readonly<Record<CudaPackedType, number>> = { Q8_0: 4352, Q4_0: 2304, Q4_1: 2560 };
+/** Bytes of one record. */
+export const RECORD_BYTES: Readonly<Record<CudaPackedType, number>> = { Q8_0: 1088, Q4_0: 576, Q4_1: 640 };
+
+/** Which of two matrices that share strips; each has half of a strip's rows. */
+export type StripHalf = "first" | "second";
 
 /** Shape and type of a matrix. */
 export interface CudaMatrixShape {
@@ -36,11 +42,6 @@ export interface CudaMatrixShape {
   readonly rows: number;
   /** K, input features; a multiple of 32 unless the type is BF16. */
   readonly cols: number;
-}
-
-/** Tiles across `size` rows or columns. */
-export function tilesOf(size: number): number {
-  return Math.ceil(size / TILE_ROWS);
 }
 
 /**
@@ -57,31 +58,57 @@ export function cudaMatrixBytes({ dtype, rows, cols }: CudaMatrixShape): number 
       );
     }
   }
-  return dtype === "BF16" ? 2 * rows * cols : tilesOf(rows) * tilesOf(cols) * TILE_BYTES[dtype];
+  if (dtype === "BF16") return 2 * rows * cols;
+  return Math.ceil(rows / STRIP_ROWS) * Math.ceil(cols / RECORD_COLS) * RECORD_BYTES[dtype];
 }
 
-/** Tiles stored rows of a quantised type. @throws {RangeError} when the length does not fit. */
+/** Bytes of gate and up of these rows, sharing strips. @throws {RangeError} as {@linkcode cudaMatrixBytes} does. */
+export function cudaPairBytes(shape: CudaMatrixShape): number {
+  return shape.dtype === "BF16"
+    ? 2 * cudaMatrixBytes(shape)
+    : cudaMatrixBytes({ ...shape, rows: 2 * Math.ceil(shape.rows / 8) * 8 });
+}
+
+/** Records of stored rows of a quantised type. @throws {RangeError} when the length does not fit. */
 export function tilePacked(
   stored: Uint8Array,
   shape: CudaMatrixShape & { readonly dtype: CudaPackedType },
-): Uint8Array {
-  const { dtype, rows, cols } = shape;
-  const blockBytes = DTYPE_LAYOUT[dtype].bytes;
+): Uint8Array<ArrayBuffer> {
   const out = new Uint8Array(cudaMatrixBytes(shape));
+  placeRows(stored, shape, { out, placeOf: (row) => [Math.floor(row / STRIP_ROWS), row % STRIP_ROWS] });
+  return out;
+}
+
+/** Records of two matrices of a shape that share strips. @throws {RangeError} when a length does not fit. */
+export function tilePair(
+  matrices: { readonly first: Uint8Array; readonly second: Uint8Array },
+  shape: CudaMatrixShape & { readonly dtype: CudaPackedType },
+): Uint8Array<ArrayBuffer> {
+  const out = new Uint8Array(cudaPairBytes(shape));
+  placeRows(matrices.first, shape, { out, placeOf: (row) => [row >> 3, row % 8] });
+  placeRows(matrices.second, shape, { out, placeOf: (row) => [row >> 3, row % 8 + 8] });
+  return out;
+}
+
+function placeRows(
+  stored: Uint8Array,
+  { dtype, rows, cols }: CudaMatrixShape & { readonly dtype: CudaPackedType },
+  { out, placeOf }: { readonly out: Uint8Array; readonly placeOf: (row: number) => readonly [number, number] },
+): void {
+  const blockBytes = DTYPE_LAYOUT[dtype].bytes;
   if (stored.length !== rows * cols / 32 * blockBytes) {
     throw new RangeError(
       `Cannot tile a ${dtype} matrix: wanted ${rows * cols / 32 * blockBytes} bytes, got ${stored.length}`,
     );
   }
   for (let row = 0; row < rows; row++) {
+    const [strip, place] = placeOf(row);
     for (let block = 0; block < cols / 32; block++) {
       const at = (row * cols / 32 + block) * blockBytes;
-      const tile = Math.floor(row / TILE_ROWS) * tilesOf(cols) + (block >> 1);
-      const record = tile * TILE_BYTES[dtype] + (row % TILE_ROWS >> 4) * (TILE_BYTES[dtype] / 4);
-      placeBlock(stored.subarray(at, at + blockBytes), { dtype, row: row % 16, second: block & 1, out, record });
+      const record = (strip * Math.ceil(cols / RECORD_COLS) + (block >> 1)) * RECORD_BYTES[dtype];
+      placeBlock(stored.subarray(at, at + blockBytes), { dtype, row: place, second: block & 1, out, record });
     }
   }
-  return out;
 }
 
 function placeBlock(
@@ -107,7 +134,7 @@ function placeBlock(
       out[record + 512 * second + 16 * lane + 8 * lower + 4 * (i >> 2) + inWord] = block[head + column];
       continue;
     }
-    const nibble = block[head + column % 16] >> (column < 16 ? 0 : 4) & 15;
+    const nibble = block[head + column % 16] >> (column < 16 ? 0 : 4) & 15 ^ (dtype === "Q4_0" ? 8 : 0);
     const bit = 4 * (i >> 1) + 16 * (i & 1);
     out[record + 16 * lane + 8 * second + 4 * lower + (bit >> 3)] |= nibble << (bit & 7);
   }

@@ -1,10 +1,15 @@
 import { assertEquals, assertThrows } from "@std/assert";
-import { cudaMatrixBytes, TILE_BYTES, tilePacked } from "./cuda_layout.ts";
+import { cudaMatrixBytes, cudaPairBytes, RECORD_BYTES, tilePacked, tilePair } from "./cuda_layout.ts";
 
-Deno.test("cudaMatrixBytes() pads packed weights to whole tiles", () => {
+Deno.test("cudaMatrixBytes() pads packed weights to whole records", () => {
   assertEquals(cudaMatrixBytes({ dtype: "BF16", rows: 65, cols: 8 }), 65 * 8 * 2);
-  assertEquals(cudaMatrixBytes({ dtype: "Q4_0", rows: 64, cols: 64 }), TILE_BYTES.Q4_0);
-  assertEquals(cudaMatrixBytes({ dtype: "Q8_0", rows: 65, cols: 96 }), 4 * TILE_BYTES.Q8_0);
+  assertEquals(cudaMatrixBytes({ dtype: "Q4_0", rows: 16, cols: 64 }), RECORD_BYTES.Q4_0);
+  assertEquals(cudaMatrixBytes({ dtype: "Q8_0", rows: 17, cols: 96 }), 4 * RECORD_BYTES.Q8_0);
+});
+
+Deno.test("cudaPairBytes() pads each of two matrices to half strips", () => {
+  assertEquals(cudaPairBytes({ dtype: "BF16", rows: 9, cols: 8 }), 2 * 9 * 8 * 2);
+  assertEquals(cudaPairBytes({ dtype: "Q4_1", rows: 9, cols: 64 }), 2 * RECORD_BYTES.Q4_1);
 });
 
 Deno.test("cudaMatrixBytes() refuses sizes that are no whole blocks", () => {
@@ -33,7 +38,8 @@ Deno.test("tilePacked() gives a lane eight columns of a row", () => {
       const word = view.getUint32(16 * (4 + j) + 8 + 4, true);
       for (let i = 0; i < 8; i++) {
         const column = 8 * j + i;
-        assertEquals(word >>> 4 * (i >> 1) + 16 * (i & 1) & 15, column < 16 ? column : 31 - column, `column ${column}`);
+        const stored = (column < 16 ? column : 31 - column) ^ (dtype === "Q4_0" ? 8 : 0);
+        assertEquals(word >>> 4 * (i >> 1) + 16 * (i & 1) & 15, stored, `column ${column}`);
       }
     }
     assertEquals(view.getUint16(512 + 8 + 4 + 2, true), 0x1234);
@@ -51,4 +57,18 @@ Deno.test("tilePacked() gives a lane the bytes of Q8_0 in the order of pairs", (
   assertEquals([...new Int8Array(bytes.slice().buffer)], [0, 2, 1, 3, 4, 6, 5, 7]);
   assertEquals(record[1024 + 8] | record[1024 + 9] << 8, 0x1234);
   assertEquals(tiled.filter((byte) => byte !== 0).length, 31 + 2);
+});
+
+Deno.test("tilePair() gives each matrix half of every strip", () => {
+  const shape = { dtype: "Q8_0", rows: 9, cols: 32 } as const;
+  const [first, second] = [new Uint8Array(9 * 34), new Uint8Array(9 * 34)];
+  first.set(block("Q8_0"), 8 * 34);
+  second.set(block("Q8_0"), 7 * 34);
+  const tiled = tilePair({ first, second }, shape);
+  const alone = (row: number, rows: number) => {
+    const stored = new Uint8Array(rows * 34);
+    stored.set(block("Q8_0"), row * 34);
+    return tilePacked(stored, { ...shape, rows });
+  };
+  assertEquals(tiled, Uint8Array.from([...alone(15, 16), ...alone(0, 16)]));
 });

@@ -1,46 +1,31 @@
 // linear_direct: products of few tokens at the speed of reading the weights, straight from memory into the tensor cores'
 // registers.
 //
-// out[m, n] (+)= sum over k of w[n, k] * x[m, k]; w [N, K] bf16, row-major, or Q8_0, Q4_0, Q4_1 in the tiles of
-// linear_pack; x [M, K] bf16, or f32 with RMSNorm (NORM 1: w sees bf16(x * gain), the sum is scaled by
-// 1 / rms), sums f32.
+// out[m, n] (+)= sum over k of w[n, k] * x[m, k]; w [N, K] bf16, row-major; x [M, K] bf16, or f32 with RMSNorm (NORM 1: w sees
+// bf16(x * gain), the sum is scaled by 1 / rms), sums f32.
 //
 // Limit: the bytes of the weights over the memory's read rate.
 //
 // A CTA has ROW_TILES times 16 rows and all of K; its warps share K in chunks of 64 columns, chunk c to warp c % WARPS. A lane
 // reads 16 bytes at a time: with the columns of a fragment permuted alike in weights and inputs, they are mma operands as
 // they lie. AHEAD chunks are in flight in registers, the first of them before the predecessor has ended (programmatic
-// launch). Packed weights are not rounded: a block's integers are exact in bf16 (a nibble becomes 128 + q by one masked or, a
-// byte is the difference of two such numbers), the sum of 32 columns is scaled in f32.
+// launch).
 //
 // Order of summation: chunks ascending within each warp, then the warps in order. It depends on K and WARPS alone.
 //
-// Needs: K a multiple of 8 (packed: 32); rows of x and of row-major w at multiples of 16 bytes.
+// Needs: K a multiple of 8; rows of x and w at multiples of 16 bytes.
 //
 // Test: linear_direct_cuda_test.ts. Time: linear_cuda_bench.ts. Ladder: docs/perf/2026-11-24-few-token-products.md.
 //
-// @define WEIGHTS=0 TOKENS=8 ROW_TILES=1 AHEAD=2 WARPS=16
-// @define WEIGHTS=0 TOKENS=8 ROW_TILES=1 AHEAD=4 NORM=1
-// @define WEIGHTS=0 TOKENS=8 ROW_TILES=2 AHEAD=2 OUTPUT=3 NORM=1
-// @define WEIGHTS=0 TOKENS=16 ROW_TILES=1 AHEAD=3 OUTPUT=2
-// @define WEIGHTS=0 TOKENS=16 ROW_TILES=2 AHEAD=2 OUTPUT=3
-// @define WEIGHTS=0 TOKENS=32 ROW_TILES=2 AHEAD=1 OUTPUT=3
-// @define WEIGHTS=0 TOKENS=32 ROW_TILES=2 AHEAD=2 RESIDENT=1 OUTPUT=2
-// @define WEIGHTS=1 TOKENS=8 ROW_TILES=2 AHEAD=1 WARPS=16 OUTPUT=3 NORM=1
-// @define WEIGHTS=1 TOKENS=16 ROW_TILES=2 AHEAD=1 WARPS=16 RESIDENT=1 OUTPUT=3
-// @define WEIGHTS=2 TOKENS=8 ROW_TILES=1 AHEAD=1 WARPS=16 OUTPUT=2
-// @define WEIGHTS=2 TOKENS=8 ROW_TILES=2 AHEAD=1 WARPS=16 OUTPUT=3 NORM=1
-// @define WEIGHTS=3 TOKENS=8 ROW_TILES=2 AHEAD=1 WARPS=16 OUTPUT=3 NORM=1
-// @define WEIGHTS=3 TOKENS=16 ROW_TILES=1 AHEAD=1 WARPS=16
+// @define TOKENS=8 ROW_TILES=1 AHEAD=2 WARPS=16
+// @define TOKENS=8 ROW_TILES=1 AHEAD=4 NORM=1
+// @define TOKENS=8 ROW_TILES=2 AHEAD=2 OUTPUT=3 NORM=1
+// @define TOKENS=16 ROW_TILES=1 AHEAD=3 OUTPUT=2
+// @define TOKENS=16 ROW_TILES=2 AHEAD=2 OUTPUT=3
+// @define TOKENS=32 ROW_TILES=2 AHEAD=1 OUTPUT=3
+// @define TOKENS=32 ROW_TILES=2 AHEAD=2 RESIDENT=1 OUTPUT=2
 // @arch sm_90a
 
-#define BF16 0
-#define Q8_0 1
-#define Q4_0 2
-#define Q4_1 3
-#ifndef WEIGHTS
-#define WEIGHTS BF16
-#endif
 #ifndef TOKENS
 #define TOKENS 8
 #endif
@@ -75,27 +60,16 @@ struct DirectArgs {
   void* out;
   u32 tokens, rows, cols;
   u32 xStride, outStride;
-  // Tiles of 64 rows from a gate tile to its up tile, for packed weights.
-  u32 partner;
   float epsilon;
 };
 
 namespace {
 
 constexpr u32 GROUPS = TOKENS / 8;
-constexpr u32 INTEGER_BYTES = WEIGHTS == Q8_0 ? 1024 : 512;
-constexpr u32 RECORD_BYTES = INTEGER_BYTES + 64 + (WEIGHTS == Q4_1 ? 64 : 0);
-constexpr u32 WORDS = WEIGHTS == BF16 ? 4 : WEIGHTS == Q8_0 ? 2 : 1;
 
 // What a lane holds of 16 rows x 64 columns.
 struct Chunk {
-  uint4 words[WORDS];
-#if WEIGHTS != BF16
-  uint2 scales;
-#endif
-#if WEIGHTS == Q4_1
-  uint2 mins;
-#endif
+  uint4 words[4];
 };
 
 __device__ __forceinline__ uint4 readOnce(const u8* at) {
@@ -103,12 +77,6 @@ __device__ __forceinline__ uint4 readOnce(const u8* at) {
   asm volatile("ld.global.nc.L1::no_allocate.L2::256B.v4.u32 {%0, %1, %2, %3}, [%4];"
                : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
                : "l"(at));
-  return v;
-}
-
-__device__ __forceinline__ uint2 readOnce2(const u8* at) {
-  uint2 v;
-  asm volatile("ld.global.nc.L1::no_allocate.v2.u32 {%0, %1}, [%2];" : "=r"(v.x), "=r"(v.y) : "l"(at));
   return v;
 }
 
@@ -120,24 +88,6 @@ __device__ __forceinline__ uint4 readInput(const void* at) {
                : "l"(at)
                : "memory");
   return v;
-}
-
-__device__ __forceinline__ u32 maskedOr(u32 word, u32 mask, u32 bits) {
-  u32 result;
-  asm("lop3.b32 %0, %1, %2, %3, 0xea;" : "=r"(result) : "r"(word), "r"(mask), "r"(bits));
-  return result;
-}
-
-__device__ __forceinline__ u32 subtractPair(u32 a, u32 b) {
-  u32 result;
-  asm("sub.rn.bf16x2 %0, %1, %2;" : "=r"(result) : "r"(a), "r"(b));
-  return result;
-}
-
-__device__ __forceinline__ float halfToFloat(u32 bits) {
-  float value;
-  asm("{\n.reg .b16 h;\ncvt.u16.u32 h, %1;\ncvt.f32.f16 %0, h;\n}" : "=f"(value) : "r"(bits));
-  return value;
 }
 
 __device__ __forceinline__ u32 packBf16(float low, float high) {
@@ -153,88 +103,34 @@ __device__ __forceinline__ void mma(float (&d)[4], u32 a0, u32 a1, u32 a2, u32 a
       : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
 }
 
-// Eight integers as pairs of bf16, of a row in a block.
-__device__ __forceinline__ void expand(const Chunk& chunk, u32 block, u32 lower, u32 (&pairs)[4]) {
-  const uint4 w = chunk.words[WEIGHTS == Q8_0 ? block : 0];
-#if WEIGHTS == Q8_0
-#pragma unroll
-  for (u32 i = 0; i < 4; i++) {
-    u32 word = lower ? (i / 2 ? w.w : w.z) : (i / 2 ? w.y : w.x);
-    if (i % 2) word >>= 8;
-    pairs[i] = subtractPair(maskedOr(word, 0x007f007fu, 0x43004300u), maskedOr(word, 0x00800080u, 0x43004300u));
-  }
-#else
-  const u32 word = block ? (lower ? w.w : w.z) : (lower ? w.y : w.x);
-#pragma unroll
-  for (u32 i = 0; i < 4; i++) {
-    pairs[i] = subtractPair(maskedOr(word >> 4 * i, 0x000f000fu, 0x43004300u), WEIGHTS == Q4_0 ? 0x43084308u : 0x43004300u);
-  }
-#endif
-}
-
 // acc += 16 rows x 64 columns of weights times x.
 __device__ __forceinline__ void multiply(float (&acc)[GROUPS][4], const Chunk& chunk, const uint4 (&x)[GROUPS][2]) {
 #pragma unroll
   for (u32 block = 0; block < 2; block++) {
-#if WEIGHTS == BF16
     const uint4 a = chunk.words[2 * block], b = chunk.words[2 * block + 1];
 #pragma unroll
     for (u32 i = 0; i < GROUPS; i++) {
       mma(acc[i], a.x, b.x, a.y, b.y, x[i][block].x, x[i][block].y);
       mma(acc[i], a.z, b.z, a.w, b.w, x[i][block].z, x[i][block].w);
     }
-#else
-    u32 a[4], b[4];
-    expand(chunk, block, 0, a);
-    expand(chunk, block, 1, b);
-    const float upper = halfToFloat(block ? chunk.scales.x >> 16 : chunk.scales.x & 0xffff);
-    const float lower = halfToFloat(block ? chunk.scales.y >> 16 : chunk.scales.y & 0xffff);
-#pragma unroll
-    for (u32 i = 0; i < GROUPS; i++) {
-      float d[4] = {0.f, 0.f, 0.f, 0.f};
-      mma(d, a[0], b[0], a[1], b[1], x[i][block].x, x[i][block].y);
-      mma(d, a[2], b[2], a[3], b[3], x[i][block].z, x[i][block].w);
-      acc[i][0] += upper * d[0];
-      acc[i][1] += upper * d[1];
-      acc[i][2] += lower * d[2];
-      acc[i][3] += lower * d[3];
-#if WEIGHTS == Q4_1
-      const float upperMin = halfToFloat(block ? chunk.mins.x >> 16 : chunk.mins.x & 0xffff);
-      const float lowerMin = halfToFloat(block ? chunk.mins.y >> 16 : chunk.mins.y & 0xffff);
-      constexpr u32 ONES = 0x3f803f80u;
-      float sum[4] = {0.f, 0.f, 0.f, 0.f};
-      mma(sum, ONES, ONES, ONES, ONES, x[i][block].x, x[i][block].y);
-      mma(sum, ONES, ONES, ONES, ONES, x[i][block].z, x[i][block].w);
-      acc[i][0] += upperMin * sum[0];
-      acc[i][1] += upperMin * sum[1];
-      acc[i][2] += lowerMin * sum[2];
-      acc[i][3] += lowerMin * sum[3];
-#endif
-    }
-#endif
   }
 }
 
 // First of the 16 rows of a tile of this CTA, in the whole (stacked) matrix.
 __device__ __forceinline__ u32 firstRow(const DirectArgs& args, u32 tile) {
-  if (OUTPUT == 3) return blockIdx.x * 16 + (tile ? (WEIGHTS == BF16 ? args.rows : args.partner * 64) : 0);
+  if (OUTPUT == 3) return blockIdx.x * 16 + (tile ? args.rows : 0);
   return (blockIdx.x * ROW_TILES + tile) * 16;
 }
 
 __device__ __forceinline__ const u8* place(const DirectArgs& args, u32 tile, u32 chunk, u32 lane) {
   const u32 row = firstRow(args, tile);
-#if WEIGHTS == BF16
   // A row beyond the matrix is read as its last one and not written.
   const u32 last = (OUTPUT == 3 ? 2 : 1) * args.rows - 1;
   return args.weights + ((u64)min(row + lane / 4, last) * args.cols + chunk * 64 + lane % 4 * 8) * 2;
-#else
-  return args.weights + ((u64)(row / 64) * ((args.cols + 63) / 64) + chunk) * (4 * RECORD_BYTES) + row / 16 % 4 * RECORD_BYTES;
-#endif
 }
 
 __device__ __forceinline__ void loadChunk(const DirectArgs& args, Chunk& chunk, u32 tile, u32 index, u32 lane) {
   const u8* at = place(args, tile, index, lane);
-#if WEIGHTS == BF16
   const u32 last = (OUTPUT == 3 ? 2 : 1) * args.rows - 1, row = firstRow(args, tile) + lane / 4;
   const u64 below = (u64)(min(row + 8, last) - min(row, last)) * args.cols * 2;
   const u32 column = index * 64 + lane % 4 * 8;
@@ -243,14 +139,6 @@ __device__ __forceinline__ void loadChunk(const DirectArgs& args, Chunk& chunk, 
   chunk.words[1] = column < args.cols ? readOnce(at + below) : zero;
   chunk.words[2] = column + 32 < args.cols ? readOnce(at + 64) : zero;
   chunk.words[3] = column + 32 < args.cols ? readOnce(at + below + 64) : zero;
-#else
-#pragma unroll
-  for (u32 i = 0; i < WORDS; i++) chunk.words[i] = readOnce(at + i * 512 + lane * 16);
-  chunk.scales = readOnce2(at + INTEGER_BYTES + lane / 4 * 8);
-#if WEIGHTS == Q4_1
-  chunk.mins = readOnce2(at + INTEGER_BYTES + 64 + lane / 4 * 8);
-#endif
-#endif
 }
 
 #if NORM

@@ -6,24 +6,18 @@
 import type { CudaFunction, CudaModule, CudaProperties, CudaStream, DevicePtr } from "../../ffi/cuda/cuda.ts";
 import type { CudaKernel } from "../cuda/compile.ts";
 import type { KernelCache } from "../cuda/kernel_cache.ts";
-import {
-  cudaMatrixBytes,
-  type CudaMatrixShape,
-  type CudaPackedType,
-  type CudaWeightType,
-  tilesOf,
-} from "./cuda_layout.ts";
 import source from "./linear_direct.cu" with { type: "text" };
-import packSource from "./linear_pack.cu" with { type: "text" };
 
 /** What a product leaves: `add` adds f32 to what is there; `swiglu` is bf16 silu(gate) * up of a matrix of gate and up rows. */
 export type LinearOutput = "bf16" | "f32" | "add" | "swiglu";
 
-/** One product out[M, N] (+)= x[M, K] w[N, K]ᵀ. */
-export interface DirectShape extends CudaMatrixShape {
+/** One product out[M, N] (+)= x[M, K] w[N, K]ᵀ of bf16 weights. */
+export interface DirectShape {
   /** N, outputs of a token. The weights are [N, K]; for `swiglu` gate and up, one behind the other: [2N, K]. */
   readonly rows: number;
-  /** M, at most {@linkcode maxDirectTokens}. */
+  /** K, inputs of a token, a multiple of 8. */
+  readonly cols: number;
+  /** M, at most {@linkcode MAX_DIRECT_TOKENS}. */
   readonly tokens: number;
   /** What it leaves. */
   readonly output: LinearOutput;
@@ -37,7 +31,7 @@ export interface DirectShape extends CudaMatrixShape {
 
 /** Where the operands of one launch lie, aligned to 16 bytes. */
 export interface DirectOperands {
-  /** BF16: row-major. Packed types: tiles as {@linkcode DirectLinear.pack} makes them; for `swiglu` each matrix tiled for itself. */
+  /** Row-major. */
   readonly weights: DevicePtr;
   /** x[M, K], bf16; f32 with `norm`. */
   readonly x: DevicePtr;
@@ -52,26 +46,22 @@ export interface DirectOperands {
   readonly programmatic?: boolean;
 }
 
-/** Most tokens of a product with weights of a type. */
-export function maxDirectTokens(dtype: CudaWeightType): number {
-  return dtype === "BF16" ? 32 : 16;
-}
+/** Most tokens of a product. */
+export const MAX_DIRECT_TOKENS = 32;
 
 /** Most tokens of a product that normalises its inputs. */
 export const MAX_NORM_TOKENS = 8;
 
-const PACK_BLOCKS = 1056;
-const PACK_THREADS = 256;
 const ROWS_OF_A_TILE = 16;
 const OUTPUT_CODE: Readonly<Record<LinearOutput, number>> = { bf16: 0, f32: 1, add: 2, swiglu: 3 };
-const WEIGHT_CODE: Readonly<Record<CudaWeightType, number>> = { BF16: 0, Q8_0: 1, Q4_0: 2, Q4_1: 3 };
 
-function checkDirect({ dtype, rows, cols, tokens, norm, xStride = cols, outStride = rows }: DirectShape): void {
-  cudaMatrixBytes({ dtype, rows, cols });
-  const most = norm === undefined ? maxDirectTokens(dtype) : MAX_NORM_TOKENS;
-  const wrong = !Number.isInteger(tokens) || tokens < 1 || tokens > most
+function checkDirect({ rows, cols, tokens, norm, xStride = cols, outStride = rows }: DirectShape): void {
+  const most = norm === undefined ? MAX_DIRECT_TOKENS : MAX_NORM_TOKENS;
+  const wrong = !Number.isSafeInteger(rows) || rows < 1
+    ? `axis N (rows) must be a positive integer, got ${rows}`
+    : !Number.isInteger(tokens) || tokens < 1 || tokens > most
     ? `axis M (tokens) must be 1 to ${most}, got ${tokens}`
-    : cols % 8 !== 0
+    : !Number.isSafeInteger(cols) || cols < 1 || cols % 8 !== 0
     ? `axis K (cols) must be a multiple of 8, got ${cols}`
     : xStride < cols || xStride % 8 !== 0
     ? `xStride must be a multiple of 8 of at least ${cols}, got ${xStride}`
@@ -106,16 +96,12 @@ const MANY_COLUMNS = 1536;
  */
 export function directSchedule(shape: DirectShape, multiprocessors: number): DirectSchedule {
   checkDirect(shape);
-  const { dtype, rows, cols, tokens, output, norm } = shape;
+  const { rows, cols, tokens, output, norm } = shape;
   const padded = [8, 16, 32].find((size) => tokens <= size) ?? tokens;
   const pair = output === "swiglu";
   const tiles = Math.ceil(rows / ROWS_OF_A_TILE);
   const small = tiles <= 2 * multiprocessors;
   const rowTiles = pair || !small || padded === 32 ? 2 : 1;
-  // Packed weights take more instructions a byte, so more warps, and few registers a thread.
-  if (dtype !== "BF16") {
-    return { padded, rowTiles, ahead: 1, warps: 16, resident: padded > 8 && rowTiles === 2 ? 1 : 2 };
-  }
   if (padded === 32) {
     const alone = tiles <= 2 * multiprocessors && !pair;
     return { padded, rowTiles, ahead: alone ? 2 : 1, warps: 8, resident: alone ? 1 : 2 };
@@ -127,13 +113,12 @@ export function directSchedule(shape: DirectShape, multiprocessors: number): Dir
 }
 
 /** The kernel of a product, for compiling it with others. */
-export function directKernel({ dtype, output, norm }: DirectShape, schedule: DirectSchedule): CudaKernel {
+export function directKernel({ output, norm }: DirectShape, schedule: DirectSchedule): CudaKernel {
   const { padded, rowTiles, ahead, warps, resident } = schedule;
   return {
     name: "linear_direct",
     source,
     defines: {
-      WEIGHTS: WEIGHT_CODE[dtype],
       TOKENS: padded,
       OUTPUT: OUTPUT_CODE[output],
       NORM: norm === undefined ? 0 : 1,
@@ -164,12 +149,10 @@ export class DirectPlan {
   run(stream: CudaStream, { weights, x, out, gain, programmatic }: DirectOperands): void {
     const { rows, cols, tokens, output, norm, xStride = cols, outStride = rows } = this.shape;
     if (norm !== undefined && gain === undefined) throw new TypeError("Cannot multiply: wanted the gain of the norm");
-    const view = new DataView(new ArrayBuffer(64));
+    const view = new DataView(new ArrayBuffer(56));
     [weights, x, gain ?? 0n, out].forEach((address, i) => view.setBigUint64(8 * i, address, true));
-    [tokens, rows, cols, xStride, outStride, tilesOf(rows)].forEach((value, i) =>
-      view.setUint32(32 + 4 * i, value, true)
-    );
-    view.setFloat32(56, norm?.epsilon ?? 0, true);
+    [tokens, rows, cols, xStride, outStride].forEach((value, i) => view.setUint32(32 + 4 * i, value, true));
+    view.setFloat32(52, norm?.epsilon ?? 0, true);
     const { rowTiles, warps } = this.schedule;
     const rowsOfABlock = ROWS_OF_A_TILE * (output === "swiglu" ? 1 : rowTiles);
     stream.launch(this.#function, {
@@ -230,31 +213,5 @@ export class DirectLinear {
   /** One product: see {@linkcode plans}. */
   plan(shape: DirectShape): DirectPlan {
     return this.plans([shape])[0];
-  }
-
-  /**
-   * Enqueues the tiling of packed weights: `from` holds blocks as the model file stores them, `to` has room for
-   * {@linkcode cudaMatrixBytes}, aligned to 16 bytes. `from` may be freed when the stream has got there.
-   *
-   * @throws {RangeError} when the shape does not fit the type. @throws {CudaError}
-   */
-  pack(
-    stream: CudaStream,
-    { dtype, rows, cols, from, to }: CudaMatrixShape & {
-      readonly dtype: CudaPackedType;
-      readonly from: DevicePtr;
-      readonly to: DevicePtr;
-    },
-  ): void {
-    cudaMatrixBytes({ dtype, rows, cols });
-    const key = `pack ${dtype}`;
-    const module = this.#modules.get(key) ??
-      this.#kernels.module({ name: "linear_pack", source: packSource, defines: { WEIGHTS: WEIGHT_CODE[dtype] } });
-    this.#modules.set(key, module);
-    stream.launch(module.function("linear_pack"), {
-      grid: [PACK_BLOCKS],
-      block: [PACK_THREADS],
-      args: [{ ptr: from }, { u32: rows }, { u32: cols }, { ptr: to }],
-    });
   }
 }

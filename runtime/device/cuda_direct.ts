@@ -9,8 +9,8 @@ import {
   DirectLinear,
   type DirectPlan,
   type DirectShape,
+  MAX_DIRECT_TOKENS,
   MAX_NORM_TOKENS,
-  maxDirectTokens,
 } from "../../kernels/linear/linear_direct_cuda.ts";
 import type { ModelConfig } from "../model/model.ts";
 import { qkvRows } from "./cuda_weights.ts";
@@ -54,17 +54,16 @@ export interface DirectProduct {
   readonly overlap: boolean;
 }
 
-type MatrixShape = Pick<DirectShape, "dtype" | "rows" | "cols" | "output">;
+type MatrixShape = Pick<DirectShape, "rows" | "cols" | "output">;
 
 function matrixShapes(config: ModelConfig): Readonly<Record<DirectMatrix, MatrixShape>> {
   const { hidden, heads, headDim, intermediate, vocab } = config;
-  const dtype = "BF16";
   return {
-    qkv: { dtype, rows: qkvRows(config), cols: hidden, output: "bf16" },
-    output: { dtype, rows: hidden, cols: heads * headDim, output: "add" },
-    gateUp: { dtype, rows: intermediate, cols: hidden, output: "swiglu" },
-    down: { dtype, rows: hidden, cols: intermediate, output: "add" },
-    head: { dtype, rows: vocab, cols: hidden, output: "f32" },
+    qkv: { rows: qkvRows(config), cols: hidden, output: "bf16" },
+    output: { rows: hidden, cols: heads * headDim, output: "add" },
+    gateUp: { rows: intermediate, cols: hidden, output: "swiglu" },
+    down: { rows: hidden, cols: intermediate, output: "add" },
+    head: { rows: vocab, cols: hidden, output: "f32" },
   };
 }
 
@@ -84,7 +83,7 @@ export class CudaDirect {
     },
   ) {
     this.#shapes = matrixShapes(config);
-    const plain = sizes.filter((tokens) => tokens <= maxDirectTokens("BF16"))
+    const plain = sizes.filter((tokens) => tokens <= MAX_DIRECT_TOKENS)
       .flatMap((tokens) => MATRICES.map((matrix) => ({ matrix, tokens, norm: false })));
     const normed = sizes.filter((tokens) => tokens <= MAX_NORM_TOKENS)
       .flatMap((tokens) => NORMED.map((matrix) => ({ matrix, tokens, norm: true })));
