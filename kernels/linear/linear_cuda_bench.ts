@@ -9,8 +9,10 @@
 import { BlasLt, CudaContext, type CudaFunction, type CudaStream, type DeviceBuffer } from "../../ffi/cuda/cuda.ts";
 import readSource from "../attend_partial/bulk_read.cu" with { type: "text" };
 import { KernelCache } from "../cuda/cuda.ts";
-import { cudaMatrixBytes, type CudaWeightType } from "./cuda_layout.ts";
-import { DirectLinear, type LinearOutput, maxDirectTokens } from "./linear_direct_cuda.ts";
+import { cudaMatrixBytes, cudaPairBytes, type CudaWeightType } from "./cuda_layout.ts";
+import { DirectLinear, type LinearOutput, MAX_DIRECT_TOKENS } from "./linear_direct_cuda.ts";
+import { MAX_PACKED_TOKENS, PackedLinear } from "./linear_packed_cuda.ts";
+import { MAX_STREAM_TOKENS, StreamLinear } from "./linear_stream_cuda.ts";
 import { SEEDS } from "./spec.ts";
 
 /** Bytes of one piece of the read, and pieces in flight on a multiprocessor. */
@@ -51,7 +53,9 @@ interface Row {
   readonly name: string;
   readonly dtype: CudaWeightType;
   readonly tokens: number;
-  /** Median time of a launch, microseconds; with programmatic launches, and with plain ones. */
+  /** The faster one of our kernels. */
+  readonly kernel: "direct" | "stream" | "packed";
+  /** Median time of its launch, microseconds; with programmatic launches, and with plain ones. */
   readonly us: number;
   readonly plainUs: number;
   /** Bytes of weights over `us`, TB/s. */
@@ -68,6 +72,8 @@ class Bench implements Disposable {
   readonly #stream: CudaStream = this.context.stream();
   readonly #blas = new BlasLt(this.context);
   readonly #linear = new DirectLinear(this.#kernels, this.context.properties);
+  readonly #packed = new PackedLinear(this.#kernels, this.context.properties);
+  readonly #streamed = new StreamLinear(this.context, this.#kernels);
   readonly #pool: DeviceBuffer = this.context.alloc(POOL_BYTES);
   readonly #x: DeviceBuffer = this.context.alloc(4 * 64 * 16384);
   readonly #out: DeviceBuffer = this.context.alloc(4 * 64 * 131072);
@@ -134,23 +140,35 @@ class Bench implements Disposable {
   /** Times one product with weights of a type. */
   row({ name, rows, cols, output }: Product, dtype: CudaWeightType, tokens: number): Row {
     const parts = output === "swiglu" ? 2 : 1;
-    const bytes = parts * cudaMatrixBytes({ dtype, rows, cols });
+    const bytes = (parts === 2 ? cudaPairBytes : cudaMatrixBytes)({ dtype, rows, cols });
     const count = Math.max(2, Math.min(48, Math.ceil(COLD_BYTES / bytes)));
-    const plan = this.#linear.plan({ dtype, rows, cols, tokens, output });
     const [x, out] = [this.#x.address, this.#out.address];
-    const us = (programmatic: boolean): number =>
-      this.#us(count, (i) => plan.run(this.#stream, { weights: this.#pool.at(i * bytes), x, out, programmatic }));
-    const time = us(true);
+    const timed = this.#candidates({ name, rows, cols, output }, dtype, tokens).map(({ kernel, plan }) => {
+      const us = (programmatic: boolean): number =>
+        this.#us(count, (i) => plan.run(this.#stream, { weights: this.#pool.at(i * bytes), x, out, programmatic }));
+      return { kernel, us: us(true), plainUs: us(false) };
+    });
+    const best = timed.reduce((least, one) => one.us < least.us ? one : least);
     return {
       name: `${name} ${parts * rows}x${cols}`,
       dtype,
       tokens,
-      us: time,
-      plainUs: us(false),
-      tbs: bytes / time / 1e6,
+      ...best,
+      tbs: bytes / best.us / 1e6,
       readUs: this.#readUs(bytes, count),
       blasUs: dtype === "BF16" ? this.#blasUs({ m: tokens, n: parts * rows, k: cols }, output) : undefined,
     };
+  }
+
+  /** Our kernels that can do a product. */
+  #candidates({ rows, cols, output }: Product, dtype: CudaWeightType, tokens: number) {
+    const shape = { rows, cols, tokens, output };
+    if (dtype !== "BF16") return [{ kernel: "packed" as const, plan: this.#packed.plan({ dtype, ...shape }) }];
+    const direct = tokens <= MAX_DIRECT_TOKENS ? [{ kernel: "direct" as const, plan: this.#linear.plan(shape) }] : [];
+    const streamed = tokens <= MAX_STREAM_TOKENS
+      ? [{ kernel: "stream" as const, plan: this.#streamed.plan(shape) }]
+      : [];
+    return [...direct, ...streamed];
   }
 
   #blasUs({ m, n, k }: { readonly m: number; readonly n: number; readonly k: number }, output: LinearOutput): number {
@@ -168,14 +186,15 @@ class Bench implements Disposable {
   }
 
   [Symbol.dispose](): void {
+    this.#streamed[Symbol.dispose]();
     this.#blas[Symbol.dispose]();
     this.context[Symbol.dispose]();
   }
 }
 
-function line({ name, dtype, tokens, us, plainUs, tbs, readUs, blasUs }: Row): string {
+function line({ name, dtype, tokens, kernel, us, plainUs, tbs, readUs, blasUs }: Row): string {
   const blas = blasUs === undefined ? "" : `  cuBLASLt ${blasUs.toFixed(2)} us, ${(blasUs / us).toFixed(2)} of ours`;
-  return `${name.padEnd(24)} ${dtype.padEnd(4)} M ${String(tokens).padStart(2)}  ${
+  return `${name.padEnd(24)} ${dtype.padEnd(4)} M ${String(tokens).padStart(2)}  ${kernel.padEnd(6)} ${
     us.toFixed(2).padStart(7)
   } us (plain ` +
     `${plainUs.toFixed(2)})  ${tbs.toFixed(2)} TB/s  read ${readUs.toFixed(2)} us, ${
@@ -191,7 +210,9 @@ if (import.meta.main) {
   const quick = Deno.args.includes("--quick");
   const rows: Row[] = [];
   for (const dtype of ["BF16", "Q4_0", "Q8_0", "Q4_1"] as const) {
-    const counts = (quick ? [1, 32] : [1, 2, 4, 8, 16, 32, 64]).filter((count) => count <= maxDirectTokens(dtype));
+    const counts = (quick ? [1, 32, 64] : [1, 2, 4, 8, 16, 32, 64]).filter((count) =>
+      dtype === "BF16" || count <= MAX_PACKED_TOKENS
+    );
     for (const product of PRODUCTS) {
       for (const tokens of counts) {
         const row = bench.row(product, dtype, tokens);

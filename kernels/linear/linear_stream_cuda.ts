@@ -1,0 +1,366 @@
+/**
+ * Launches `linear_stream.cu`: products of up to 64 tokens that run at the speed of reading the weights.
+ *
+ * @module
+ */
+import type {
+  CudaContext,
+  CudaFunction,
+  CudaModule,
+  CudaProperties,
+  CudaStream,
+  DeviceBuffer,
+  DevicePtr,
+} from "../../ffi/cuda/cuda.ts";
+import type { CudaKernel } from "../cuda/compile.ts";
+import type { KernelCache } from "../cuda/kernel_cache.ts";
+import type { LinearOutput } from "./linear_direct_cuda.ts";
+import source from "./linear_stream.cu" with { type: "text" };
+
+/** One product out[M, N] (+)= x[M, K] w[N, K]ᵀ of bf16 weights. */
+export interface StreamShape {
+  /** N, outputs of a token. The weights are [N, K]; for `swiglu` gate and up, one behind the other: [2N, K]. */
+  readonly rows: number;
+  /** K, a multiple of 8. */
+  readonly cols: number;
+  /** M, at most {@linkcode MAX_STREAM_TOKENS}. */
+  readonly tokens: number;
+  /** What it leaves. */
+  readonly output: LinearOutput;
+  /** Values between two rows of x, a multiple of 8. @default {K} */
+  readonly xStride?: number;
+  /** Values between two rows of the output. @default {N} */
+  readonly outStride?: number;
+}
+
+/** Where the operands of one launch lie, aligned to 16 bytes. */
+export interface StreamOperands {
+  /** Weights, row-major. */
+  readonly weights: DevicePtr;
+  /** x[M, K], bf16. */
+  readonly x: DevicePtr;
+  /** out[M, N]. */
+  readonly out: DevicePtr;
+  /**
+   * Whether the launch may begin before its predecessor has ended. It reads weights at once, everything else when the
+   * predecessor is done. @default {false}
+   */
+  readonly programmatic?: boolean;
+}
+
+/** Most tokens of a product. */
+export const MAX_STREAM_TOKENS = 64;
+
+/** How a kernel divides the work; the order of summation depends on `segments` alone. */
+export interface StreamSchedule {
+  /** Padded tokens. */
+  readonly padded: number;
+  /** Warpgroups that multiply. */
+  readonly warpgroups: number;
+  /** Pieces of a warpgroup; two for `swiglu`, gate and up. */
+  readonly pieces: number;
+  /** Rows of a piece, a multiple of 8 of at most 64. */
+  readonly pieceRows: number;
+  /** Parts of the columns that are summed for themselves. */
+  readonly segments: number;
+  /** Pieces of weights that shared memory holds. */
+  readonly weightSlots: number;
+  /** Chunks of inputs that it holds. */
+  readonly inputSlots: number;
+  /** 64 columns times this are a chunk. */
+  readonly atoms: number;
+}
+
+/** What a schedule may be asked for. */
+export type StreamChoice = Partial<Pick<StreamSchedule, "segments" | "pieceRows" | "atoms">> & {
+  /** Pieces of a tile. */
+  readonly tilePieces?: number;
+  /** Shared memory of a block, bytes. */
+  readonly sharedBytes?: number;
+};
+
+/** Rows of the tensor cores' operand. */
+const OPERAND_ROWS = 64;
+/** Columns of the tensor cores' swizzled operand. */
+const ATOM_COLUMNS = 64;
+const ATOM_ROW_BYTES = 128;
+const MAX_PIECES = 4;
+const MAX_SLOTS = 32;
+/** Barriers of both rings, and a word. */
+const BARRIER_BYTES = 4 * 8 * MAX_SLOTS + 16;
+/** Half of what blocks share, without what the system takes of each. */
+const HALF_SHARED_BYTES = 228 * 1024 / 2 - 1024;
+/** Multiprocessors that the segments are chosen for, so that they are the same on every GPU. */
+const SEGMENT_UNITS = 128;
+/** Weights of at least so many bytes are worth cutting along the columns. */
+const SEGMENTED_BYTES = 8 * 2 ** 20;
+const OUTPUT_CODE: Readonly<Record<LinearOutput, number>> = { bf16: 0, f32: 1, add: 2, swiglu: 3 };
+const ARGUMENT_BYTES = 320;
+/** Room for the counters of all tiles, the same for every plan, since plans share it. */
+const COUNTER_BYTES = 65536;
+const EXTRA_THREADS = 64;
+
+function checkShape({ rows, cols, tokens, xStride = cols, outStride = rows }: StreamShape): void {
+  const positive = (value: number) => Number.isSafeInteger(value) && value > 0;
+  const wrong = !positive(rows)
+    ? `axis N (rows) must be a positive integer, got ${rows}`
+    : !positive(cols) || cols % 8 !== 0
+    ? `axis K (cols) must be a positive multiple of 8, got ${cols}`
+    : !positive(tokens) || tokens > MAX_STREAM_TOKENS
+    ? `axis M (tokens) must be 1 to ${MAX_STREAM_TOKENS}, got ${tokens}`
+    : xStride < cols || xStride % 8 !== 0
+    ? `xStride must be a multiple of 8 of at least ${cols}, got ${xStride}`
+    : outStride < rows
+    ? `outStride must be at least ${rows}, got ${outStride}`
+    : undefined;
+  if (wrong !== undefined) throw new RangeError(`Cannot plan a product: ${wrong}`);
+}
+
+/** Parts of the columns: few rows are cut along the columns, so that a tile has enough of them to be worth its inputs. */
+function segmentsOf({ rows, cols, output }: StreamShape): number {
+  const all = output === "swiglu" ? 2 * rows : rows;
+  if (2 * all * cols < SEGMENTED_BYTES) return 1;
+  return all <= SEGMENT_UNITS * 64 ? 4 : all <= SEGMENT_UNITS * 128 ? 2 : 1;
+}
+
+/**
+ * Chooses the schedule of a product on a GPU with `multiprocessors`.
+ *
+ * @throws {RangeError} when a size is out of range; names it.
+ */
+export function streamSchedule(
+  shape: StreamShape,
+  multiprocessors: number,
+  choice: StreamChoice = {},
+): StreamSchedule {
+  checkShape(shape);
+  const { rows, tokens, output } = shape;
+  const { atoms = 1, segments = segmentsOf(shape), sharedBytes = HALF_SHARED_BYTES } = choice;
+  const padded = [8, 16, 32].find((size) => tokens <= size) ?? MAX_STREAM_TOKENS;
+  const pair = output === "swiglu";
+  const all = pair ? 2 * rows : rows;
+  const waves = Math.ceil(all * segments / (multiprocessors * MAX_PIECES * OPERAND_ROWS));
+  const share = all * segments / (multiprocessors * waves);
+  const needed = Math.min(MAX_PIECES, Math.max(1, Math.ceil(share / OPERAND_ROWS)));
+  const tilePieces = choice.tilePieces ?? (pair ? Math.ceil(needed / 2) * 2 : needed);
+  const pieces = pair || tilePieces === MAX_PIECES ? 2 : 1;
+  const pieceRows = choice.pieceRows ?? Math.min(OPERAND_ROWS, Math.ceil(share / tilePieces / 8) * 8);
+  const pieceBytes = pieceRows * ATOM_ROW_BYTES * atoms;
+  const inputBytes = padded * ATOM_ROW_BYTES * atoms;
+  const inputSlotsFor = (weightSlots: number) => Math.min(MAX_SLOTS, Math.ceil(weightSlots / tilePieces) + 1);
+  const fits = (weightSlots: number) =>
+    streamSharedBytes({ pieceRows, padded, atoms, weightSlots, inputSlots: inputSlotsFor(weightSlots) }) <= sharedBytes;
+  let weightSlots = Math.min(MAX_SLOTS, Math.floor(sharedBytes / (pieceBytes + inputBytes / tilePieces)));
+  while (weightSlots > tilePieces && !fits(weightSlots)) weightSlots--;
+  return {
+    padded,
+    warpgroups: tilePieces / pieces,
+    pieces,
+    pieceRows,
+    segments,
+    weightSlots,
+    inputSlots: inputSlotsFor(weightSlots),
+    atoms,
+  };
+}
+
+/** Shared memory of a block. */
+export function streamSharedBytes(
+  { pieceRows, padded, atoms, weightSlots, inputSlots }: Pick<
+    StreamSchedule,
+    "pieceRows" | "padded" | "atoms" | "weightSlots" | "inputSlots"
+  >,
+): number {
+  const inputs = Math.max(
+    inputSlots * padded * ATOM_ROW_BYTES * atoms,
+    (OPERAND_ROWS - pieceRows) * ATOM_ROW_BYTES,
+  );
+  return weightSlots * pieceRows * ATOM_ROW_BYTES * atoms + inputs + BARRIER_BYTES;
+}
+
+/** Tiles of rows of a product. */
+function tilesOf({ rows, output }: StreamShape, { warpgroups, pieces, pieceRows }: StreamSchedule): number {
+  return Math.ceil(rows / (pieceRows * warpgroups * (output === "swiglu" ? 1 : pieces)));
+}
+
+/** Bytes of the counters of tiles and of the sums of segments behind them. */
+function scratchBytes(shape: StreamShape, schedule: StreamSchedule): number {
+  const { segments, warpgroups, pieces, padded } = schedule;
+  if (segments === 1) return 0;
+  const tiles = tilesOf(shape, schedule);
+  if (4 * tiles > COUNTER_BYTES) {
+    throw new RangeError(
+      `Cannot plan a product: wanted at most ${COUNTER_BYTES / 4} tiles of segmented rows, got ${tiles}`,
+    );
+  }
+  return COUNTER_BYTES + tiles * segments * warpgroups * 128 * pieces * (padded / 2) * 4;
+}
+
+/** The kernel of a product, for compiling it with others. */
+export function streamKernel({ output }: StreamShape, schedule: StreamSchedule): CudaKernel {
+  const { padded, warpgroups, pieces, atoms } = schedule;
+  return {
+    name: "linear_stream",
+    source,
+    defines: {
+      TOKENS: padded,
+      OUTPUT: OUTPUT_CODE[output],
+      WARPGROUPS: warpgroups,
+      PIECES: pieces,
+      ATOMS: atoms,
+    },
+  };
+}
+
+/** A product of one shape, compiled. */
+export class StreamPlan {
+  /** The product. */
+  readonly shape: StreamShape;
+  /** How it runs. */
+  readonly schedule: StreamSchedule;
+  readonly #context: CudaContext;
+  readonly #function: CudaFunction;
+  readonly #grid: number;
+  readonly #scratch: DevicePtr;
+  readonly #maps = new Map<string, Uint8Array<ArrayBuffer>>();
+
+  /** Takes a compiled kernel and scratch memory; {@linkcode StreamLinear.plans} makes these. */
+  constructor(
+    { shape, schedule, context, module, scratch }: {
+      readonly shape: StreamShape;
+      readonly schedule: StreamSchedule;
+      readonly context: CudaContext;
+      readonly module: CudaModule;
+      readonly scratch: DevicePtr;
+    },
+  ) {
+    this.shape = shape;
+    this.schedule = schedule;
+    this.#context = context;
+    this.#scratch = scratch;
+    this.#function = module.function("linear_stream");
+    this.#function.setSharedBytes(streamSharedBytes(schedule));
+    this.#grid = Math.min(context.properties.multiprocessors, tilesOf(shape, schedule) * schedule.segments);
+  }
+
+  /** Enqueues the product. An output has the same bits for every M. @throws {CudaError} */
+  run(stream: CudaStream, { weights, x, out, programmatic }: StreamOperands): void {
+    const { rows, cols, tokens, output, xStride = cols, outStride = rows } = this.shape;
+    const { padded, warpgroups, pieceRows, segments, weightSlots, inputSlots } = this.schedule;
+    const bytes = new Uint8Array(ARGUMENT_BYTES);
+    const view = new DataView(bytes.buffer);
+    bytes.set(
+      this.#map({
+        address: weights,
+        rows: output === "swiglu" ? 2 * rows : rows,
+        columns: cols,
+        rowBytes: 2 * cols,
+        boxRows: pieceRows,
+      }),
+      0,
+    );
+    bytes.set(this.#map({ address: x, rows: tokens, columns: cols, rowBytes: 2 * xStride, boxRows: padded }), 128);
+    [out, this.#scratch + BigInt(COUNTER_BYTES), this.#scratch].forEach((address, i) =>
+      view.setBigUint64(256 + 8 * i, address, true)
+    );
+    [
+      tokens,
+      rows,
+      cols,
+      outStride,
+      pieceRows,
+      tilesOf(this.shape, this.schedule),
+      segments,
+      weightSlots,
+      inputSlots,
+    ].forEach((value, i) => view.setUint32(280 + 4 * i, value, true));
+    stream.launch(this.#function, {
+      grid: [this.#grid],
+      block: [128 * warpgroups + EXTRA_THREADS],
+      sharedBytes: streamSharedBytes(this.schedule),
+      args: [{ bytes }],
+      programmatic,
+    });
+  }
+
+  #map(options: Parameters<CudaContext["tensorMap"]>[0]): Uint8Array<ArrayBuffer> {
+    const key = `${options.address} ${options.boxRows}`;
+    const known = this.#maps.get(key) ?? this.#context.tensorMap(options);
+    this.#maps.set(key, known);
+    return known;
+  }
+}
+
+/** Makes products of up to 64 tokens on one GPU; those of one instance run one after another. Frees their memory on dispose. */
+export class StreamLinear implements Disposable {
+  readonly #context: CudaContext;
+  readonly #kernels: KernelCache;
+  readonly #modules = new Map<string, CudaModule>();
+  readonly #scratch: DeviceBuffer[] = [];
+
+  /** @throws {RangeError} when the GPU is not one that {@linkcode supports} says yes to. */
+  constructor(context: CudaContext, kernels: KernelCache) {
+    const { properties } = context;
+    if (!StreamLinear.supports(properties)) {
+      const { name, major, minor } = properties;
+      throw new RangeError(
+        `Cannot make streamed products: wanted compute capability 9.0, got ${major}.${minor} (${name})`,
+      );
+    }
+    this.#context = context;
+    this.#kernels = kernels;
+  }
+
+  /** Whether a GPU runs these kernels. */
+  static supports({ major }: Pick<CudaProperties, "major">): boolean {
+    return major === 9;
+  }
+
+  /**
+   * Compiles products that are not compiled yet, all at once.
+   *
+   * @throws {RangeError} when a shape is out of range. @throws {CudaError} when a kernel does not compile, or for memory.
+   */
+  plans(shapes: readonly StreamShape[], choice?: StreamChoice): readonly StreamPlan[] {
+    const wanted = shapes.map((shape) => {
+      const schedule = streamSchedule(shape, this.#context.properties.multiprocessors, choice);
+      const kernel = streamKernel(shape, schedule);
+      return { shape, schedule, kernel, key: JSON.stringify(kernel.defines) };
+    });
+    const missing = new Map(
+      wanted.filter(({ key }) => !this.#modules.has(key)).map(({ key, kernel }) => [key, kernel]),
+    );
+    const modules = this.#kernels.modules([...missing.values()]);
+    [...missing.keys()].forEach((key, i) => this.#modules.set(key, modules[i]));
+    const scratch = this.#take(
+      Math.max(0, ...wanted.map(({ shape, schedule }) => scratchBytes(shape, schedule))),
+    );
+    return wanted.map(({ shape, schedule, key }) => {
+      const module = this.#modules.get(key);
+      if (module === undefined) throw new ReferenceError(`Cannot plan a product: no kernel ${key}`);
+      return new StreamPlan({ shape, schedule, context: this.#context, module, scratch });
+    });
+  }
+
+  /** One product: see {@linkcode plans}. */
+  plan(shape: StreamShape, choice?: StreamChoice): StreamPlan {
+    return this.plans([shape], choice)[0];
+  }
+
+  /** Frees its memory; its plans must not run afterwards. Idempotent. */
+  [Symbol.dispose](): void {
+    for (const buffer of this.#scratch.splice(0)) buffer[Symbol.dispose]();
+  }
+
+  /** Memory of `bytes` bytes, zero; what was taken before serves when it is large enough. */
+  #take(bytes: number): DevicePtr {
+    const enough = this.#scratch.find((buffer) => buffer.bytes >= bytes);
+    if (enough !== undefined) return enough.address;
+    const buffer = this.#context.alloc(Math.max(256, bytes));
+    this.#scratch.push(buffer);
+    using stream = this.#context.stream();
+    stream.fill(buffer.address, 0, buffer.bytes);
+    stream.synchronize();
+    return buffer.address;
+  }
+}
