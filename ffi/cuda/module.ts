@@ -81,6 +81,15 @@ export class CudaFunction {
     this.#setAttribute(attribute, bytes, `give ${this.name} ${bytes} bytes of shared memory`);
   }
 
+  /**
+   * Has a multiprocessor give all it can to shared memory while the kernel runs. Kernels that want it divided differently
+   * are never on one multiprocessor together. @throws {CudaError}
+   */
+  preferShared(): void {
+    const attribute = DRIVER.CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT;
+    this.#setAttribute(attribute, DRIVER.CU_SHAREDMEM_CARVEOUT_MAX_SHARED, `give ${this.name} all shared memory`);
+  }
+
   /** Lets launches ask for clusters of more than 8 blocks. @throws {CudaError} */
   allowLargeClusters(): void {
     const attribute = DRIVER.CU_FUNC_ATTRIBUTE_NON_PORTABLE_CLUSTER_SIZE_ALLOWED;

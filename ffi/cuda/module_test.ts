@@ -22,9 +22,12 @@ Deno.test({
     assertEquals(kernel.blocksPerMultiprocessor(256, 2048), 6);
     fake.takeNotes();
     kernel.setSharedBytes(100000);
+    kernel.preferShared();
     kernel.allowLargeClusters();
     assertEquals(fake.takeNotes(), [
       "attribute 8 = 100000",
+      "cuFuncSetAttribute",
+      "attribute 9 = 100",
       "cuFuncSetAttribute",
       "attribute 14 = 1",
       "cuFuncSetAttribute",

@@ -81,8 +81,7 @@ export type StreamChoice = Partial<Pick<StreamSchedule, "segments" | "pieceRows"
 
 /** Rows of the tensor cores' operand. */
 const OPERAND_ROWS = 64;
-/** Columns of the tensor cores' swizzled operand. */
-const ATOM_COLUMNS = 64;
+/** A row of the tensor cores' swizzled operand. */
 const ATOM_ROW_BYTES = 128;
 const MAX_PIECES = 4;
 const MAX_SLOTS = 32;
@@ -240,6 +239,7 @@ export class StreamPlan {
     this.#scratch = scratch;
     this.#function = module.function("linear_stream");
     this.#function.setSharedBytes(streamSharedBytes(schedule));
+    this.#function.preferShared();
     this.#grid = Math.min(context.properties.multiprocessors, tilesOf(shape, schedule) * schedule.segments);
   }
 
