@@ -8,6 +8,7 @@
  */
 import type { EngineEvent, InstanceView } from "../plugins/types.ts";
 import type { BlockPool } from "./block_pool.ts";
+import { foresee, type ForeseenSequence, isAsForeseen } from "./foresight.ts";
 import type { BorrowedSlot } from "./lending/borrowed.ts";
 import type { ClusterMemory } from "./lending/cluster_memory.ts";
 import { GROWTH_TOKENS } from "./lending/room.ts";
@@ -38,8 +39,8 @@ export interface StepSchedulerOptions {
   readonly now: () => number;
   /** Whether to look for prompts in the prefix cache. @default {true} */
   readonly prefixCache?: boolean;
-  /** Whether a decode gets the block for the token behind its next one too, where there are blocks. @default {false} */
-  readonly earlyBlocks?: boolean;
+  /** Whether a plan says what the step behind it computes, and the next plan keeps to that. @default {false} */
+  readonly ahead?: boolean;
   /** Time in no step after which a sequence starves: see {@linkcode StepScheduler}, ms. @default {30000} */
   readonly starvationMs?: number;
   /** Preemptions after which a sequence goes first, whatever the policy says. @default {3} */
@@ -48,6 +49,8 @@ export interface StepSchedulerOptions {
   readonly segmentTokens?: number;
   /** Segments that could be borrowed from other members now; absent where there are none and will be none. */
   readonly reach?: () => number;
+  /** The same, once newcomers that fill gently go on to lend: a matter of seconds. @default {`reach`} */
+  readonly soon?: () => number;
   /** Segments that could be borrowed if nobody else had anything at those who lend. @default {`reach`} */
   readonly capacity?: () => number;
   /** Takes slots back that no sequence uses any more. @default {drops them} */
@@ -98,6 +101,7 @@ export class StepScheduler {
   readonly #waiting = new Set<Sequence>();
   readonly #running = new Set<Sequence>();
   #hopeless: readonly Sequence[] = [];
+  #foreseen: readonly ForeseenSequence[] = [];
   #events: EngineEvent[] = [];
   #startsSinceRescue = 0;
   #preemptions = 0;
@@ -132,12 +136,13 @@ export class StepScheduler {
       ...options,
       segmentTokens,
       reach: options.reach ?? (() => 0),
+      soon: options.soon ?? options.reach ?? (() => 0),
       capacity: options.capacity ?? options.reach ?? (() => 0),
       onRelease: options.onRelease ?? (() => {}),
       growthTokens: options.growthTokens ?? GROWTH_TOKENS,
       mixedStepTokens,
       prefixCache: options.prefixCache ?? true,
-      earlyBlocks: options.earlyBlocks ?? false,
+      ahead: options.ahead ?? false,
       starvationMs: options.starvationMs ?? 30_000,
       maxPreemptions: options.maxPreemptions ?? 3,
     };
@@ -241,11 +246,14 @@ export class StepScheduler {
     const draft = new PlanDraft({ tokens, rows: maxLogitRows });
     const plan = this.#policyPlan(ranked, { tokenBudget: tokens, blocked });
     if (plan !== undefined) this.#carryOut(plan, draft);
+    const foreseen = this.#foreseen;
+    this.#foreseen = [];
     // A policy's plan may come to nothing where the room for it went to others.
-    if (draft.entries.length === 0) this.#fill(ranked, { draft, blocked });
-    if (this.#options.earlyBlocks) {
-      for (const { sequence } of draft.entries) this.#memory.tables.growEarly(sequence, this.#running.size);
-    }
+    const own = draft.entries.length === 0;
+    if (own && !this.#keepTo(foreseen, { draft, blocked, tokens })) this.#fill(ranked, { draft, blocked });
+    // A policy's plans cannot be foreseen, nor what comes of moves and answers.
+    if (this.#options.ahead && own && blocked.size === 0) this.#foreseen = this.#foresee(ranked, draft);
+    draft.following = this.#foreseen;
     return draft;
   }
 
@@ -255,8 +263,8 @@ export class StepScheduler {
   }
 
   /** A step with this plan is under way: until {@linkcode endStep} everything it touches stays as it is. */
-  beginStep(plan: CheckedPlan): void {
-    this.#memory.beginStep(plan.entries.map(({ sequence }) => sequence));
+  beginStep({ entries, following }: CheckedPlan): void {
+    this.#memory.beginStep([...entries, ...following].map(({ sequence }) => sequence));
   }
 
   /** The step under way is over, whatever came of it: nothing touches its blocks any more. */
@@ -379,6 +387,34 @@ export class StepScheduler {
     if (check.kind === "valid") return check.plan;
     this.#refusedPlans++;
     return undefined;
+  }
+
+  /** The step behind the one that is planned. */
+  #foresee(ranked: readonly Sequence[], { entries }: PlanDraft): ForeseenSequence[] {
+    const { maxBatch, maxStepTokens, mixedStepTokens, maxLogitRows } = this.#options;
+    return foresee(entries, {
+      running: ranked.filter(({ status }) => status === "running"),
+      waiting: ranked.filter(({ status }) => status === "waiting"),
+      tables: this.#memory.tables,
+      limits: (mixed) => ({ tokens: mixed ? mixedStepTokens : maxStepTokens, rows: maxLogitRows }),
+      tryStart: (sequence) => this.#running.size < maxBatch && this.#tryStart(sequence, this.#running.size),
+    });
+  }
+
+  /** Plans what was foreseen, without the sequences that have ended. @returns false, and plans nothing, when it came otherwise. */
+  #keepTo(
+    foreseen: readonly ForeseenSequence[],
+    { draft, blocked, tokens }: {
+      readonly draft: PlanDraft;
+      readonly blocked: ReadonlySet<Sequence>;
+      readonly tokens: number;
+    },
+  ): boolean {
+    const left = foreseen.filter(({ sequence }) => sequence.status === "running");
+    if (left.length === 0 || left.reduce((sum, part) => sum + part.tokens, 0) > tokens) return false;
+    if (!left.every((part) => !blocked.has(part.sequence) && isAsForeseen(part))) return false;
+    for (const part of left) draft.take(part.sequence, part.tokens);
+    return true;
   }
 
   #carryOut(plan: ResolvedPlan, draft: PlanDraft): void {

@@ -6,6 +6,7 @@
  *
  * @module
  */
+import type { NamedClusterView } from "../../scheduler/gmanager/planner_view.ts";
 import type { BorrowedSlot } from "../../scheduler/lending/borrowed.ts";
 import type { ClusterMemory, MemoryDemand } from "../../scheduler/lending/cluster_memory.ts";
 import type { MemoryPolicyHost, Placement } from "../../scheduler/memory_policy.ts";
@@ -30,7 +31,7 @@ export interface BorrowerOptions {
   /** Places. */
   readonly policy: MemoryPolicyHost;
   /** What is known of the cluster. */
-  readonly view: () => ClusterView;
+  readonly view: () => NamedClusterView;
   /** Format of the KV. */
   readonly format: KvFormat;
   /** Name of this member. */
@@ -74,7 +75,7 @@ export class Borrower {
   /** Runs to give back that the creditor has not confirmed. */
   readonly #releases = new Map<string, SlotRun[]>();
 
-  #room = { atMs: -Infinity, reach: 0, capacity: 0 };
+  #room = { atMs: -Infinity, reach: 0, soon: 0, capacity: 0 };
 
   /** Borrows for the sequences of one scheduler. */
   constructor(options: BorrowerOptions) {
@@ -164,19 +165,26 @@ export class Borrower {
     return this.#measured().reach;
   }
 
+  /** The same, once newcomers that fill gently go on to lend. */
+  get soon(): number {
+    return this.#measured().soon;
+  }
+
   /** The same, once every sequence that has something at those who lend has ended. */
   get capacity(): number {
     return this.#measured().capacity;
   }
 
-  #measured(): { readonly reach: number; readonly capacity: number } {
+  #measured(): { readonly reach: number; readonly soon: number; readonly capacity: number } {
     const now = this.#options.ports.now();
     if (now - this.#room.atMs >= REACH_MS) {
       const view = this.#view(new Set());
       const { lendableSegments, lentSegments, ownSegments } = view.members;
-      const idle = lendableSegments.map((segments, index) => segments + lentSegments[index] + ownSegments[index]);
-      const empty = { ...view, members: { ...view.members, lendableSegments: idle } };
-      this.#room = { atMs: now, reach: this.#mostPlaced(view), capacity: this.#mostPlaced(empty) };
+      const filled = lendableSegments.map((segments, index) => segments + view.fillingSegments[index]);
+      const idle = filled.map((segments, index) => segments + lentSegments[index] + ownSegments[index]);
+      const placed = (lendable: Int32Array) =>
+        this.#mostPlaced({ ...view, members: { ...view.members, lendableSegments: lendable } });
+      this.#room = { atMs: now, reach: placed(lendableSegments), soon: placed(filled), capacity: placed(idle) };
     }
     return this.#room;
   }
@@ -198,7 +206,7 @@ export class Borrower {
   }
 
   /** What is known of the cluster; members that refused or are not reached are not usable. */
-  #view(refusers: ReadonlySet<string>): ClusterView {
+  #view(refusers: ReadonlySet<string>): NamedClusterView {
     const { peers, view: viewOf } = this.#options;
     const view = viewOf();
     const usable = view.members.usable.map((was, index) => {

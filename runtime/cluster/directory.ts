@@ -3,10 +3,9 @@
  *
  * @module
  */
-import type { ClusterView } from "../../plugins/types.ts";
 import type { EpochGuard } from "../../scheduler/gmanager/epoch_guard.ts";
 import { HeartbeatWriter, type MemberSnapshot } from "../../scheduler/gmanager/heartbeat_writer.ts";
-import { clusterView } from "../../scheduler/gmanager/planner_view.ts";
+import { clusterView, type NamedClusterView } from "../../scheduler/gmanager/planner_view.ts";
 import type { MemberCard, MemberIdentity } from "../../scheduler/protocol/member.ts";
 import type { Heartbeat, HeartbeatAck, MemberStatus } from "../../scheduler/protocol/messages.ts";
 import type { Manager } from "./manager.ts";
@@ -62,7 +61,7 @@ export class Directory {
   }
 
   /** What policies see: the others as the last directory said, this member as it is now. */
-  view(): ClusterView {
+  view(): NamedClusterView {
     const { segmentTokens, snapshot } = this.#options;
     const own = snapshot();
     return clusterView({

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import type { ClusterView } from "../../plugins/types.ts";
+import type { NamedClusterView } from "../../scheduler/gmanager/planner_view.ts";
 import type { BorrowedSlot } from "../../scheduler/lending/borrowed.ts";
 import type { MemoryPolicyHost } from "../../scheduler/memory_policy.ts";
 import type { PolicyHost } from "../../scheduler/policy.ts";
@@ -38,6 +38,8 @@ export interface EngineHooks {
   readonly runner: StepRunner;
   /** Segments that could be borrowed now. */
   readonly reach: () => number;
+  /** The same, once newcomers that fill gently go on to lend. */
+  readonly soon: () => number;
   /** Segments that could be borrowed if nobody else had anything at those who lend. */
   readonly capacity: () => number;
   /** Slots that no sequence uses any more. */
@@ -85,7 +87,7 @@ export interface InstanceOptions {
   /** Multiply-accumulates between two turns of the event loop while a step runs. */
   readonly slice: () => number;
   /** What is known of the cluster. */
-  readonly view: () => ClusterView;
+  readonly view: () => NamedClusterView;
   /** Whether this member is leaving. */
   readonly leaving: () => boolean;
 }
@@ -143,6 +145,7 @@ export class Instance {
       runner: this.attention,
       // The engine asks for the first time when all of this is there.
       reach: () => this.borrower.reach,
+      soon: () => this.borrower.soon,
       capacity: () => this.borrower.capacity,
       onRelease: (slots) => this.borrower.release(slots),
     });

@@ -148,6 +148,11 @@ export class LentMemory {
     return this.#evacuated || this.#bound === undefined ? 0 : this.creditor.lendable;
   }
 
+  /** Blocks it will lend when it may go on: a newcomer pauses between two grants. */
+  get filling(): number {
+    return this.#evacuated || this.#bound === undefined ? 0 : this.creditor.filling;
+  }
+
   /** Whether others have memory here. */
   get inUse(): boolean {
     return this.creditor.counts.segments > 0;

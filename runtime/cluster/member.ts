@@ -323,7 +323,7 @@ export class Member {
 
   /** What the heartbeats say, in blocks of the format: those of the pool may have another size. */
   #blocks(): BlockReport {
-    const { pool, lendable, formatBlocks } = this.#lent;
+    const { pool, lendable, filling, formatBlocks } = this.#lent;
     const counts = pool?.counts ?? { total: 0, free: 0, owned: 0, cached: 0, lent: 0, quarantined: 0 };
     return {
       total: counts.total * formatBlocks,
@@ -333,6 +333,7 @@ export class Member {
       quarantined: counts.quarantined * formatBlocks,
       borrowed: (this.engine?.memory.borrowedBlocks ?? 0) * formatBlocks,
       lendable: lendable * formatBlocks,
+      ...(filling > 0 && { filling: filling * formatBlocks }),
     };
   }
 

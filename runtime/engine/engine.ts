@@ -14,7 +14,7 @@ import type { PolicyHost } from "../../scheduler/policy.ts";
 import type { Sequence } from "../../scheduler/sequence.ts";
 import { type CheckedPlan, logitRows, type PlannedSequence } from "../../scheduler/step_plan.ts";
 import { StepScheduler } from "../../scheduler/step_scheduler.ts";
-import { type Device, SEGMENT_TOKENS, type StepOutput } from "../device/device.ts";
+import { type Device, type FollowingStep, SEGMENT_TOKENS, type StepOutput } from "../device/device.ts";
 import { DeviceLostError } from "../device/device_lost_error.ts";
 import type { LogitRow } from "../sampling/row.ts";
 import type { TokenTable } from "../text/codec.ts";
@@ -59,6 +59,8 @@ export interface EngineOptions {
   readonly segmentTokens?: number;
   /** Segments that could be borrowed from other members now; absent where there are none and will be none. */
   readonly reach?: () => number;
+  /** The same, once newcomers that fill gently go on to lend: a matter of seconds. @default {`reach`} */
+  readonly soon?: () => number;
   /** Segments that could be borrowed if nobody else had anything at those who lend. @default {`reach`} */
   readonly capacity?: () => number;
   /** Takes slots back that no sequence uses any more. @default {drops them} */
@@ -91,7 +93,7 @@ const RETRY_AFTER_SECONDS = 1;
 export class Engine {
   /** Facts fixed at start. */
   readonly info: EngineInfo;
-  readonly #options: Required<Omit<EngineOptions, "reach" | "capacity">>;
+  readonly #options: Required<Omit<EngineOptions, "reach" | "soon" | "capacity">>;
   /** Blocks of the device; others may lend what is available between steps. */
   readonly pool: BlockPool;
   readonly #scheduler: StepScheduler;
@@ -146,10 +148,11 @@ export class Engine {
       maxBatch,
       now,
       prefixCache,
-      // A GPU begins the step behind a decode step before it is asked for it.
-      earlyBlocks: device.info.kind === "cuda",
+      // A GPU begins a step before it is asked for it.
+      ahead: device.info.kind === "cuda",
       segmentTokens,
       reach: options.reach,
+      soon: options.soon,
       capacity: options.capacity,
       onRelease,
       growthTokens,
@@ -180,7 +183,10 @@ export class Engine {
     return this.#scheduler.memory;
   }
 
-  /** Longest prompt plus output that could run now, tokens: what this instance and those that lend to it can hold. */
+  /**
+   * Longest prompt plus output that could run now, or within seconds where newcomers fill gently, tokens: what this instance
+   * and those that lend to it can hold.
+   */
   get reachableModelLen(): number {
     return Math.min(this.info.maxModelLen, this.#scheduler.reachableTokens);
   }
@@ -279,7 +285,7 @@ export class Engine {
         if (!returned) return;
       }
       done(true);
-    });
+    }, { following: followingStep(plan) });
     returned = true;
     this.#checkSound();
   }
@@ -485,6 +491,21 @@ export class Engine {
       retryAfterSeconds: RETRY_AFTER_SECONDS,
     });
   }
+}
+
+/** The step that a plan foresees, as a device takes it. */
+function followingStep({ entries, following }: CheckedPlan): FollowingStep | undefined {
+  if (following.length === 0) return undefined;
+  const indices = new Map(entries.map(({ sequence }, index) => [sequence, index]));
+  return {
+    batch: following.map(({ sequence, position, tokens, logits, chosen }) => ({
+      tokens: chosen ? [0] : sequence.tokensFrom(position, tokens),
+      position,
+      blocks: sequence.blocks,
+      logits,
+    })),
+    sources: following.map(({ sequence, chosen }) => chosen ? indices.get(sequence) : undefined),
+  };
 }
 
 function rowOf(output: StepOutput, { row, vocab }: { readonly row: number; readonly vocab: number }): LogitRow {

@@ -37,6 +37,7 @@ const member = z.object({
     quarantined: z.int(),
     borrowed: z.int(),
     lendable: z.int(),
+    filling: z.int().optional(),
   }),
   load: z.object({
     running: z.int(),

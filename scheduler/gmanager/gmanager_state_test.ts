@@ -197,6 +197,7 @@ Deno.test("GManagerState refuses heartbeats that cannot be true, by name", async
     ["half a block", { blocks: { ...blocks, borrowed: 0.5 } }, "blocks.borrowed"],
     ["more blocks than there can be", { blocks: { ...blocks, total: 1_100, free: 1_060 } }, "blocks.total"],
     ["more lendable than free", { blocks: { ...blocks, lendable: 61 } }, "at most free 60, got 61"],
+    ["more held back than free", { blocks: { ...blocks, filling: 21 } }, "at most free 60 less lendable 40, got 21"],
     ["load that is not a number", { load: { ...load, tokensPerSecond: Number.NaN } }, "load.tokensPerSecond"],
     ["an endless counter", { load: { ...load, counters: { moves: Infinity } } }, "load.counters.moves"],
     ["half a sequence", { load: { ...load, running: 1.5 } }, "load.running"],

@@ -32,11 +32,14 @@ function blocksProblem({ blocks, leases }: Heartbeat, { maxBlocks }: HeartbeatLi
     const count = blocks[field];
     if (!whole(count) || count > maxBlocks) return `wanted blocks.${field} from 0 to ${maxBlocks}, got ${count}`;
   }
-  const { total, free, own, lent, quarantined, lendable } = blocks;
+  const { total, free, own, lent, quarantined, lendable, filling = 0 } = blocks;
   if (free + own + lent + quarantined !== total) {
     return `wanted free ${free} + own ${own} + lent ${lent} + quarantined ${quarantined} = total ${total}`;
   }
   if (lendable > free) return `wanted blocks.lendable at most free ${free}, got ${lendable}`;
+  if (!whole(filling) || lendable + filling > free) {
+    return `wanted blocks.filling at most free ${free} less lendable ${lendable}, got ${filling}`;
+  }
   for (const { lease, segments, expiresMs } of leases) {
     if (!whole(segments) || !(expiresMs >= 0) || expiresMs === Infinity) {
       return `wanted lease ${lease} with segments and an expiry, got ${segments} and ${expiresMs}`;

@@ -23,8 +23,10 @@ export interface ClusterKnowledge {
   readonly self?: string;
 }
 
-/** A view, and the names behind its indices. */
+/** A view, and what policies do not see: the names behind its indices, and what newcomers hold back for the moment. */
 export interface NamedClusterView extends ClusterView {
+  /** Free segments that each member will lend when it may fill on. */
+  readonly fillingSegments: Int32Array;
   /** Name of each sequence of the view, `HOME/HANDLE`. */
   readonly sequenceNames: readonly string[];
 }
@@ -38,16 +40,21 @@ export function clusterView(
   { members, placements = [], segmentTokens, format, self }: ClusterKnowledge,
 ): NamedClusterView {
   const listed = members.filter(({ card }) => card.role !== "manager");
-  const view = membersView(listed, {
+  const shape = {
     segmentTokens,
     format: format ?? listed.find(({ card }) => card.format !== undefined)?.card.format,
-  });
+  };
+  const view = membersView(listed, shape);
   const { names, sequences } = sequencesView(placements, view);
   return {
     members: view,
     sequences,
     self: self === undefined ? -1 : view.name.indexOf(self),
     segmentTokens,
+    fillingSegments: Int32Array.from(
+      listed,
+      ({ blocks }) => Math.floor((blocks.filling ?? 0) / segmentBlocksOf(shape)),
+    ),
     sequenceNames: names,
   };
 }
@@ -61,8 +68,7 @@ function membersView(
   members: readonly MemberStatus[],
   { segmentTokens, format }: Pick<ClusterKnowledge, "segmentTokens" | "format">,
 ): MembersView {
-  // Without a format nobody has KV yet, and blocks have no size.
-  const segmentBlocks = format === undefined ? Infinity : segmentTokens / format.blockTokens;
+  const segmentBlocks = segmentBlocksOf({ segmentTokens, format });
   const down = (blocks: number): number => Math.floor(blocks / segmentBlocks);
   const up = (blocks: number): number => Math.ceil(blocks / segmentBlocks);
   const lines = members.map(({ load }) => stepLine(load.performance ?? { batch: [], batchMs: [] }));
@@ -115,6 +121,11 @@ function sequencesView(
       segmentsOn,
     },
   };
+}
+
+/** Blocks of a segment. Without a format nobody has KV yet, and blocks have no size. */
+function segmentBlocksOf({ segmentTokens, format }: Pick<ClusterKnowledge, "segmentTokens" | "format">): number {
+  return format === undefined ? Infinity : segmentTokens / format.blockTokens;
 }
 
 /** Whether KV of the cluster can lie on a member; one without a format takes any. */

@@ -5,11 +5,11 @@ import { entryOf, FORMAT, statusOf } from "./test_members.ts";
 const known = { segmentTokens: 64, format: FORMAT };
 
 Deno.test("clusterView() counts memory in whole segments, rounded to the safe side", () => {
-  const { members, self, segmentTokens } = clusterView({
+  const { members, self, segmentTokens, fillingSegments } = clusterView({
     ...known,
     members: [
       statusOf("a", {
-        blocks: { total: 43, free: 23, own: 9, lent: 8, quarantined: 3, borrowed: 5, lendable: 11 },
+        blocks: { total: 43, free: 23, own: 9, lent: 8, quarantined: 3, borrowed: 5, lendable: 11, filling: 7 },
         load: { running: 3, waiting: 2, maxBatch: 6 },
       }),
       statusOf("b", { role: "holder" }),
@@ -30,6 +30,7 @@ Deno.test("clusterView() counts memory in whole segments, rounded to the safe si
   ];
   assertEquals(numbers.map((column) => column[0]), [10, 2, 3, 3, 2, 3, 2, 6]);
   assertEquals([...members.full], [1, 0]);
+  assertEquals([...fillingSegments], [1, 0]);
 });
 
 Deno.test("clusterView() finds only live members usable whose format fits or is still open", () => {

@@ -93,9 +93,12 @@ export class Creditor {
 
   /** Blocks that it would lend now, whole segments; 0 while it is leaving or fills too fast. */
   get lendable(): number {
-    if (this.#leaving || this.#book.full || this.#fill.waitMs() > 0) return 0;
-    const blocks = this.#options.limit.lendable(this.#view());
-    return blocks - blocks % this.#blocksPerSegment;
+    return this.#fill.waitMs() > 0 ? 0 : this.#wholeLendable();
+  }
+
+  /** Blocks that it will lend when it may fill on, whole segments; 0 unless it fills too fast. */
+  get filling(): number {
+    return this.#fill.waitMs() > 0 ? this.#wholeLendable() : 0;
   }
 
   /** Time on the creditor's clock at which {@linkcode expire} has something to do next; undefined when there is none. */
@@ -338,6 +341,12 @@ export class Creditor {
     );
     this.#fill.granted(blocks.length, free);
     return { kind: "granted", run: lease.run, ttlMs: this.#ttlMs };
+  }
+
+  #wholeLendable(): number {
+    if (this.#leaving || this.#book.full) return 0;
+    const blocks = this.#options.limit.lendable(this.#view());
+    return blocks - blocks % this.#blocksPerSegment;
   }
 
   #grantAgain(lease: Lease, { call, sequence, segments }: GrantRequest): GrantAnswer {

@@ -47,6 +47,8 @@ export interface RoomOptions {
   readonly segmentTokens: number;
   /** Segments that could be borrowed now. */
   readonly reach: () => number;
+  /** The same, once newcomers that fill gently go on to lend. */
+  readonly soon: () => number;
   /** Segments that could be borrowed if nobody else had anything at those who lend. */
   readonly capacity: () => number;
   /** See {@linkcode GROWTH_TOKENS}. */
@@ -91,9 +93,10 @@ export class Room {
     return this.#options.borrowed.size + this.#options.reach();
   }
 
-  /** Tokens of the longest sequence that could run now. */
+  /** Tokens of the longest sequence that could run now, or soon. */
   get reachableTokens(): number {
-    return this.#tokensWith(this.#elsewhere);
+    const { borrowed, soon } = this.#options;
+    return this.#tokensWith(Math.max(this.#elsewhere, borrowed.size + soon()));
   }
 
   /** Tokens of the longest sequence that could run once all others have ended. */

@@ -31,6 +31,8 @@ export interface SchedulerMemoryOptions {
   readonly growthTokens: number;
   /** Segments that could be borrowed now. */
   readonly reach: () => number;
+  /** The same, once newcomers that fill gently go on to lend. */
+  readonly soon: () => number;
   /** Segments that could be borrowed if nobody else had anything at those who lend. */
   readonly capacity: () => number;
   /** Whether there are no other members, now or later: then there is nothing to settle before a step. */

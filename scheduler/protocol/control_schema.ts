@@ -38,6 +38,7 @@ const blocks = record({
   quarantined: blockCount,
   borrowed: blockCount,
   lendable: blockCount,
+  filling: optional(blockCount),
 });
 
 const performance = record({

@@ -271,7 +271,7 @@ const CONTROL: readonly ControlMessage[] = [
     version: 3,
     base: 2,
     card: suiteCard(1),
-    blocks: { total: 8, free: 1, own: 2, lent: 3, quarantined: 2, borrowed: 0, lendable: 1 },
+    blocks: { total: 8, free: 2, own: 2, lent: 3, quarantined: 1, borrowed: 0, lendable: 1, filling: 1 },
     load: {
       running: 1,
       waiting: 0,

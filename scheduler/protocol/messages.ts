@@ -162,6 +162,8 @@ export interface BlockReport {
   readonly borrowed: number;
   /** Free blocks that it would lend now. */
   readonly lendable: number;
+  /** Free blocks that it will lend when it may go on: a newcomer pauses between two grants. @default {0} */
+  readonly filling?: number;
 }
 
 /** An entry of the request placement map: how much of one sequence lies on one instance. */
