@@ -24,9 +24,12 @@
 // @define WEIGHTS=2 TOKENS=1 OUTPUT=0 NORM=1 WARPS=16 AHEAD=4
 // @define WEIGHTS=2 TOKENS=1 OUTPUT=2 WARPS=16 AHEAD=4
 // @define WEIGHTS=2 TOKENS=4 OUTPUT=3 NORM=1 WARPS=16 AHEAD=4
+// @define WEIGHTS=2 TOKENS=1 OUTPUT=0 NORM=1 WARPS=8 STAGES=4 RESIDENT=2
+// @define WEIGHTS=2 TOKENS=1 OUTPUT=3 NORM=1 WARPS=16 STAGES=2 RESIDENT=2
 // @define WEIGHTS=3 TOKENS=2 OUTPUT=1 WARPS=16 AHEAD=4
 // @define WEIGHTS=3 TOKENS=4 OUTPUT=3 NORM=1 WARPS=8 AHEAD=4
 // @arch sm_90a
+#include "bulk_copy.cuh"
 #include "dependents.cuh"
 #include "elements.cuh"
 
@@ -49,6 +52,13 @@
 #endif
 #ifndef AHEAD
 #define AHEAD 4
+#endif
+// Pieces of a warp's columns in flight in shared memory, and chunks of a piece; 0: AHEAD chunks in registers instead.
+#ifndef STAGES
+#define STAGES 0
+#endif
+#ifndef PIECE
+#define PIECE 4
 #endif
 #ifndef WARPS
 #define WARPS 16
@@ -112,6 +122,18 @@ __device__ __forceinline__ void loadChunk(Chunk& chunk, const u8* record, u32 la
   chunk.mins = readOnce2(record + INTEGER_BYTES + 64 + lane / 4 * 8);
 #endif
 }
+
+#if STAGES
+// The same of a record in shared memory.
+__device__ __forceinline__ void takeChunk(Chunk& chunk, const u8* record, u32 lane) {
+#pragma unroll
+  for (u32 i = 0; i < WORDS; i++) chunk.words[i] = *(const uint4*)(record + i * 512 + lane * 16);
+  chunk.scales = *(const uint2*)(record + INTEGER_BYTES + lane / 4 * 8);
+#if WEIGHTS == Q4_1
+  chunk.mins = *(const uint2*)(record + INTEGER_BYTES + 64 + lane / 4 * 8);
+#endif
+}
+#endif
 
 __device__ __forceinline__ void halves(u32 pair, float& low, float& high) {
   asm("{\n.reg .b16 l, h;\nmov.b32 {l, h}, %2;\ncvt.f32.f16 %0, l;\ncvt.f32.f16 %1, h;\n}" : "=f"(low), "=f"(high) : "r"(pair));
@@ -206,7 +228,7 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32, RESIDENT) linear_packed
   const u32 warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   const u32 chunks = (args.cols + 63) / 64;
   const u32 strips = (args.rows + STRIP_OUTPUTS - 1) / STRIP_OUTPUTS;
-  u8* const planes = shared;
+  u8* const planes = shared + WARPS * STAGES * PIECE * RECORD_BYTES;
   float* const scales = (float*)(planes + chunks * TOKENS * 128);
   float* const totals = scales + chunks * TOKENS * 2;
   float* const partials = totals + (WEIGHTS == Q4_1 ? chunks * TOKENS * 2 : 0);
@@ -214,10 +236,42 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32, RESIDENT) linear_packed
 
   const u32 begin = chunks * warp / WARPS, count = chunks * (warp + 1) / WARPS - begin;
   const u32 mine = (strips - blockIdx.x + gridDim.x - 1) / gridDim.x;
+#if STAGES
+  __shared__ __align__(8) u64 full[WARPS * STAGES];
+  const u32 total = mine * ((count + PIECE - 1) / PIECE);
+  u8* const ring = shared + warp * (STAGES * PIECE * RECORD_BYTES);
+  const u32 ringAt = shared_address(ring), fullAt = shared_address(full + warp * STAGES);
+  if (lane == 0) {
+#pragma unroll
+    for (u32 stage = 0; stage < STAGES; stage++) barrier_init(fullAt + 8 * stage, 1);
+    barriers_made();
+  }
+  __syncwarp();
+#else
   const u32 total = mine * count;
+#endif
   const u8* next = args.weights + ((u64)blockIdx.x * chunks + begin) * RECORD_BYTES;
   const u64 hop = ((u64)gridDim.x * chunks - count) * RECORD_BYTES;
   u32 left = count, asked = 0;
+#if STAGES
+  auto ask = [&](u32 stage) {
+    if (asked >= total) return;
+    const u32 some = left < PIECE ? left : PIECE, bytes = some * RECORD_BYTES;
+    if (lane == 0) {
+      barrier_expect(fullAt + 8 * stage, bytes);
+      bulk_copy_once(ringAt + stage * (PIECE * RECORD_BYTES), next, bytes, fullAt + 8 * stage);
+    }
+    asked++;
+    next += bytes;
+    left -= some;
+    if (left == 0) {
+      next += hop;
+      left = count;
+    }
+  };
+#pragma unroll
+  for (u32 stage = 0; stage < STAGES; stage++) ask(stage);
+#else
   Chunk ring[AHEAD];
   auto ask = [&](Chunk& chunk) {
     if (asked >= total) return;
@@ -231,6 +285,7 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32, RESIDENT) linear_packed
   };
 #pragma unroll
   for (u32 u = 0; u < AHEAD; u++) ask(ring[u]);
+#endif
   await_predecessors();
 
 #pragma unroll 1
@@ -348,6 +403,34 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32, RESIDENT) linear_packed
     for (u32 i = 0; i < mine; i++) finish();
     return;
   }
+#if STAGES
+  u32 stage = 0, parity = 0;
+#pragma unroll 1
+  for (u32 i = 0; i < total; i++) {
+    barrier_wait(fullAt + 8 * stage, parity);
+    const u8* record = ring + stage * (PIECE * RECORD_BYTES);
+    const u32 some = min(begin + count - index, (u32)PIECE);
+#pragma unroll
+    for (u32 u = 0; u < PIECE; u++) {
+      if (u < some) {
+        Chunk chunk;
+        takeChunk(chunk, record + u * RECORD_BYTES, lane);
+        multiply(acc, chunk, x, index + u);
+      }
+    }
+    index += some;
+    __syncwarp();
+    ask(stage);
+    if (++stage == STAGES) {
+      stage = 0;
+      parity ^= 1;
+    }
+    if (index == begin + count) {
+      index = begin;
+      finish();
+    }
+  }
+#else
 #pragma unroll 1
   for (u32 i = 0; i < total; i += AHEAD) {
 #pragma unroll
@@ -362,4 +445,5 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32, RESIDENT) linear_packed
       }
     }
   }
+#endif
 }

@@ -11,6 +11,7 @@ import {
   cudaMatrixBytes,
   type CudaMatrixShape,
   type CudaPackedType,
+  RECORD_BYTES,
   RECORD_COLS,
   STRIP_ROWS,
   type StripHalf,
@@ -71,8 +72,12 @@ export interface PackedSchedule {
   readonly room: number;
   /** Warps of a block. */
   readonly warps: number;
-  /** Chunks of 64 columns in flight in a warp's registers. */
+  /** Chunks of 64 columns in flight in a warp's registers, unless there are stages. */
   readonly ahead: number;
+  /** Pieces in flight in shared memory for each warp. */
+  readonly stages: number;
+  /** Chunks of a piece. */
+  readonly piece: number;
   /** Blocks of a multiprocessor that registers leave room for. */
   readonly resident: number;
   /** Blocks of the launch. */
@@ -110,6 +115,8 @@ export function packedSchedule(shape: PackedShape, multiprocessors: number): Pac
     room,
     warps,
     ahead: dtype === "Q8_0" ? 2 : 4,
+    stages: 0,
+    piece: 4,
     resident,
     blocks: Math.min(strips, resident * multiprocessors),
   };
@@ -118,16 +125,16 @@ export function packedSchedule(shape: PackedShape, multiprocessors: number): Pac
 /** Shared memory that a block of a product takes, bytes. */
 export function packedSharedBytes(
   { dtype, cols }: Pick<PackedShape, "dtype" | "cols">,
-  { room, warps }: PackedSchedule,
+  { room, warps, stages, piece }: PackedSchedule,
 ): number {
   const chunks = Math.ceil(cols / RECORD_COLS);
   const inputs = chunks * room * (128 + 8 + (dtype === "Q4_1" ? 8 : 0));
-  return inputs + 4 * (2 * warps * STRIP_ROWS * room + warps * room);
+  return warps * stages * piece * RECORD_BYTES[dtype] + inputs + 4 * (2 * warps * STRIP_ROWS * room + warps * room);
 }
 
 /** The kernel of a product, for compiling it with others. */
 export function packedKernel({ dtype, output, norm }: PackedShape, schedule: PackedSchedule): CudaKernel {
-  const { room, ahead, warps, resident } = schedule;
+  const { room, ahead, warps, resident, stages, piece } = schedule;
   return {
     name: "linear_packed",
     source,
@@ -136,7 +143,7 @@ export function packedKernel({ dtype, output, norm }: PackedShape, schedule: Pac
       TOKENS: room,
       OUTPUT: OUTPUT_CODE[output],
       NORM: norm === undefined ? 0 : 1,
-      AHEAD: ahead,
+      ...(stages > 0 ? { STAGES: stages, PIECE: piece } : { AHEAD: ahead }),
       WARPS: warps,
       RESIDENT: resident,
     },
