@@ -12,7 +12,7 @@ const HEADLINES: readonly RegExp[] = [
   /^llama3-8b, 256 requests /,
   /^decode attention, 32\/8 heads of 128, (1 x 1K|1 x 8K|1 x 128K|64 x 4K|1 x 128K \+ 31 x 4K)$/,
   /^prefill attention, 32\/8 x 128, /,
-  /^product (8B gate up|o), BF16, (1|32) tokens$/,
+  /^product (8B gate up|o) \d+x\d+, BF16, (1|32) tokens$/,
   /process to first token/,
 ];
 

@@ -14,7 +14,7 @@ Deno.test("isHeadline() knows rows of every part by the titles that the parts gi
   const titles = [
     ...decodeRows([{ name: "32/8 heads of 128, 1 x 8K", ...FIGURES }], torch),
     ...prefillRows([{ name: "32/8 x 128, 16384 tokens", variant: "hopper", tflops: 1, share: 1 }]),
-    ...productRows([{ name: "8B gate up", dtype: "BF16", tokens: 1, us: 1, readUs: 1 }]),
+    ...productRows([{ name: "8B gate up 28672x4096", dtype: "BF16", tokens: 1, us: 1, readUs: 1 }], torch),
     ...stepRows([{ model: "llama3-8b", what: "decode b1 at 1024", ms: 1, tokensPerSecond: 1, roofline: 1 }], 1),
     ...servingRows([{
       model: "llama3-8b",
@@ -31,5 +31,5 @@ Deno.test("isHeadline() knows rows of every part by the titles that the parts gi
     ...startRows([{ model: "smollm2-135m", first: true, seconds: 1 }]),
   ].map(({ title }) => title);
   assertEquals(titles.filter((title) => !isHeadline(title)), []);
-  assert(!isHeadline("product 8B gate up, BF16, 2 tokens"));
+  assert(!isHeadline("product 8B gate up 28672x4096, BF16, 2 tokens"));
 });

@@ -1,6 +1,6 @@
-"""Decode attention of cuDNN through PyTorch, beside ours.
+"""Decode attention of cuDNN and products of cuBLAS through PyTorch, beside ours.
 
-usage: torch_peer.py HEADS,KV_HEADS,HEAD_DIM,BATCH,TOKENS ...
+usage: torch_peer.py JOB ..., where JOB is HEADS,KV_HEADS,HEAD_DIM,BATCH,TOKENS or mm,TOKENS,ROWS,COLUMNS
 
 Prints the versions, then for each job the median microseconds of a call from cold memory, one a line; nan where it cannot run.
 Calls lie in a CUDA graph and take another copy of what they read each time, so that none is in the second-level cache.
@@ -60,11 +60,24 @@ def decode(heads, kv_heads, head_dim, batch, tokens):
     return graph_us([lambda kv=sets[i % len(sets)]: call(*kv) for i in range(count)])
 
 
+def product(tokens, rows, columns):
+    size = 2 * rows * columns
+    weights = [torch.randn(rows, columns, device="cuda", dtype=torch.bfloat16) for _ in range(copies(size))]
+    x = torch.randn(tokens, columns, device="cuda", dtype=torch.bfloat16)
+    count = max(len(weights), min(32, int(5e10 / size)))
+    return graph_us([lambda w=weights[i % len(weights)]: F.linear(x, w) for i in range(count)])
+
+
+def run(job):
+    kind, *sizes = job.split(",")
+    return product(*map(int, sizes)) if kind == "mm" else decode(int(kind), *map(int, sizes))
+
+
 torch.manual_seed(1)
 print(f"PyTorch {torch.__version__}, cuDNN {torch.backends.cudnn.version()}", flush=True)
 for job in sys.argv[1:]:
     try:
-        us = decode(*map(int, job.split(",")))
+        us = run(job)
     except Exception as error:
         print(job, error, file=sys.stderr)
         us = float("nan")

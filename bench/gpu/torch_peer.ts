@@ -1,12 +1,12 @@
 /**
- * Attention of cuDNN, measured through PyTorch where there is one.
+ * Attention of cuDNN and products of cuBLAS, measured through PyTorch where there is one.
  *
  * @module
  */
 import { fileURLToPath } from "node:url";
 
-/** Decode attention to measure: HEADS,KV_HEADS,HEAD_DIM,BATCH,TOKENS. */
-export type TorchJob = `${number},${number},${number},${number},${number}`;
+/** What to measure: decode attention HEADS,KV_HEADS,HEAD_DIM,BATCH,TOKENS, or a product mm,TOKENS,ROWS,COLUMNS. */
+export type TorchJob = `${number},${number},${number},${number},${number}` | `mm,${number},${number},${number}`;
 
 /** What PyTorch measured. */
 export interface TorchFigures {
