@@ -124,14 +124,12 @@ export class BlockTables {
     return true;
   }
 
-  /**
-   * Gives a running sequence that decodes the block for the token behind its next one, when more than `spare` others are
-   * available: whoever runs the step may begin the one behind it.
-   */
-  growEarly(sequence: Sequence, spare: number): void {
-    if (!sequence.decoding || sequence.length % this.blockTokens !== 0) return;
-    const missing = this.blocksFor(sequence.length + 1) - sequence.blocks.length;
-    if (missing > 0 && this.#pool.available - missing > spare) this.extend(sequence, missing);
+  /** Gives a running sequence blocks for `tokens` tokens. @returns false when there are not enough. */
+  tryReserve(sequence: Sequence, tokens: number): boolean {
+    const missing = this.blocksFor(tokens) - sequence.blocks.length;
+    if (missing > this.#pool.available) return false;
+    this.extend(sequence, missing);
+    return true;
   }
 
   /** Adds up to `count` blocks to the table of a running sequence, as many as are available. */

@@ -3,6 +3,7 @@
  *
  * @module
  */
+import type { ForeseenSequence } from "./foresight.ts";
 import type { Chunk, Sequence } from "./sequence.ts";
 
 /** The part of one sequence that a step computes. */
@@ -15,6 +16,8 @@ export interface PlannedSequence extends Chunk {
 export interface CheckedPlan {
   /** Decodes and prefill chunks; empty when nothing can run. */
   readonly entries: readonly PlannedSequence[];
+  /** What the step behind it probably computes; empty when that is not known. */
+  readonly following: readonly ForeseenSequence[];
 }
 
 /** Most that one step may hold. */
@@ -41,6 +44,8 @@ export function logitRows(entry: PlannedSequence): number {
 
 /** Collects a {@linkcode CheckedPlan}: what does not fit the limits is cut. */
 export class PlanDraft implements CheckedPlan {
+  /** See {@linkcode CheckedPlan.following}. */
+  following: readonly ForeseenSequence[] = [];
   readonly #entries: PlannedSequence[] = [];
   #tokensLeft: number;
   #rowsLeft: number;

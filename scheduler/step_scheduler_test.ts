@@ -17,6 +17,8 @@ class Bench {
   readonly scheduler: StepScheduler;
   readonly limits: { readonly tokens: number; readonly rows: number };
   readonly log: string[] = [];
+  /** What the last plan foresaw: as {@linkcode step} says it, with a star for a token that its step chose. */
+  following: string[] = [];
   nowMs = 0;
   #nextId = 1;
 
@@ -53,7 +55,15 @@ class Bench {
 
   /** Runs a step. @returns `id:tokens` for each entry, with a letter for its rows of logits. */
   step(): string[] {
-    const { entries } = this.scheduler.schedule();
+    const { entries, following } = this.scheduler.schedule();
+    for (const { sequence, position, tokens } of following) {
+      assertEquals(sequence.status, "running");
+      assertLessOrEqual(position + tokens, sequence.capacity);
+    }
+    assertLessOrEqual(following.reduce((sum, { tokens }) => sum + tokens, 0), this.limits.tokens);
+    this.following = following.map(({ sequence, tokens, logits, chosen }) =>
+      `${sequence.id}:${tokens}${logits[0]}${chosen ? "*" : ""}`
+    );
     assertLessOrEqual(entries.reduce((sum, entry) => sum + entry.tokens, 0), this.limits.tokens);
     assertLessOrEqual(entries.reduce((sum, entry) => sum + logitRows(entry), 0), this.limits.rows);
     this.scheduler.checkIntegrity();
@@ -133,8 +143,8 @@ Deno.test("StepScheduler.schedule() holds a last token back when no row is left"
   assertEquals(bench.step(), ["1:1l", "2:1l"]);
 });
 
-Deno.test("StepScheduler.schedule() gives decodes their next block early where there are blocks beyond everybody's need", () => {
-  const lengths = (options: { earlyBlocks: boolean; blocks: number }) => {
+Deno.test("StepScheduler.schedule() gives decodes their next block early when it plans ahead, where there are blocks", () => {
+  const lengths = (options: { ahead: boolean; blocks: number }) => {
     const bench = new Bench(options.blocks, { ...options, prefixCache: false });
     const [first, second] = [bench.add(6, 12), bench.add(5, 12)];
     return Array.from({ length: 7 }, () => {
@@ -143,10 +153,43 @@ Deno.test("StepScheduler.schedule() gives decodes their next block early where t
     });
   };
   // Their tables grow with the steps that compute positions 8 and 12.
-  const usual = ["2 2", "2 2", "2 2", "3 2", "3 3", "3 3", "3 3"];
-  assertEquals(lengths({ earlyBlocks: false, blocks: 32 }), usual);
-  assertEquals(lengths({ earlyBlocks: true, blocks: 32 }), ["2 2", "2 2", "3 2", "3 3", "3 3", "3 3", "4 3"]);
-  assertEquals(lengths({ earlyBlocks: true, blocks: 7 }), usual);
+  assertEquals(lengths({ ahead: false, blocks: 32 }), ["2 2", "2 2", "2 2", "3 2", "3 3", "3 3", "3 3"]);
+  assertEquals(lengths({ ahead: true, blocks: 32 }), ["2 2", "2 2", "3 2", "3 3", "3 3", "3 3", "4 3"]);
+});
+
+Deno.test("StepScheduler.schedule() says what the step behind computes, and keeps to it", () => {
+  const bench = new Bench(32, { ahead: true, mixedStepTokens: 8 });
+  bench.add(20, 3);
+  assertEquals([bench.step(), bench.following], [["1:16n"], ["1:4l"]]);
+  bench.add(6, 9);
+  assertEquals([bench.step(), bench.following], [["1:4l"], ["1:1l*", "2:6l"]]);
+  bench.add(9, 1);
+  assertEquals([bench.step(), bench.following], [["1:1l", "2:6l"], ["1:1l*", "2:1l*", "3:6n"]]);
+  assertEquals([bench.step(), bench.following], [["1:1l", "2:1l", "3:6n"], ["2:1l*", "3:3l"]], "1 has its last token");
+  assertEquals([bench.step(), bench.following], [["2:1l", "3:3l"], ["2:1l*"]]);
+  bench.drain();
+});
+
+Deno.test("StepScheduler.schedule() plans what was foreseen without those that have ended", () => {
+  const bench = new Bench(32, { ahead: true });
+  const [first] = [bench.add(3, 9), bench.add(4, 9)];
+  bench.step();
+  assertEquals(bench.following, ["1:1l*", "2:1l*"]);
+  bench.scheduler.end(first, "cancelled");
+  bench.add(5, 9);
+  assertEquals([bench.step(), bench.following], [["2:1l"], ["2:1l*", "3:5l"]]);
+  bench.drain();
+});
+
+Deno.test("StepScheduler.schedule() lets a prompt wait whose beginning is being computed", () => {
+  const bench = new Bench(32, { ahead: true });
+  const prompt = Int32Array.from({ length: 16 }, (_, i) => i);
+  bench.add(16, 9, { prompt });
+  const second = bench.add(16, 9, { prompt });
+  assertEquals([bench.step(), bench.following], [["1:16l"], ["1:1l*"]]);
+  assertEquals([bench.step(), bench.following], [["1:1l"], ["1:1l*", "2:4l"]]);
+  assertEquals(second.cachedTokens, 12);
+  bench.drain();
 });
 
 Deno.test("StepScheduler preempts the lowest rank when blocks run out, and loses nothing", () => {
@@ -334,10 +377,10 @@ Deno.test("StepScheduler ends every sequence under any arrivals, ranks, plans an
       blocks: fc.integer({ min: 7, max: 14 }),
       maxBatch: fc.integer({ min: 1, max: 8 }),
       plans: fc.boolean(),
-      earlyBlocks: fc.boolean(),
+      ahead: fc.boolean(),
     }),
-    (arrivals, noise, { blocks, maxBatch, plans, earlyBlocks }) => {
-      const bench = new Bench(blocks, { maxBatch, earlyBlocks, starvationMs: 20 });
+    (arrivals, noise, { blocks, maxBatch, plans, ahead }) => {
+      const bench = new Bench(blocks, { maxBatch, ahead, starvationMs: 20 });
       const draw = () => noise.next().value ?? 0;
       bench.policy.ranker = (queue) => {
         const keys = Array.from({ length: queue.length }, draw);

@@ -51,6 +51,8 @@ export interface TimelineRow {
 export interface Timeline {
   /** From the first request to the last token, seconds. */
   readonly seconds: number;
+  /** Steps that had been begun when they were asked for. */
+  readonly stepsAhead: number;
   /** By kind. */
   readonly kinds: readonly TimelineRow[];
 }
@@ -151,9 +153,10 @@ export async function measureTimeline(options: TimelineOptions): Promise<Timelin
     return (now() - begin) / 1000;
   };
   run({ requests: 12, maxTokens: 8, seed: 77_000_000 });
+  const before = device.stepsAhead;
   const seconds = run({ requests, maxTokens: answerTokens, seed: 1 });
   const kinds = (["prefill", "mixed", "decode"] as const).map((kind) => summarize(kind, records));
-  return { seconds, kinds };
+  return { seconds, stepsAhead: device.stepsAhead - before, kinds };
 }
 
 if (import.meta.main) {
@@ -181,7 +184,7 @@ if (import.meta.main) {
       ahead: !values["no-ahead"],
     });
     timelines.push({ model, ...timeline });
-    console.log(`${model}: ${timeline.seconds.toFixed(2)} s without HTTP`);
+    console.log(`${model}: ${timeline.seconds.toFixed(2)} s without HTTP, ${timeline.stepsAhead} steps begun ahead`);
     for (const { kind, steps, tokens, rows, seconds, medianMs, betweenSeconds } of timeline.kinds) {
       console.log(
         `  ${kind.padEnd(7)}  ${steps} steps, ${tokens} tokens, ${rows} rows: ${seconds.toFixed(2)} s, median ` +

@@ -14,7 +14,7 @@ import { segmentNodes } from "../../kernels/merge_partials/spec.ts";
 import type { BorrowedSlot } from "../../scheduler/lending/borrowed.ts";
 import { PeerError } from "../../scheduler/links/link.ts";
 import type { AttendItem, AttendReply, AttendRequest, Refused, SlotRun } from "../../scheduler/protocol/messages.ts";
-import type { Device, DeviceStep, KvLayout, SegmentRange, StepStop } from "../device/device.ts";
+import type { Device, DeviceStep, KvLayout, SegmentRange, StepHints, StepStop } from "../device/device.ts";
 import { SEGMENT_TOKENS } from "../device/device.ts";
 import type { RunSequence, StepOutcome, StepRunner } from "../engine/step_runner.ts";
 import type { Counters } from "./counters.ts";
@@ -153,19 +153,22 @@ export class AttentionClient implements StepRunner {
   }
 
   /** See {@linkcode StepRunner.run}. */
-  run(batch: readonly RunSequence[], done: (outcome: StepOutcome) => void): void {
+  run(batch: readonly RunSequence[], done: (outcome: StepOutcome) => void, hints?: StepHints): void {
     const ranges = batch.flatMap((sequence, index) => heldRanges(sequence, index));
     const startMs = this.#options.ports.now();
     try {
       if (ranges.length === 0 && this.#options.slice() === Infinity) {
-        const output = this.#options.device.step(batch);
+        const output = this.#options.device.step(batch, hints);
         this.#time({ startMs, batch, ranges, waitMs: 0 });
         return done({ kind: "ran", output });
       }
-      const step = this.#options.device.begin(batch.map((sequence, index) => ({
-        ...sequence,
-        absent: ranges.filter((range) => range.index === index).map(({ segments }) => segments),
-      })));
+      const step = this.#options.device.begin(
+        batch.map((sequence, index) => ({
+          ...sequence,
+          absent: ranges.filter((range) => range.index === index).map(({ segments }) => segments),
+        })),
+        hints,
+      );
       this.#running = { startMs, waitMs: 0, batch, step, ranges, done, open: new Map(), assemblies: new Map() };
     } catch (error) {
       return done({ kind: "failed", error });

@@ -5,11 +5,11 @@
  */
 import { CudaContext, CudaError, type CudaLibraries } from "../../ffi/cuda/cuda.ts";
 import { KernelCache } from "../../kernels/cuda/kernel_cache.ts";
-import type { KvType } from "../../kernels/dtype.ts";
+import { KV_ELEMENT_BYTES, type KvType } from "../../kernels/dtype.ts";
 import type { AttentionPartial } from "../../kernels/merge_partials/spec.ts";
 import { WeightKernels } from "../../kernels/weight_bf16/weight_bf16_cuda.ts";
 import type { ModelConfig, OpenModel } from "../model/model.ts";
-import { checkBatch, checkWhole } from "./batch_check.ts";
+import { checkBatch, checkBlock, checkBlockBytes, checkWhole } from "./batch_check.ts";
 import { CheckedStep, complete, type StepRunner } from "./checked_step.ts";
 import { CudaAttention } from "./cuda_attention.ts";
 import { DECODE_BUCKETS, LARGEST_BUCKET } from "./cuda_buckets.ts";
@@ -18,9 +18,9 @@ import { CudaKvStore } from "./cuda_kv_store.ts";
 import { cudaBlocks } from "./cuda_memory.ts";
 import { checkCudaPool, cudaBlockBytes, type CudaPool } from "./cuda_pool.ts";
 import { CudaDirect } from "./cuda_direct.ts";
-import type { StepTimes } from "./cuda_decode.ts";
 import { CudaSteps } from "./cuda_step.ts";
 import { CUDA_BLOCK_TOKENS } from "./cuda_tables.ts";
+import type { StepTimes } from "./cuda_whole.ts";
 import { CudaWeights, type CudaWeightsOptions, type WeightVariant } from "./cuda_weights.ts";
 import type {
   AttendRange,
@@ -31,6 +31,7 @@ import type {
   KvLayout,
   NodePartial,
   NodeWork,
+  StepHints,
   StepOutput,
   StepSequence,
 } from "./device.ts";
@@ -67,11 +68,12 @@ export interface CudaDeviceOptions extends Omit<DeviceOptions, "blocks"> {
   /** Whether kernels may begin before their predecessor has ended; they wait inside for its results. @default {true} */
   readonly overlap?: boolean;
   /**
-   * Whether the next decode step is begun with the tokens that the GPU chooses, before it is asked for. Results are the
-   * same. @default {true}
+   * Whether the next step is begun with the tokens that the GPU chooses, before it is asked for. Results are the same.
+   *
+   * @default {true}
    */
   readonly ahead?: boolean;
-  /** Whether {@linkcode CudaDevice.times} tells the GPU's time for decode steps; for measurements. @default {false} */
+  /** Whether {@linkcode CudaDevice.times} tells the GPU's time for steps; for measurements. @default {false} */
   readonly timing?: boolean;
   /** Where compiled kernels are kept. @default {the user's cache directory} */
   readonly kernelDirectory?: string;
@@ -138,10 +140,10 @@ export class CudaDevice implements Device {
     const { tied = false, biases = false, seed = 1 } = options;
     return open(config, {
       weights: (made) => CudaWeights.random(config, { ...made, tied, biases, seed }),
-      // Padding of a head stays zero, and so does what is no array of bf16.
-      pool: config.headDim % 64 !== 0 || options.kvType === "fp8" ? undefined : (pool, { stream, kernels }) => {
-        const count = pool.blocks * pool.blockBytes / 2;
-        kernels.randomMatrix(stream, { to: pool.block(0), count, seed, scale: 1 });
+      // Padding of a head stays zero.
+      pool: config.headDim % 64 !== 0 ? undefined : (pool, { stream, kernels }) => {
+        const count = pool.blocks * pool.blockBytes / KV_ELEMENT_BYTES[pool.kvType];
+        kernels.randomMatrix(stream, { to: pool.block(0), count, seed, scale: 1, type: pool.kvType });
         stream.synchronize();
       },
     }, options);
@@ -167,26 +169,32 @@ export class CudaDevice implements Device {
     return this.#steps.buckets;
   }
 
-  /** When the GPU worked on the last decode step that ran captured; undefined when time is not taken. */
+  /** Steps so far that had been begun when they were asked for. */
+  get stepsAhead(): number {
+    return this.#steps.served;
+  }
+
+  /** When the GPU worked on the last step of whole sequences; undefined when time is not taken. */
   get times(): StepTimes | undefined {
     return this.#steps.times;
   }
 
   /** See {@linkcode Device.step}. @throws {DeviceLostError} when the GPU failed for good. @throws {CudaError} */
-  step(batch: readonly StepSequence[]): StepOutput {
+  step(batch: readonly StepSequence[], hints: StepHints = {}): StepOutput {
     checkWhole(batch);
-    return complete(this.begin(batch));
+    return complete(this.begin(batch, hints));
   }
 
   /** See {@linkcode Device.begin}. @throws {DeviceLostError} when the GPU failed for good. @throws {CudaError} */
-  begin(batch: readonly StepSequence[]): DeviceStep {
+  begin(batch: readonly StepSequence[], { following }: StepHints = {}): DeviceStep {
     tell(() => this.#enter());
     if (this.#step?.running) {
       throw new Error("Cannot begin a step: wanted the last one done or abandoned, got one that is neither");
     }
     const size = checkBatch(batch, this.info, this.config);
+    if (following !== undefined) checkBatch(following.batch, this.info, this.config);
     const nodes = batch.map((sequence) => sequenceNodes(sequence));
-    const runner = tellLoss(tell(() => this.#steps.begin({ batch, size, nodes })));
+    const runner = tellLoss(tell(() => this.#steps.begin({ batch, size, nodes, following })));
     this.#step = new CheckedStep({ runner, batch, nodes, sizes: this.config });
     return this.#step;
   }
@@ -206,14 +214,16 @@ export class CudaDevice implements Device {
   /** See {@linkcode Device.readBlock}. */
   readBlock(block: number): Uint8Array {
     this.#enter();
-    this.#steps.settle();
+    checkBlock(block, this);
+    this.#steps.keepOff(block, false);
     return this.#store.readBlock(block);
   }
 
   /** See {@linkcode Device.writeBlock}. */
   writeBlock(block: number, bytes: Uint8Array): void {
     this.#enter();
-    this.#steps.settle();
+    checkBlockBytes(block, bytes, this);
+    this.#steps.keepOff(block, true);
     this.#store.writeBlock(block, bytes);
   }
 

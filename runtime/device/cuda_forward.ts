@@ -191,6 +191,12 @@ export class CudaForward implements Disposable {
     this.#opened = opened.move();
   }
 
+  /** Multiply-accumulates of one layer of a step of so many tokens, without attention. */
+  layerWork(tokens: number): number {
+    const { hidden, heads, kvHeads, headDim, intermediate } = this.#parts.config;
+    return tokens * hidden * (2 * (heads + kvHeads) * headDim + 3 * intermediate);
+  }
+
   /** Fills the residual stream of the step's tokens, and what all layers share. */
   begin(stream: CudaStream, plan: DevicePlan): void {
     const { places, capacity: { tokens } } = plan;

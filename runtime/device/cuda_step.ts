@@ -1,5 +1,5 @@
 /**
- * Steps of a CUDA device: captured ones for decoding, layer by layer for everything else.
+ * Steps of a CUDA device: those of whole sequences, and those of which some segments are elsewhere.
  *
  * @module
  */
@@ -10,7 +10,6 @@ import type { BatchSize } from "./batch_check.ts";
 import type { StepRunner } from "./checked_step.ts";
 import type { CudaAttention } from "./cuda_attention.ts";
 import { productRows } from "./cuda_buckets.ts";
-import { CudaDecode, type StepTimes } from "./cuda_decode.ts";
 import type { CudaForward, LogitPlaces, StepSizes } from "./cuda_forward.ts";
 import type { CudaKvStore } from "./cuda_kv_store.ts";
 import { CudaOutput, CudaSummaries } from "./cuda_output.ts";
@@ -21,7 +20,8 @@ import { CudaSpreadMemory, CudaSpreadStep } from "./cuda_spread_step.ts";
 import { CudaStaging } from "./cuda_staging.ts";
 import { CudaTables } from "./cuda_table_memory.ts";
 import { CudaTurns } from "./cuda_turns.ts";
-import type { StepOutput, StepSequence, StepStop } from "./device.ts";
+import { CudaWhole, type StepTimes } from "./cuda_whole.ts";
+import type { FollowingStep, StepOutput, StepSequence, StepStop } from "./device.ts";
 import type { SequenceNode } from "./step_nodes.ts";
 
 /** What steps stand on; it stays the caller's. */
@@ -46,9 +46,9 @@ export interface CudaStepsParts {
   readonly graphs: boolean;
   /** Whether kernels may begin before their predecessor has ended. */
   readonly overlap: boolean;
-  /** Whether decode steps are begun ahead. */
+  /** Whether steps are begun ahead. */
   readonly ahead: boolean;
-  /** Whether the GPU's time for decode steps is taken. */
+  /** Whether the GPU's time for steps is taken. */
   readonly timing: boolean;
 }
 
@@ -60,6 +60,8 @@ export interface CudaBatch {
   readonly size: BatchSize;
   /** For each sequence, its nodes when segments are absent. */
   readonly nodes: readonly (readonly SequenceNode[])[];
+  /** The step that probably comes next, checked too. */
+  readonly following?: FollowingStep;
 }
 
 /** A step on its way: its stops, and what a spread one takes and gives. */
@@ -77,14 +79,14 @@ export class CudaSteps implements Disposable {
   readonly #plans: CudaStaging;
   readonly #spread: CudaSpreadMemory;
   readonly #tables: CudaTables;
-  readonly #decode: CudaDecode | undefined;
+  readonly #whole: CudaWhole;
   readonly #reads: CudaStream;
   readonly #opened: DisposableStack;
   #busy = false;
 
   /** Takes memory for plans and tables. @throws {CudaError} when there is not enough. */
   constructor(parts: CudaStepsParts) {
-    const { context, sizes, tableWidth, graphs } = parts;
+    const { context, sizes, tableWidth } = parts;
     using opened = new DisposableStack();
     this.#parts = parts;
     this.#stream = opened.use(context.stream());
@@ -96,28 +98,31 @@ export class CudaSteps implements Disposable {
     this.#tables = opened.use(
       new CudaTables({ context, width: tableWidth, stream: this.#stream, kernels: parts.store.plans }),
     );
-    if (graphs) {
-      this.#decode = opened.use(
-        new CudaDecode({
-          ...parts,
-          stream: this.#stream,
-          reads: this.#reads,
-          signal: this.#signal,
-          tables: this.#tables,
-        }),
-      );
-    }
+    this.#whole = opened.use(
+      new CudaWhole({
+        ...parts,
+        stream: this.#stream,
+        reads: this.#reads,
+        signal: this.#signal,
+        tables: this.#tables,
+      }),
+    );
     this.#opened = opened.move();
   }
 
   /** Sizes of the captured steps there are. */
   get buckets(): readonly number[] {
-    return this.#decode?.buckets ?? [];
+    return this.#whole.buckets;
   }
 
-  /** See {@linkcode CudaDecode.times}. */
+  /** See {@linkcode CudaWhole.served}. */
+  get served(): number {
+    return this.#whole.served;
+  }
+
+  /** See {@linkcode CudaWhole.times}. */
   get times(): StepTimes | undefined {
-    return this.#decode?.times;
+    return this.#whole.times;
   }
 
   /** Begins a step. @throws {CudaError} when the GPU failed, or no memory is left for tables or partials. */
@@ -125,7 +130,7 @@ export class CudaSteps implements Disposable {
     // An abandoned step may still read its plan.
     if (this.#busy) {
       this.#stream.synchronize();
-      this.#decode?.settle();
+      this.#whole.settle();
     }
     this.#busy = true;
     const turns = new CudaTurns({ signal: this.#signal, stream: this.#stream });
@@ -147,9 +152,9 @@ export class CudaSteps implements Disposable {
     };
   }
 
-  /** Waits until no step touches a block, one begun ahead included. @throws {CudaError} */
-  settle(): void {
-    this.#decode?.settle();
+  /** See {@linkcode CudaWhole.keepOff}. */
+  keepOff(block: number, change: boolean): void {
+    this.#whole.keepOff(block, change);
   }
 
   /** Frees memory and graphs. */
@@ -161,35 +166,16 @@ export class CudaSteps implements Disposable {
     const { batch, size, nodes } = work;
     if (size.tokens === 0) return { stops: this.#nothing() };
     this.#fit(batch);
-    const bucket = this.#decode?.bucketOf(batch);
-    if (this.#decode !== undefined && bucket !== undefined) {
-      return { stops: this.#decode.run({ bucket, batch, rows: size.rows, turns }) };
+    if (nodes.every(({ length }) => length === 0)) {
+      return { stops: this.#whole.run({ batch, rows: size.rows, following: work.following, turns }) };
     }
-    this.#decode?.forget();
-    const spread = nodes.some(({ length }) => length > 0);
-    return spread ? this.#spreadCourse(work, turns) : { stops: this.#whole(work, turns) };
+    this.#whole.forget();
+    return this.#spreadCourse(work, turns);
   }
 
   *#nothing(): Generator<StepStop, StepOutput> {
     yield* [];
     return this.#output(0);
-  }
-
-  /** A step with all its segments, layer by layer. */
-  *#whole({ batch, size }: CudaBatch, turns: CudaTurns): Generator<StepStop, StepOutput> {
-    const { config, forward, attention, store } = this.#parts;
-    const stream = this.#stream;
-    const mixed = attention.plan(batch, this.#tables.width);
-    const plan = this.#upload({ batch, size, extra: mixed.words });
-    attention.prepare(stream, plan, mixed);
-    forward.begin(stream, plan);
-    for (let layer = 0; layer < config.layers; layer++) {
-      yield* turns.spend(this.#layerWork(size));
-      forward.project(stream, layer, plan);
-      attention.attend(stream, { plan, forward, pool: store.pool.layer(layer) }, mixed);
-      forward.finish(stream, layer, plan);
-    }
-    return yield* this.#finish({ plan, size, turns });
   }
 
   #spreadCourse(work: CudaBatch, turns: CudaTurns): Course {
@@ -215,7 +201,7 @@ export class CudaSteps implements Disposable {
       stream: this.#stream,
       signal: this.#signal,
       memory: this.#spread,
-      layerWork: this.#layerWork(size),
+      layerWork: this.#parts.forward.layerWork(size.tokens),
     });
     return { stops: this.#spreadStops({ plan, step, size, turns }), spread: step };
   }
@@ -308,14 +294,8 @@ export class CudaSteps implements Disposable {
     const size = this.#tables.sizeFor(batch);
     if (size === undefined) return;
     this.#stream.synchronize();
-    this.#decode?.settle();
-    this.#decode?.dropGraphs();
+    this.#whole.settle();
+    this.#whole.dropGraphs();
     this.#tables.grow(size);
-  }
-
-  /** Multiply-accumulates of one layer, without attention. */
-  #layerWork({ tokens }: BatchSize): number {
-    const { hidden, heads, kvHeads, headDim, intermediate } = this.#parts.config;
-    return tokens * hidden * (2 * (heads + kvHeads) * headDim + 3 * intermediate);
   }
 }

@@ -71,6 +71,28 @@ export interface StepSequence {
   readonly logits: "none" | "last" | "all";
 }
 
+/** The step that probably comes after another one. */
+export interface FollowingStep {
+  /** Its sequences, all of whose segments are in the pool; what one token stands for that is not known yet says nothing. */
+  readonly batch: readonly StepSequence[];
+  /**
+   * For each of them, the sequence of the step in front whose chosen token is its one token; undefined where its tokens are
+   * known.
+   */
+  readonly sources: readonly (number | undefined)[];
+}
+
+/** What a device may make use of. */
+export interface StepHints {
+  /**
+   * What it may begin before it is asked for: blocks of these sequences may be written to from now on. Nothing of it
+   * counts before a step that is asked for is this one, or some sequences of it in the same order.
+   *
+   * @default {a step of single tokens is followed by the same sequences, one token on}
+   */
+  readonly following?: FollowingStep;
+}
+
 /** Logits and the inputs a sampler needs, one row per wanted token, in the order of the batch. Valid until the next step. */
 export interface StepOutput {
   /** Rows of logits. */
@@ -209,7 +231,7 @@ export interface DeviceInfo {
   readonly blockTokens: number;
   /** Blocks in the pool. */
   readonly blocks: number;
-  /** Bytes of one block over all layers, keys and values. */
+  /** Bytes of one block in the device's memory, over all layers, keys and values; not those that `readBlock` gives. */
   readonly blockBytes: number;
   /** Bytes the weights take on the device. */
   readonly weightBytes: number;
@@ -238,14 +260,14 @@ export interface Device extends KvStore {
    * @throws {RangeError} when a token, a block id, the token count or the row count is out of range, or a segment is
    * absent; nothing is written.
    */
-  step(batch: readonly StepSequence[]): StepOutput;
+  step(batch: readonly StepSequence[], hints?: StepHints): StepOutput;
   /**
    * Begins a step that stops, see {@linkcode DeviceStep}. One step at a time.
    *
    * @throws {RangeError} as {@linkcode step}, and when an absent range is empty, out of order or not below the position.
    * @throws {Error} when another step was begun and is neither done nor abandoned.
    */
-  begin(batch: readonly StepSequence[]): DeviceStep;
+  begin(batch: readonly StepSequence[], hints?: StepHints): DeviceStep;
   /**
    * Partial attention of one layer over ranges of the pool (DistAttention equations 2 and 3; DESIGN contract): within
    * a range, segments at absolute positions are merged in the fixed tree. A range that is one aligned node of that tree

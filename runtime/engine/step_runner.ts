@@ -4,7 +4,7 @@
  * @module
  */
 import type { BorrowedSlot } from "../../scheduler/lending/borrowed.ts";
-import type { Device, StepOutput, StepSequence } from "../device/device.ts";
+import type { Device, StepHints, StepOutput, StepSequence } from "../device/device.ts";
 
 /** A segment that lies at another member. */
 export interface RunSlot {
@@ -33,9 +33,9 @@ export type StepOutcome =
 export interface StepRunner {
   /**
    * Runs one step and calls `done` exactly once, maybe before this returns. Until then the step's blocks and slots keep
-   * what the step needs.
+   * what the step needs. Hints are for a device that computes all of it.
    */
-  run(batch: readonly RunSequence[], done: (outcome: StepOutcome) => void): void;
+  run(batch: readonly RunSequence[], done: (outcome: StepOutcome) => void, hints?: StepHints): void;
 }
 
 /** Runs every step on the device, at once. Steps with absent segments fail. */
@@ -48,13 +48,13 @@ export class DeviceRunner implements StepRunner {
   }
 
   /** See {@linkcode StepRunner.run}. */
-  run(batch: readonly RunSequence[], done: (outcome: StepOutcome) => void): void {
-    done(this.#outcome(batch));
+  run(batch: readonly RunSequence[], done: (outcome: StepOutcome) => void, hints?: StepHints): void {
+    done(this.#outcome(batch, hints));
   }
 
-  #outcome(batch: readonly RunSequence[]): StepOutcome {
+  #outcome(batch: readonly RunSequence[], hints: StepHints | undefined): StepOutcome {
     try {
-      return { kind: "ran", output: this.#device.step(batch) };
+      return { kind: "ran", output: this.#device.step(batch, hints) };
     } catch (error) {
       return { kind: "failed", error };
     }
