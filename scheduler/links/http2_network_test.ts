@@ -123,6 +123,28 @@ Deno.test("Http2Network with certificates refuses those of another authority, an
   assertEquals(a.recorder.told, []);
 });
 
+Deno.test("Http2Network checks the certificate of whom it dials also where the environment turns such checks off", async () => {
+  await using harness = new Harness();
+  using a = await openMember(harness, suiteCard(1), { tls: certificates("cluster") });
+  // The cluster takes its certificate, so that nothing but its own check stands between them.
+  using b = await openMember(harness, suiteCard(2), {
+    tls: { ...certificates("cluster"), ca: certificates("foreign").ca },
+  });
+  using c = await openMember(harness, suiteCard(3), { tls: certificates("cluster") });
+  const variable = "NODE_TLS_REJECT_UNAUTHORIZED";
+  const before = Deno.env.get(variable);
+  Deno.env.set(variable, "0");
+  try {
+    assertEquals((await failure(b, a.network.url)).code, "auth");
+    // And of whom dials it.
+    assertMatch((await failure(c, b.network.url)).message, /may not take this member's certificate/);
+  } finally {
+    if (before === undefined) Deno.env.delete(variable);
+    else Deno.env.set(variable, before);
+  }
+  assertEquals([a.recorder.told, b.recorder.told, c.recorder.told], [[], ["failed"], ["failed"]]);
+});
+
 Deno.test("Http2Network ends connections that do not finish the hello", async () => {
   await using harness = new Harness({ limits: { helloMs: 300 } });
   using a = await openMember(harness, suiteCard(1));
