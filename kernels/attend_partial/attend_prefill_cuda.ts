@@ -1,6 +1,6 @@
 /**
- * Launches of `attend_prefill.cu` (Hopper) and `attend_prefill_plain.cu` (any GPU from Ampere on): causal attention of the
- * chunks of several sequences over the paged pool.
+ * Launches of `attend_prefill.cu` and `attend_prefill_tree.cu` (Hopper) and `attend_prefill_plain.cu` (any GPU from Ampere on):
+ * causal attention of the chunks of several sequences over the paged pool.
  *
  * @module
  */
@@ -8,11 +8,22 @@ import type { CudaContext, CudaFunction, CudaStream, DeviceBuffer, DevicePtr } f
 import type { KernelCache } from "../cuda/kernel_cache.ts";
 import { POOL_BLOCK_TOKENS } from "../kv_copy/pool_layout.ts";
 import hopperSource from "./attend_prefill.cu" with { type: "text" };
+import treeSource from "./attend_prefill_tree.cu" with { type: "text" };
 import plainSource from "./attend_prefill_plain.cu" with { type: "text" };
-import { pageHeadBytes, planItems, planPrefill, type PrefillChunk, type PrefillShape } from "./prefill_plan.ts";
+import {
+  checkNodes,
+  pageHeadBytes,
+  planItems,
+  planPrefill,
+  type PrefillChunk,
+  type PrefillShape,
+} from "./prefill_plan.ts";
 
-/** Which of the two kernels: `hopper` needs sm_90 and a width of at most 128. */
-export type PrefillVariant = "hopper" | "plain";
+/**
+ * Which of the kernels: `hopper` and `tree` need sm_90 and a width of at most 128. `tree` gives every token the bits that
+ * `attend_decode` gives it, and is slower.
+ */
+export type PrefillVariant = "hopper" | "tree" | "plain";
 
 /** A kernel for one shape and how it is launched. */
 export interface PrefillKernel {
@@ -20,6 +31,8 @@ export interface PrefillKernel {
   readonly name: string;
   /** CUDA C++. */
   readonly source: string;
+  /** Name of the function in it. */
+  readonly entry: string;
   /** Definitions. */
   readonly defines: Readonly<Record<string, number>>;
   /** Threads of a block. */
@@ -65,8 +78,8 @@ const HOPPER_EXTRA_BYTES = 2048;
  * @throws {RangeError} when the shape is not one that the variant can do.
  */
 export function prefillKernel(variant: PrefillVariant, shape: PrefillShape): PrefillKernel {
-  const { heads, kvHeads, headDim } = shape;
-  const widest = variant === "hopper" ? 128 : 256;
+  const { heads, kvHeads, headDim, kvType = "bf16" } = shape;
+  const widest = variant === "plain" ? 256 : 128;
   if (heads % kvHeads !== 0 || headDim % 8 !== 0 || headDim < 8 || headDim > widest) {
     throw new RangeError(
       `Cannot compile prefill attention (${variant}): wanted heads a multiple of kvHeads and headDim a multiple of 8 up to ` +
@@ -74,28 +87,56 @@ export function prefillKernel(variant: PrefillVariant, shape: PrefillShape): Pre
     );
   }
   const defines = { HEADS: heads, KV_HEADS: kvHeads, HEAD_DIM: headDim };
-  const headBytes = pageHeadBytes(headDim);
+  const headBytes = pageHeadBytes({ ...shape, kvType: "bf16" });
   switch (variant) {
     case "hopper": {
       const queryBytes = 2 * HOPPER_ROWS * headBytes / 2 / POOL_BLOCK_TOKENS;
-      const slots = headBytes <= 16384 ? 8 : 5;
+      const narrow = headBytes <= 16384;
+      // Pages of 8 bits land two at a time in a ring of their own.
+      const fp8 = kvType === "fp8";
+      const landings = narrow ? 4 : 2;
+      const slots = narrow ? 8 : fp8 ? 4 : 5;
       // Two blocks share keys and values where a tile of both has no more to mask than a tile of one.
       const cluster = heads > kvHeads ? 2 : 1;
       return {
         name: "attend_prefill",
         source: hopperSource,
+        entry: "attend_prefill",
+        defines: { ...defines, SLOTS: slots, CLUSTER: cluster, ...fp8 ? { KV_FP8: 1, STAGES: landings } : {} },
+        threads: 384,
+        sharedBytes: queryBytes + slots * headBytes + (fp8 ? landings * headBytes / 2 : 0) + HOPPER_EXTRA_BYTES,
+        tileRows: HOPPER_ROWS * cluster,
+        cluster,
+      };
+    }
+    case "tree": {
+      if (kvType !== "bf16") {
+        throw new RangeError(`Cannot compile prefill attention (tree): wanted keys and values of bf16, got ${kvType}`);
+      }
+      const queryBytes = 2 * HOPPER_ROWS * headBytes / 2 / POOL_BLOCK_TOKENS;
+      const slots = headBytes <= 16384 ? 8 : 3;
+      const cluster = heads > kvHeads ? 2 : 1;
+      return {
+        name: "attend_prefill_tree",
+        source: treeSource,
+        entry: "attend_prefill_tree",
         defines: { ...defines, SLOTS: slots, CLUSTER: cluster },
         threads: 384,
-        sharedBytes: queryBytes + slots * headBytes + HOPPER_EXTRA_BYTES,
+        // Queries have 2 bytes each, the partials that are kept 4.
+        sharedBytes: 2 * queryBytes + slots * headBytes + HOPPER_EXTRA_BYTES,
         tileRows: HOPPER_ROWS * cluster,
         cluster,
       };
     }
     case "plain": {
+      if (kvType !== "bf16") {
+        throw new RangeError(`Cannot compile prefill attention (plain): wanted keys and values of bf16, got ${kvType}`);
+      }
       const stages = headBytes <= 32768 ? 2 : 1;
       return {
         name: "attend_prefill_plain",
         source: plainSource,
+        entry: "attend_prefill",
         defines,
         threads: 128,
         sharedBytes: headBytes / 2 + stages * headBytes,
@@ -106,6 +147,13 @@ export function prefillKernel(variant: PrefillVariant, shape: PrefillShape): Pre
     default:
       return variant satisfies never;
   }
+}
+
+/** Tokens of a block of keys and values of the tree kernel, and bytes of a node that one of its blocks keeps. */
+const TREE_BLOCK_TOKENS = 128;
+function treeNodeBytes(headDim: number): number {
+  const paddedDim = Math.ceil(headDim / 64) * 64;
+  return (paddedDim / 8 + 1) * 16 * 256;
 }
 
 /** Blocks of the plain kernel on a multiprocessor, at most; the rest of the items follow in turn. */
@@ -121,19 +169,29 @@ export class AttendPrefill implements Disposable {
   readonly #counter: DeviceBuffer;
   readonly #workers: number;
   readonly #l2Bytes: number;
+  readonly #mostTokens: number;
+  /** Nodes that wait, of the tree kernel; levels of them. */
+  readonly #pending: DeviceBuffer | undefined;
+  readonly #levels: number;
 
   /**
    * Compiles or finds the kernel.
    *
    * @param options.variant Default: the fastest that the GPU and the shape allow.
+   * @param options.mostTokens Most KV tokens of a chunk of the tree kernel, which keeps memory for them. Default: 131,072.
    * @throws {RangeError} when no kernel can do the shape.
    * @throws {CudaError} when the driver refuses the module or memory.
    */
   constructor(
     context: CudaContext,
-    options: { readonly kernels: KernelCache; readonly shape: PrefillShape; readonly variant?: PrefillVariant },
+    options: {
+      readonly kernels: KernelCache;
+      readonly shape: PrefillShape;
+      readonly variant?: PrefillVariant;
+      readonly mostTokens?: number;
+    },
   ) {
-    const { kernels, shape } = options;
+    const { kernels, shape, mostTokens = 131_072 } = options;
     const { major, multiprocessors, l2Bytes } = context.properties;
     this.variant = options.variant ?? (major === 9 && shape.headDim <= 128 ? "hopper" : "plain");
     this.#shape = shape;
@@ -142,10 +200,15 @@ export class AttendPrefill implements Disposable {
       ? multiprocessors * PLAIN_BLOCKS
       : Math.floor(multiprocessors / this.#kernel.cluster);
     this.#l2Bytes = l2Bytes;
-    const { name, source, defines, sharedBytes } = this.#kernel;
-    this.#function = kernels.module({ name, source, defines }).function("attend_prefill");
+    const { name, source, entry, defines, sharedBytes, cluster } = this.#kernel;
+    this.#function = kernels.module({ name, source, defines }).function(entry);
     this.#function.setSharedBytes(sharedBytes);
+    this.#mostTokens = this.variant === "tree" ? mostTokens : Infinity;
+    this.#levels = Math.max(1, Math.ceil(Math.log2(mostTokens / TREE_BLOCK_TOKENS)) - 1);
     this.#counter = context.alloc(256);
+    if (this.variant === "tree") {
+      this.#pending = context.alloc(this.#workers * cluster * this.#levels * treeNodeBytes(shape.headDim));
+    }
     using stream = context.stream();
     stream.fill(this.#counter.address, 0, this.#counter.bytes);
     stream.synchronize();
@@ -158,6 +221,7 @@ export class AttendPrefill implements Disposable {
    */
   plan(chunks: readonly PrefillChunk[]): Int32Array<ArrayBuffer> {
     const { tileRows } = this.#kernel;
+    if (this.variant === "tree") checkNodes(chunks, this.#mostTokens);
     return planPrefill(chunks, { shape: this.#shape, tileRows, l2Bytes: this.#l2Bytes, workers: this.#workers });
   }
 
@@ -186,13 +250,15 @@ export class AttendPrefill implements Disposable {
         { ptr: partial?.lse ?? work.out },
         { ptr: this.#counter.address },
         { u64: BigInt(work.blockBytes) },
-        { f32: Math.LOG2E / Math.sqrt(this.#shape.headDim) },
+        { f32: (this.#pending === undefined ? Math.LOG2E : 1) / Math.sqrt(this.#shape.headDim) },
+        ...this.#pending === undefined ? [] : [{ ptr: this.#pending.address }, { i32: this.#levels }],
       ],
     });
   }
 
-  /** Frees the counter; the module belongs to the cache. */
+  /** Frees its memory; the module belongs to the cache. */
   [Symbol.dispose](): void {
     this.#counter[Symbol.dispose]();
+    this.#pending?.[Symbol.dispose]();
   }
 }

@@ -1,7 +1,9 @@
 import { assert, assertEquals, assertThrows } from "@std/assert";
 import { CudaContext } from "../../ffi/cuda/cuda.ts";
 import { gpuTest, TestGpu } from "../cuda/test_gpu.ts";
+import { e4m3Bits, e4m3Value } from "../e4m3.ts";
 import { POOL_BLOCK_TOKENS, PoolLayout } from "../kv_copy/pool_layout.ts";
+import { AttendDecode } from "./attend_decode_cuda.ts";
 import { AttendPrefill, prefillKernel, type PrefillVariant } from "./attend_prefill_cuda.ts";
 import { PREFILL_TOLERANCE, type PrefillChunk, type PrefillShape } from "./prefill_plan.ts";
 import { attendPartialReference } from "./reference.ts";
@@ -45,31 +47,41 @@ function valuesOf(bits: Uint16Array): Float32Array<ArrayBuffer> {
   return new Float32Array(Uint32Array.from(bits, (each) => each << 16).buffer);
 }
 
+/** Keys or values as the pool keeps them. */
+function stored(shape: PrefillShape, values: Float32Array): Uint8Array | Uint16Array {
+  return shape.kvType === "fp8" ? Uint8Array.from(values, e4m3Bits) : bitsOf(values);
+}
+
+function rounded(shape: PrefillShape, values: Float32Array): Float32Array {
+  return shape.kvType === "fp8" ? values.map((value) => e4m3Value(e4m3Bits(value))) : valuesOf(bitsOf(values));
+}
+
 function sequence(shape: PrefillShape, { case: c, seed }: { case: Case; seed: number }): Sequence {
   const length = Math.max(c.position + c.tokens, c.kvEnd ?? 0);
   const random = (count: number, part: number, scale: number): Float32Array =>
-    valuesOf(bitsOf(randomValues(count, 3 * seed + part, scale)));
+    randomValues(count, 3 * seed + part, scale);
   return {
     ...c,
-    q: random(c.tokens * shape.heads * shape.headDim, 0, 4),
-    k: random(length * shape.kvHeads * shape.headDim, 1, 1),
-    v: random(length * shape.kvHeads * shape.headDim, 2, 2),
+    q: valuesOf(bitsOf(random(c.tokens * shape.heads * shape.headDim, 0, 4))),
+    k: rounded(shape, random(length * shape.kvHeads * shape.headDim, 1, 1)),
+    v: rounded(shape, random(length * shape.kvHeads * shape.headDim, 2, 2)),
   };
 }
 
 /** Puts the tokens that each sequence may see into a pool of NaN, in blocks of random order. */
 function fill(gpu: TestGpu, shape: PrefillShape, sequences: readonly Sequence[]) {
-  const { kvHeads, headDim } = shape;
-  const layout = new PoolLayout({ layers: LAYERS, kvHeads, headDim });
+  const { kvHeads, headDim, kvType } = shape;
+  const layout = new PoolLayout({ layers: LAYERS, kvHeads, headDim, kvType });
   const pages = sequences.map(({ position, tokens, kvEnd = 0 }) =>
     Math.ceil(Math.max(position + tokens, kvEnd) / POOL_BLOCK_TOKENS)
   );
   const blocks = pages.reduce((total, count) => total + count, 1);
   const order = shuffled(blocks, 5);
-  const stored = new Uint16Array(blocks * layout.blockBytes / 2).fill(0xffff);
+  const bytes = new Uint8Array(blocks * layout.blockBytes).fill(0xff);
+  const elements = layout.elementBytes === 1 ? bytes : new Uint16Array(bytes.buffer);
   const table: number[] = [];
   const starts = sequences.map(({ position, tokens, kvBegin = 0, kvEnd = position + tokens, ...each }, index) => {
-    const [k, v] = [each.k, each.v].map(bitsOf);
+    const [k, v] = [each.k, each.v].map((values) => stored(shape, values));
     const start = table.length;
     for (let page = 0; page < pages[index]; page++) {
       const seen = (page + 1) * POOL_BLOCK_TOKENS > kvBegin && page * POOL_BLOCK_TOKENS < kvEnd;
@@ -82,10 +94,11 @@ function fill(gpu: TestGpu, shape: PrefillShape, sequences: readonly Sequence[])
         for (let kvHead = 0; kvHead < kvHeads; kvHead++) {
           for (const [value, from] of [[false, k], [true, v]] as const) {
             for (let dim = 0; dim < layout.paddedDim; dim += 8) {
-              const at = block * layout.blockBytes + layout.offset({ layer: LAYER, kvHead, value, slot, dim });
+              const offset = layout.offset({ layer: LAYER, kvHead, value, slot, dim });
+              const at = (block * layout.blockBytes + offset) / layout.elementBytes;
               const first = (token * kvHeads + kvHead) * headDim + dim;
-              if (dim < headDim) stored.set(from.subarray(first, first + 8), at / 2);
-              else stored.fill(0, at / 2, at / 2 + 8);
+              if (dim < headDim) elements.set(from.subarray(first, first + 8), at);
+              else elements.fill(0, at, at + 8);
             }
           }
         }
@@ -94,7 +107,7 @@ function fill(gpu: TestGpu, shape: PrefillShape, sequences: readonly Sequence[])
     table.push(HOSTILE, HOSTILE);
     return start;
   });
-  return { layout, pool: gpu.upload(stored), table: gpu.upload(Int32Array.from(table)), starts };
+  return { layout, pool: gpu.upload(bytes), table: gpu.upload(Int32Array.from(table)), starts };
 }
 
 /** Attends to all sequences in one launch; `launches` times, each must give the same bits. */
@@ -143,6 +156,51 @@ function attend(
   }
   if (result === undefined) throw new Error("Cannot attend: wanted at least one launch, got none");
   return result;
+}
+
+/** What decode attention gives each query token, in the rows of {@linkcode attend}'s results. */
+function decoded(gpu: TestGpu, shape: PrefillShape, sequences: readonly Sequence[]): Result {
+  const { layout, pool, table, starts } = fill(gpu, shape, sequences);
+  const width = shape.heads * shape.headDim;
+  const lengths: number[] = [];
+  const tables: number[] = [];
+  const kinds: ("final" | "partial")[] = [];
+  for (const [index, { tokens, position, kvBegin = 0, kvEnd = position + tokens, partial }] of sequences.entries()) {
+    for (let t = 0; t < tokens; t++) {
+      lengths.push(Math.max(0, Math.min(kvEnd, position + t + 1) - kvBegin));
+      tables.push(starts[index] + kvBegin / POOL_BLOCK_TOKENS);
+      kinds.push(partial ? "partial" : "final");
+    }
+  }
+  const count = lengths.length;
+  using plan = new AttendDecode(gpu.context, gpu.kernels, shape).plan(count);
+  plan.sequences(gpu.stream, {
+    count,
+    lengths: gpu.upload(Int32Array.from(lengths)),
+    rows: gpu.upload(Int32Array.from(tables)),
+    tables: table,
+    tableWidth: 1,
+  });
+  const [out, o, lse] = [2 * width, 4 * width, 4 * shape.heads].map((bytes) => gpu.poisoned(bytes * count));
+  plan.attend(gpu.stream, {
+    q: gpu.upload(Uint16Array.from(sequences.flatMap((each) => [...bitsOf(each.q)]))),
+    layer: (pool + BigInt(LAYER * layout.layerBytes)) as typeof pool,
+    blockBytes: layout.blockBytes,
+    out,
+    o,
+    lse,
+  });
+  const rows = (kind: "final" | "partial", values: Float32Array): Float32Array => {
+    const each = values.length / count;
+    return Float32Array.from(
+      kinds.flatMap((own, row) => own === kind ? [...values.subarray(row * each, (row + 1) * each)] : []),
+    );
+  };
+  return {
+    final: rows("final", valuesOf(new Uint16Array(gpu.bytes(out, 2 * width * count).buffer))),
+    o: rows("partial", gpu.f32(o, width * count)),
+    lse: rows("partial", gpu.f32(lse, shape.heads * count)),
+  };
 }
 
 /** Tokens of a chunk that are compared with the reference, which is slow: a few, among them those at its borders. */
@@ -216,19 +274,34 @@ const RANGES: readonly Case[] = [
   { tokens: 30, position: 100, kvBegin: 256, kvEnd: 300, partial: true },
   { tokens: 5, position: 600, kvBegin: 512, kvEnd: 512, partial: true },
 ];
+/** Ranges that are parts of nodes of the merge tree. */
+const NODES: readonly Case[] = [
+  { tokens: 50, position: 900, kvBegin: 512, kvEnd: 768, partial: true },
+  { tokens: 33, position: 900, kvBegin: 768, kvEnd: 930, partial: true },
+  { tokens: 70, position: 1000, kvBegin: 512, kvEnd: 1024, partial: true },
+  { tokens: 20, position: 300 },
+  { tokens: 30, position: 100, kvBegin: 256, kvEnd: 300, partial: true },
+  { tokens: 5, position: 600, kvBegin: 512, kvEnd: 512, partial: true },
+];
 const SHAPES: readonly (PrefillShape & { readonly variants: readonly PrefillVariant[] })[] = [
-  { heads: 4, kvHeads: 2, headDim: 128, variants: ["hopper", "plain"] },
-  { heads: 9, kvHeads: 3, headDim: 64, variants: ["hopper", "plain"] },
-  { heads: 5, kvHeads: 1, headDim: 80, variants: ["hopper", "plain"] },
-  { heads: 16, kvHeads: 1, headDim: 96, variants: ["hopper", "plain"] },
-  { heads: 2, kvHeads: 2, headDim: 128, variants: ["hopper", "plain"] },
+  { heads: 4, kvHeads: 2, headDim: 128, variants: ["hopper", "tree", "plain"] },
+  { heads: 9, kvHeads: 3, headDim: 64, variants: ["hopper", "tree", "plain"] },
+  { heads: 5, kvHeads: 1, headDim: 80, variants: ["hopper", "tree", "plain"] },
+  { heads: 16, kvHeads: 1, headDim: 96, variants: ["hopper", "tree", "plain"] },
+  { heads: 2, kvHeads: 2, headDim: 128, variants: ["hopper", "tree", "plain"] },
   { heads: 8, kvHeads: 1, headDim: 256, variants: ["plain"] },
+  { heads: 4, kvHeads: 2, headDim: 128, kvType: "fp8", variants: ["hopper"] },
+  { heads: 9, kvHeads: 3, headDim: 64, kvType: "fp8", variants: ["hopper"] },
+  { heads: 5, kvHeads: 1, headDim: 80, kvType: "fp8", variants: ["hopper"] },
+  { heads: 2, kvHeads: 2, headDim: 128, kvType: "fp8", variants: ["hopper"] },
 ];
 
 for (const { variants, ...shape } of SHAPES) {
   for (const variant of variants) {
-    const label = `${variant} ${shape.heads}/${shape.kvHeads} x ${shape.headDim}`;
-    if (variant === "hopper" && !HOPPER) {
+    const label = `${variant} ${shape.heads}/${shape.kvHeads} x ${shape.headDim}${
+      shape.kvType ? ` ${shape.kvType}` : ""
+    }`;
+    if (variant !== "plain" && !HOPPER) {
       Deno.test({
         name: `AttendPrefill.launch() (${label}) (ignored: no GPU of compute capability 9.0)`,
         ignore: true,
@@ -248,7 +321,7 @@ for (const { variants, ...shape } of SHAPES) {
     gpuTest(
       `AttendPrefill.launch() serves chunks of several sequences at once, always with the same bits (${label})`,
       (gpu) => {
-        for (const cases of [MIXED, RANGES]) {
+        for (const cases of [MIXED, variant === "tree" ? NODES : RANGES]) {
           const sequences = cases.map((each, seed) => sequence(shape, { case: each, seed: seed + 20 }));
           const result = attend(gpu, shape, { variant, sequences, launches: 3 });
           assertGood(shape, { sequences, result, label });
@@ -272,10 +345,27 @@ for (const { variants, ...shape } of SHAPES) {
   }
 }
 
+for (const { variants, ...shape } of SHAPES) {
+  if (!variants.includes("tree") || !HOPPER) continue;
+  const label = `${shape.heads}/${shape.kvHeads} x ${shape.headDim}`;
+
+  gpuTest(`AttendPrefill.launch() gives a token the bits that decode attention gives it (tree ${label})`, (gpu) => {
+    const long: Case[] = [{ tokens: 130, position: 3000 }, { tokens: 300, position: 0 }, { tokens: 3, position: 5500 }];
+    for (const cases of [MIXED, NODES, long]) {
+      const sequences = cases.map((each, seed) => sequence(shape, { case: each, seed: seed + 70 }));
+      const { final, o, lse } = attend(gpu, shape, { variant: "tree", sequences });
+      const wanted = decoded(gpu, shape, sequences);
+      assertEquals(final.subarray(0, wanted.final.length), wanted.final);
+      assertEquals(lse.subarray(0, wanted.lse.length), wanted.lse);
+      assertEquals(o.subarray(0, wanted.o.length), wanted.o);
+    }
+  });
+}
+
 gpuTest("AttendPrefill.launch() agrees with the reference for 4,097 tokens", (gpu) => {
   const shape = { heads: 2, kvHeads: 1, headDim: 64 };
   const sequences = [sequence(shape, { case: { tokens: 4097, position: 0 }, seed: 60 })];
-  for (const variant of HOPPER ? ["hopper", "plain"] as const : ["plain"] as const) {
+  for (const variant of HOPPER ? ["hopper", "tree", "plain"] as const : ["plain"] as const) {
     assertGood(shape, { sequences, result: attend(gpu, shape, { variant, sequences }), label: variant });
   }
 });

@@ -4,7 +4,7 @@
  *
  * @module
  */
-import { POOL_BLOCK_TOKENS, PoolLayout } from "../kv_copy/pool_layout.ts";
+import { POOL_BLOCK_TOKENS, type PoolKvType, PoolLayout } from "../kv_copy/pool_layout.ts";
 import { SEGMENT_TOKENS } from "../merge_partials/spec.ts";
 
 /** Consecutive query tokens of one sequence and the KV tokens they may see. */
@@ -33,6 +33,8 @@ export interface PrefillShape {
   readonly kvHeads: number;
   /** Width of a head, a multiple of 8, at most 256. */
   readonly headDim: number;
+  /** Elements of the pool. @default {"bf16"} */
+  readonly kvType?: PoolKvType;
 }
 
 /** What a plan is made for. */
@@ -51,8 +53,8 @@ const HEADER_INTS = 4;
 const CHUNK_INTS = 8;
 
 /** Bytes of a head's keys and values of one page in the pool. */
-export function pageHeadBytes(headDim: number): number {
-  return new PoolLayout({ layers: 1, kvHeads: 1, headDim }).blockBytes;
+export function pageHeadBytes({ headDim, kvType = "bf16" }: PrefillShape): number {
+  return new PoolLayout({ layers: 1, kvHeads: 1, headDim, kvType }).blockBytes;
 }
 
 /**
@@ -75,7 +77,8 @@ export const PREFILL_TOLERANCE = {
  * @throws {RangeError} when a chunk's numbers are no natural numbers, or `kvBegin` is not at a segment.
  */
 export function planPrefill(chunks: readonly PrefillChunk[], options: PlanOptions): Int32Array<ArrayBuffer> {
-  const { shape: { heads, kvHeads, headDim }, tileRows, l2Bytes, workers } = options;
+  const { shape, tileRows, l2Bytes, workers } = options;
+  const { heads, kvHeads } = shape;
   const group = heads / kvHeads;
   const tiles: { readonly chunk: number; readonly row: number; readonly cost: number }[] = [];
   const numbers: number[] = [];
@@ -102,7 +105,7 @@ export function planPrefill(chunks: readonly PrefillChunk[], options: PlanOption
   }
   tiles.sort((a, b) => b.cost - a.cost);
   const work = tiles.reduce((total, { cost }) => total + cost, 0);
-  const headBytes = kvTokens / POOL_BLOCK_TOKENS * pageHeadBytes(headDim);
+  const headBytes = kvTokens / POOL_BLOCK_TOKENS * pageHeadBytes(shape);
   const sections = Array.from({ length: kvHeads }, (_, i) => i + 1).filter((heads) => kvHeads % heads === 0);
   // The last section begins with a longest tile, which must not outlast the others: that weighs more than the cache.
   const balanced = sections.findIndex((heads) => heads * work >= 2 * workers * (tiles[0]?.cost ?? 0));
@@ -118,4 +121,21 @@ export function planPrefill(chunks: readonly PrefillChunk[], options: PlanOption
 /** Items of a plan: its tiles times the KV heads. */
 export function planItems(plan: Int32Array, shape: PrefillShape): number {
   return plan[0] * shape.kvHeads;
+}
+
+/**
+ * Checks that the KV tokens of each chunk lie in one node of the merge tree that begins at `kvBegin`, and are not too many.
+ *
+ * @throws {RangeError} when they do not, or are.
+ */
+export function checkNodes(chunks: readonly PrefillChunk[], mostTokens: number): void {
+  for (const { position, tokens, kvBegin = 0, kvEnd = position + tokens } of chunks) {
+    const pages = Math.max(1, Math.ceil((kvEnd - kvBegin) / POOL_BLOCK_TOKENS));
+    if (kvEnd - kvBegin > mostTokens || kvBegin / POOL_BLOCK_TOKENS % 2 ** Math.ceil(Math.log2(pages)) !== 0) {
+      throw new RangeError(
+        `Cannot plan prefill: wanted a part of a node of the merge tree of at most ${mostTokens} tokens, ` +
+          `got [${kvBegin}, ${kvEnd})`,
+      );
+    }
+  }
 }

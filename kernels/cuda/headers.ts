@@ -4,6 +4,7 @@
  * @module
  */
 import bulkCopy from "./include/bulk_copy.cuh" with { type: "text" };
+import decodeKv from "./include/decode_kv.cuh" with { type: "text" };
 import decodeTree from "./include/decode_tree.cuh" with { type: "text" };
 import cluster from "./include/cluster.cuh" with { type: "text" };
 import dependents from "./include/dependents.cuh" with { type: "text" };
@@ -11,6 +12,10 @@ import elements from "./include/elements.cuh" with { type: "text" };
 import fullDraw from "./include/full_draw.cuh" with { type: "text" };
 import headDraw from "./include/head_draw.cuh" with { type: "text" };
 import kvPool from "./include/kv_pool.cuh" with { type: "text" };
+import mergePartials from "./include/merge_partials.cuh" with { type: "text" };
+import prefillItems from "./include/prefill_items.cuh" with { type: "text" };
+import prefillOutput from "./include/prefill_output.cuh" with { type: "text" };
+import prefillSource from "./include/prefill_source.cuh" with { type: "text" };
 import random from "./include/random.cuh" with { type: "text" };
 import sampleRow from "./include/sample_row.cuh" with { type: "text" };
 import tensorTile from "./include/tensor_tile.cuh" with { type: "text" };
@@ -20,6 +25,7 @@ import wgmma from "./include/wgmma.cuh" with { type: "text" };
 /** Header texts by the name in `#include "..."`. */
 export const HEADERS: Readonly<Record<string, string>> = {
   "bulk_copy.cuh": bulkCopy,
+  "decode_kv.cuh": decodeKv,
   "decode_tree.cuh": decodeTree,
   "cluster.cuh": cluster,
   "dependents.cuh": dependents,
@@ -27,6 +33,10 @@ export const HEADERS: Readonly<Record<string, string>> = {
   "full_draw.cuh": fullDraw,
   "head_draw.cuh": headDraw,
   "kv_pool.cuh": kvPool,
+  "merge_partials.cuh": mergePartials,
+  "prefill_items.cuh": prefillItems,
+  "prefill_output.cuh": prefillOutput,
+  "prefill_source.cuh": prefillSource,
   "random.cuh": random,
   "sample_row.cuh": sampleRow,
   "tensor_tile.cuh": tensorTile,

@@ -2,15 +2,15 @@
 //
 // The includer defines TILES_M (16-row tiles of dimensions of a warp) and TILES_N (8-column tiles of heads).
 #pragma once
-#include "elements.cuh"
-
-#define LOG2E 1.4426950408889634f
-#define LN2 0.6931471805599453f
-#define NO_LSE __int_as_float(0xff800000)
+#include "merge_partials.cuh"
 
 constexpr int PART_FLOATS = TILES_N * (TILES_M * 4 + 2);
 // Tree levels kept in registers; the deeper ones, met once in 2^LOW pages, lie in local memory.
+#if defined(KV_FP8) && KV_FP8
+constexpr int LOW = PART_FLOATS <= 6 ? 3 : TILES_N == 1 ? 2 : 1;
+#else
 constexpr int LOW = PART_FLOATS <= 10 ? (__CUDA_ARCH__ >= 1000 ? 3 : 4) : TILES_N == 1 ? 2 : 1;
+#endif
 constexpr int DEEP = 22 - LOW;
 
 // One thread's share of a partial: of heads 2 q, 2 q + 1 of each N tile (q = lane % 4), dimensions of lane / 4 (+ 8).
@@ -21,38 +21,6 @@ struct Part {
   Values values;
   float lse[TILES_N][2];
 };
-
-__device__ __forceinline__ float exp2_of(float x) {
-  float y;
-  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-  return y;
-}
-__device__ __forceinline__ float log2_of(float x) {
-  float y;
-  asm("lg2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-  return y;
-}
-__device__ __forceinline__ float inverse_of(float x) {
-  float y;
-  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-  return y;
-}
-
-// lse of merge(left, right), and the weights of both. lse = -infinity marks an empty partial, which changes no bit.
-__device__ __forceinline__ float merge_lse(float left, float right, float& to_left, float& to_right) {
-  const bool first = left >= right;
-  const float high = first ? left : right, low = first ? right : left;
-  const float e = low == NO_LSE ? 0.f : exp2_of(__fmul_rn(__fsub_rn(low, high), LOG2E));
-  const float sum = __fadd_rn(1.f, e);
-  const float big = inverse_of(sum), small = __fmul_rn(e, big);
-  to_left = first ? big : small;
-  to_right = first ? small : big;
-  return __fmaf_rn(log2_of(sum), LN2, high);
-}
-
-__device__ __forceinline__ float merge_o(float left, float right, float to_left, float to_right) {
-  return __fmaf_rn(left, to_left, __fmul_rn(right, to_right));
-}
 
 // right <- merge(left, right).
 __device__ __forceinline__ void merge(const Part& left, Part& right) {

@@ -18,6 +18,9 @@
 #define WGMMA_ACC4(d, i) "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3])
 #define WGMMA_ACC16(d, i) WGMMA_ACC4(d, i), WGMMA_ACC4(d, i + 4), WGMMA_ACC4(d, i + 8), WGMMA_ACC4(d, i + 12)
 #define WGMMA_ACC32(d, i) WGMMA_ACC16(d, i), WGMMA_ACC16(d, i + 16)
+#define WGMMA_NEW4(d, i) "=f"(d[i]), "=f"(d[i + 1]), "=f"(d[i + 2]), "=f"(d[i + 3])
+#define WGMMA_NEW16(d, i) WGMMA_NEW4(d, i), WGMMA_NEW4(d, i + 4), WGMMA_NEW4(d, i + 8), WGMMA_NEW4(d, i + 12)
+#define WGMMA_NEW32(d, i) WGMMA_NEW16(d, i), WGMMA_NEW16(d, i + 16)
 #define WGMMA_NAMES32                                                                                                    \
   "%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31"
 #define WGMMA_NAMES64                                                                                                    \
@@ -91,4 +94,29 @@ __device__ __forceinline__ void wgmma_columns(float (&d)[32], const u32* a, u64 
       "wgmma.mma_async.sync.aligned.m64n64k16." WGMMA_TYPES " {" WGMMA_NAMES32 "}, {%32,%33,%34,%35}, %36, p, 1, 1, 1;\n}"
       : WGMMA_ACC32(d, 0)
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(add));
+}
+
+// The same without what d holds before, so that its registers are free until then.
+__device__ __forceinline__ void wgmma_new_rows(float (&d)[32], u64 a, u64 b) {
+  asm volatile(
+      "{\n.reg .pred p;\nsetp.ne.b32 p, 0, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n64k16." WGMMA_TYPES " {" WGMMA_NAMES32 "}, %32, %33, p, 1, 1, 0, 0;\n}"
+      : WGMMA_NEW32(d, 0)
+      : "l"(a), "l"(b));
+}
+
+__device__ __forceinline__ void wgmma_new_columns(float (&d)[64], const u32* a, u64 b) {
+  asm volatile(
+      "{\n.reg .pred p;\nsetp.ne.b32 p, 0, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n128k16." WGMMA_TYPES " {" WGMMA_NAMES64 "}, {%64,%65,%66,%67}, %68, p, 1, 1, 1;\n}"
+      : WGMMA_NEW32(d, 0), WGMMA_NEW32(d, 32)
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
+}
+
+__device__ __forceinline__ void wgmma_new_columns(float (&d)[32], const u32* a, u64 b) {
+  asm volatile(
+      "{\n.reg .pred p;\nsetp.ne.b32 p, 0, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n64k16." WGMMA_TYPES " {" WGMMA_NAMES32 "}, {%32,%33,%34,%35}, %36, p, 1, 1, 1;\n}"
+      : WGMMA_NEW32(d, 0)
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
 }

@@ -1,0 +1,258 @@
+// Prefill attention: the producer warpgroup, which brings keys, values and queries into shared memory.
+#pragma once
+#include "prefill_items.cuh"
+
+DEVICE uint4 get_chunk(u32 from) {
+  uint4 words;
+  asm volatile("ld.shared.v4.b32 {%0, %1, %2, %3}, [%4];"
+               : "=r"(words.x), "=r"(words.y), "=r"(words.z), "=r"(words.w)
+               : "r"(from)
+               : "memory");
+  return words;
+}
+
+DEVICE void put_chunk(u32 to, uint4 words) {
+  asm volatile("st.shared.v4.b32 [%0], {%1, %2, %3, %4};" ::"r"(to), "r"(words.x), "r"(words.y), "r"(words.z), "r"(words.w)
+               : "memory");
+}
+
+#define LARGEST_F16 65504.0f
+
+// Two values rounded to nearest even, `low` in the low half.
+DEVICE u32 f16_pair(float low, float high) {
+  u32 pair;
+  asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
+  return pair;
+}
+
+// The two numbers of 8 bits in the low half.
+DEVICE u32 f16_of_e4m3(u32 two) {
+  u32 pair;
+#if KV_FP8
+  asm("cvt.rn.f16x2.e4m3x2 %0, %1;" : "=r"(pair) : "h"((u16)two));
+#else
+  pair = two;
+#endif
+  return pair;
+}
+
+// Warp 0 of the producer: takes items, tells them to the others and fills the ring.
+struct Source {
+  u32 shared;
+  const u8* head;  // of the item's KV head, in block 0 of the pool
+  u64 blockBytes;
+  int length;                 // KV tokens of the item's chunk
+  Ring<KV_FP8 ? STAGES : SLOTS> ring;
+  u32 tailParities = 0;  // one for each slot
+
+  // Whether this block of the cluster fetches the first or second page of a slot.
+  DEVICE static bool mine(u32 page) { return CLUSTER == 1 || page == cluster_rank(); }
+
+  DEVICE const u8* page(int block, bool value) const {
+    return head + (u64)block * blockBytes + (value ? PART_BYTES : 0);
+  }
+
+  // Pages of 8 bits, as they lie in the pool.
+  DEVICE void land(int block, int first, int second, bool value) {
+    const u32 landed = shared + LANDED_AT + 8 * ring.slot, to = shared + LANDINGS_AT + ring.slot * LANDING_BYTES;
+    const int pages = min(2, (length - block * BLOCK + PAGE - 1) / PAGE);
+    barrier_wait(shared + LEFT_AT + 8 * ring.slot, ring.parity ^ 1);
+    if (threadIdx.x % 32 == 0) {
+      barrier_expect(landed, pages * PART_BYTES);
+      if (pages > 0 && mine(0)) bulk_copy_all(to, page(first, value), PART_BYTES, landed);
+      if (pages > 1 && mine(1)) bulk_copy_all(to + PART_BYTES, page(second, value), PART_BYTES, landed);
+    }
+    __syncwarp();
+    ring.advance();
+  }
+
+  // Pages beyond the chunk's end are not there; what the slot holds in their place is masked.
+  DEVICE void keys(int block, int first, int second) {
+    if (KV_FP8) return land(block, first, second, false);
+    const u32 full = shared + FULL_AT + 8 * ring.slot, slot = shared + RING_AT + ring.slot * SLOT_BYTES;
+    const int pages = min(2, (length - block * BLOCK + PAGE - 1) / PAGE);
+    barrier_wait(shared + EMPTY_AT + 8 * ring.slot, ring.parity ^ 1);
+    if (threadIdx.x % 32 == 0) {
+      barrier_expect(full, pages * PAGE_BYTES);
+#pragma unroll
+      for (int sub = 0; sub < SUBTILES; sub++) {
+        const u32 to = slot + sub * 2 * SUBTILE_BYTES;
+        if (pages > 0 && mine(0)) bulk_copy_all(to, page(first, false) + sub * SUBTILE_BYTES, SUBTILE_BYTES, full);
+        if (pages > 1 && mine(1)) bulk_copy_all(to + SUBTILE_BYTES, page(second, false) + sub * SUBTILE_BYTES, SUBTILE_BYTES, full);
+      }
+    }
+    __syncwarp();
+    ring.advance();
+  }
+
+  // Values are multiplied by zero where they are masked, so those behind the end are made zero before anybody reads them.
+  DEVICE void values(int block, int first, int second) {
+    if (KV_FP8) return land(block, first, second, true);
+    const u32 full = shared + FULL_AT + 8 * ring.slot, slot = shared + RING_AT + ring.slot * SLOT_BYTES;
+    const int valid = min(BLOCK, length - block * BLOCK), pages = (valid + PAGE - 1) / PAGE;
+    barrier_wait(shared + EMPTY_AT + 8 * ring.slot, ring.parity ^ 1);
+    const u32 landed = valid == BLOCK ? full : shared + TAIL_AT + 8 * ring.slot;
+    if (threadIdx.x % 32 == 0) {
+      barrier_expect(landed, pages * PAGE_BYTES);
+#pragma unroll
+      for (int sub = 0; sub < SUBTILES; sub++) {
+        const u32 to = slot + sub * SUBTILE_BYTES;
+        if (pages > 0 && mine(0)) bulk_copy_all(to, page(first, true) + sub * SUBTILE_BYTES, SUBTILE_BYTES, landed);
+        if (pages > 1 && mine(1)) {
+          bulk_copy_all(to + PAGE_BYTES, page(second, true) + sub * SUBTILE_BYTES, SUBTILE_BYTES, landed);
+        }
+      }
+    }
+    __syncwarp();
+    if (valid < BLOCK) {
+      barrier_wait(landed, tailParities >> ring.slot & 1);
+      tailParities ^= 1 << ring.slot;
+      for (int chunk = threadIdx.x % 32; chunk < (BLOCK - valid) * SUBTILES * 8; chunk += 32) {
+        const int token = valid + chunk / (SUBTILES * 8), within = chunk % (SUBTILES * 8);
+        const u32 to = slot + token / PAGE * PAGE_BYTES + within / 8 * SUBTILE_BYTES + token % PAGE * 128 + within % 8 * 16;
+        asm volatile("st.shared.v4.b32 [%0], {%1, %1, %1, %1};" ::"r"(to), "r"(0) : "memory");
+      }
+      wgmma_publish();
+      __syncwarp();
+      if (threadIdx.x % 32 == 0) barrier_arrive(full);
+    }
+    ring.advance();
+  }
+};
+
+DEVICE void produce(u32 shared, const u8* layer, const int* table, const int* plan, u64 blockBytes, u32* counter) {
+  const int lane = threadIdx.x % 32;
+  const int items = plan[0] * KV_HEADS;
+  const bool leads = cluster_rank() == 0;
+  Items queue{shared};
+  Indices indices{shared};
+  Source source{shared, layer, blockBytes};
+  int index = blockIdx.x / CLUSTER;
+  for (;;) {
+    if (CLUSTER > 1 && leads) indices.put(index);
+    if (CLUSTER > 1 && !leads) index = indices.next();
+    if (index >= items) break;
+    int next = 0;
+    if (leads && lane == 0) next = gridDim.x / CLUSTER + atomicInc(counter, items - 1);
+    const Item item = read_item(plan, index);
+    queue.put(item);
+    source.head = layer + (u64)item.kvHead * HEAD_BYTES;
+    source.length = item.kvEnd - item.kvBegin;
+    const int* entries = table + item.table + item.kvBegin / PAGE;
+    const int pages = (source.length + PAGE - 1) / PAGE;
+    // A lane keeps one table entry of a window of 32 pages, and one of the window below, which is read ahead.
+    int window = (item.blocks - 1) / 16;
+    const auto entry = [&](int of) { return of >= 0 && 32 * of + lane < pages ? entries[32 * of + lane] : 0; };
+    int current = entry(window), below = entry(window - 1);
+    int first = 0, second = 0;
+    for (int block = item.blocks - 1; block >= 0; block--) {
+      if (block / 16 != window) {
+        window = block / 16;
+        current = below;
+        below = entry(window - 1);
+      }
+      const int nextFirst = __shfl_sync(~0u, current, 2 * block % 32);
+      const int nextSecond = __shfl_sync(~0u, current, 2 * block % 32 + 1);
+      source.keys(block, nextFirst, nextSecond);
+      if (TREE) source.values(block, nextFirst, nextSecond);
+      else if (block + 1 < item.blocks) source.values(block + 1, first, second);
+      first = nextFirst;
+      second = nextSecond;
+    }
+    if (!TREE) source.values(0, first, second);
+    index = __shfl_sync(~0u, next, 0);
+  }
+  release_dependents();
+  Item none = {};
+  queue.put(none);
+}
+
+// Eight queries as the products take them: as they are, or as the nearest finite numbers of f16.
+DEVICE uint4 query_words(uint4 words) {
+  if (!KV_FP8) return words;
+  u32* each = &words.x;
+#pragma unroll
+  for (int i = 0; i < 4; i++) {
+    const float low = fminf(fmaxf(bf16_low(each[i]), -LARGEST_F16), LARGEST_F16);
+    const float high = fminf(fmaxf(bf16_high(each[i]), -LARGEST_F16), LARGEST_F16);
+    each[i] = f16_pair(low, high);
+  }
+  return words;
+}
+
+// Warps 1 to 3 of the producer: queries of an item into swizzled rows; rows and dims that do not exist become zero.
+DEVICE void load_queries(u32 shared, const bf16* q, const Item& item, u32 turn) {
+  const int lane = threadIdx.x % 32, warp = threadIdx.x % 128 / 32 - 1;
+  constexpr int ROW_CHUNKS = SUBTILES * 8;
+  const u32 buffer = turn & 1;
+  barrier_wait(shared + Q_EMPTY_AT + 8 * buffer, (turn >> 1 & 1) ^ 1);
+#pragma unroll 4
+  for (int first = warp * (32 / ROW_CHUNKS); first < ROWS; first += LOADER_WARPS * (32 / ROW_CHUNKS)) {
+    const int r = first + lane / ROW_CHUNKS, c = lane % ROW_CHUNKS;
+    const int row = item.row + r, token = row / GROUP;
+    const bool real = token < item.tokens && 8 * c < HEAD_DIM;
+    const u64 at = (u64)(item.queryRow + (real ? token : 0)) * HEADS + item.kvHead * GROUP + row % GROUP;
+    const bf16* from = q + at * HEAD_DIM + (real ? 8 * c : 0);
+    const u32 to = shared + buffer * Q_BYTES + c / 8 * (ROWS * 128) + r * 128 + ((c % 8) ^ (r % 8)) * 16;
+    if (r >= ROWS) continue;
+    if (KV_FP8) {
+      put_chunk(to, query_words(real ? *(const uint4*)from : uint4{0, 0, 0, 0}));
+    } else {
+      asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(real ? 16 : 0) : "memory");
+    }
+  }
+  asm volatile("cp.async.wait_all;" ::: "memory");
+  wgmma_publish();
+  __syncwarp();
+  if (lane == 0) barrier_arrive(shared + Q_FULL_AT + 8 * buffer);
+}
+
+// Warps 1 to 3 of the producer, where keys and values have 8 bits: the next landing becomes the next slot, in f16. Tokens from
+// `valid` on become zero.
+DEVICE void unpack(u32 shared, Ring<LANDINGS + 1 - KV_FP8>& landings, Ring<SLOTS>& slots, bool value, int valid) {
+  const int thread = threadIdx.x % 128 - 32;
+  const u32 from = shared + LANDINGS_AT + landings.slot * LANDING_BYTES, to = shared + RING_AT + slots.slot * SLOT_BYTES;
+  constexpr int CHUNKS = LANDING_BYTES / 16, STEP = 32 * LOADER_WARPS;
+  barrier_wait(shared + LANDED_AT + 8 * landings.slot, landings.parity);
+  barrier_wait(shared + EMPTY_AT + 8 * slots.slot, slots.parity ^ 1);
+#pragma unroll 4
+  for (int chunk = thread; chunk < CHUNKS; chunk += STEP) {
+    // 16 dimensions of a token, a chunk of 64 dims [page][subtile][token][4].
+    const int c = chunk % 4, t = chunk / 4 % PAGE, sub = chunk / (4 * PAGE) % SUBTILES, page = chunk / (4 * PAGE * SUBTILES);
+    const uint4 words = get_chunk(from + chunk * 16);
+    const bool seen = page * PAGE + t < valid;
+    const int pair = (c ^ (t / 2 % 4)) * 2;
+    const u32 row = to + (value ? page * PAGE_BYTES + sub * SUBTILE_BYTES : sub * 2 * SUBTILE_BYTES + page * SUBTILE_BYTES) + t * 128;
+    const uint4 low = {f16_of_e4m3(words.x), f16_of_e4m3(words.x >> 16), f16_of_e4m3(words.y), f16_of_e4m3(words.y >> 16)};
+    const uint4 high = {f16_of_e4m3(words.z), f16_of_e4m3(words.z >> 16), f16_of_e4m3(words.w), f16_of_e4m3(words.w >> 16)};
+    const uint4 none = {0, 0, 0, 0};
+    put_chunk(row + (pair ^ t % 8) * 16, seen ? low : none);
+    put_chunk(row + (pair + 1 ^ t % 8) * 16, seen ? high : none);
+  }
+  wgmma_publish();
+  __syncwarp();
+  if (threadIdx.x % 32 == 0) barrier_arrive(shared + FULL_AT + 8 * slots.slot);
+  if (threadIdx.x % 32 < CLUSTER) barrier_arrive_in(shared + LEFT_AT + 8 * landings.slot, threadIdx.x % 32);
+  landings.advance();
+  slots.advance();
+}
+
+// Warps 1 to 3 of the producer.
+DEVICE void load(u32 shared, const bf16* q) {
+  Items queue{shared};
+  Ring<LANDINGS + 1 - KV_FP8> landings;
+  Ring<SLOTS> slots;
+  for (u32 turn = 0;; turn++) {
+    const Item item = queue.next();
+    if (item.blocks == 0) break;
+    load_queries(shared, q, item, turn);
+    if (!KV_FP8) continue;
+    const int length = item.kvEnd - item.kvBegin;
+    for (int block = item.blocks - 1; block >= 0; block--) {
+      unpack(shared, landings, slots, false, length - block * BLOCK);
+      const int values = TREE ? block : block + 1;
+      if (values < item.blocks) unpack(shared, landings, slots, true, length - values * BLOCK);
+    }
+    if (!TREE) unpack(shared, landings, slots, true, length);
+  }
+}
