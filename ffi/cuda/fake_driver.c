@@ -12,6 +12,7 @@ static char failing[64];
 static int failing_code;
 static int version = 13000;
 static int devices = 2;
+static int capability = 9;
 static int event_state;
 static int live;
 static uint64_t next_handle = 0x1000;
@@ -51,6 +52,7 @@ void fake_reset(void) {
   failing[0] = 0;
   version = 13000;
   devices = 2;
+  capability = 9;
   event_state = 0;
   live = 0;
   parameters = 0;
@@ -67,6 +69,7 @@ void fake_fail(const char *name, int code) {
 }
 void fake_version(int value) { version = value; }
 void fake_devices(int value) { devices = value; }
+void fake_capability(int value) { capability = value; }
 void fake_event_state(int value) { event_state = value; }
 int fake_live(void) { return live; }
 void fake_parameters(const int *bytes, int count) {
@@ -99,7 +102,7 @@ int cuDeviceGetAttribute(int *value, int attribute, int device) {
   switch (attribute) {
     case 16: *value = 132; break;
     case 38: *value = 62914560; break;
-    case 75: *value = 9; break;
+    case 75: *value = capability; break;
     case 76: *value = 0; break;
     case 97: *value = 232448; break;
     default: return 1;

@@ -21,6 +21,8 @@ const CONTROLS = {
   fake_version: { parameters: ["i32"], result: "void" },
   // void fake_devices(int value);
   fake_devices: { parameters: ["i32"], result: "void" },
+  // void fake_capability(int value);
+  fake_capability: { parameters: ["i32"], result: "void" },
   // void fake_event_state(int value);
   fake_event_state: { parameters: ["i32"], result: "void" },
   // int fake_live(void);
@@ -92,6 +94,11 @@ export class FakeDriver implements Disposable {
   /** Sets how many GPUs there are. */
   setDevices(count: number): void {
     this.#library.symbols.fake_devices(count);
+  }
+
+  /** Sets the compute capability of the GPUs, before the point. */
+  setCapability(major: number): void {
+    this.#library.symbols.fake_capability(major);
   }
 
   /** Sets what events and streams answer: 0 reached, 600 not yet. */

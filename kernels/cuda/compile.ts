@@ -3,7 +3,7 @@
  *
  * @module
  */
-import type { Nvrtc, NvrtcOutput } from "../../ffi/cuda/cuda.ts";
+import type { CudaProperties, Nvrtc, NvrtcOutput } from "../../ffi/cuda/cuda.ts";
 import { HEADERS } from "./headers.ts";
 
 /** A kernel to compile. */
@@ -41,6 +41,19 @@ export interface CompileOptions {
 /** The architecture to compile for: with all instructions of the GPU at hand, where there is such a target. */
 export function archOf({ major, minor }: { readonly major: number; readonly minor: number }): string {
   return `sm_${major}${minor}${major >= 9 ? "a" : ""}`;
+}
+
+/** Oldest compute capability that the kernels are written for: bf16 on tensor cores, asynchronous copies. */
+const OLDEST_MAJOR = 8;
+
+/** Refuses a GPU that is older than the kernels. @throws {RangeError} naming both. */
+export function checkCapability(
+  { name, ordinal, major, minor }: Pick<CudaProperties, "name" | "ordinal" | "major" | "minor">,
+): void {
+  if (major >= OLDEST_MAJOR) return;
+  throw new RangeError(
+    `Cannot use GPU ${ordinal} (${name}): wanted compute capability ${OLDEST_MAJOR}.0 or newer, got ${major}.${minor}`,
+  );
 }
 
 /** Collects headers and options of a kernel. @throws {ReferenceError} when a header is not there. */

@@ -3,6 +3,6 @@
  *
  * @module
  */
-export { archOf, compileCuda, type CompileOptions, type CudaKernel } from "./compile.ts";
+export { archOf, checkCapability, compileCuda, type CompileOptions, type CudaKernel } from "./compile.ts";
 export { HEADERS } from "./headers.ts";
 export { KernelCache, type KernelCacheCounts, type KernelCacheOptions, kernelDirectory } from "./kernel_cache.ts";

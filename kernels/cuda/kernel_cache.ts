@@ -7,7 +7,7 @@ import { createHash } from "node:crypto";
 import { isAbsolute, join } from "node:path";
 import { type CudaContext, type CudaModule, Nvrtc } from "../../ffi/cuda/cuda.ts";
 import { readEntry, writeEntry } from "./cache_entry.ts";
-import { archOf, type CudaKernel, type CudaSource, cudaSource } from "./compile.ts";
+import { archOf, checkCapability, type CudaKernel, type CudaSource, cudaSource } from "./compile.ts";
 
 /** How to open a {@linkcode KernelCache}. */
 export interface KernelCacheOptions {
@@ -63,8 +63,13 @@ export class KernelCache {
     this.#onProgress = onProgress;
   }
 
-  /** Opens the cache of a GPU; touches nothing yet. @throws {TypeError} as {@linkcode kernelDirectory}. */
+  /**
+   * Opens the cache of a GPU; touches nothing yet.
+   *
+   * @throws {RangeError} when the GPU is older than the kernels. @throws {TypeError} as {@linkcode kernelDirectory}.
+   */
   static open(context: CudaContext, options: KernelCacheOptions = {}): KernelCache {
+    checkCapability(context.properties);
     const { directory = kernelDirectory(permittedVariable), onProgress = () => {} } = options;
     return new KernelCache(context, directory, onProgress);
   }

@@ -5,7 +5,7 @@
  */
 import { join } from "node:path";
 import { CudaContext, CudaLibraries, type CudaProperties, Nvrtc } from "../../ffi/cuda/cuda.ts";
-import { archOf } from "../../kernels/cuda/cuda.ts";
+import { archOf, checkCapability } from "../../kernels/cuda/cuda.ts";
 import { formatBytes } from "../hub/format_bytes.ts";
 import { oneLine } from "./main.ts";
 
@@ -53,6 +53,7 @@ export function gpuReport(options: GpuReportOptions): GpuReport {
 }
 
 function describeGpu(gpu: CudaProperties, libraries: CudaLibraries): string {
+  checkCapability(gpu);
   using context = CudaContext.open({ ordinal: gpu.ordinal, libraries });
   const { freeBytes, totalBytes } = context.memory();
   return [

@@ -56,6 +56,10 @@ Deno.test({
     assert(report().rows[1][1].startsWith("Cannot open GPU 0 (Fake 40)"), report().rows[1][1]);
     assertEquals(report().rows[5], ["kernels", "0 compiled, 0 B, /nowhere/at/all"]);
     fake.fail("");
+    fake.setCapability(7);
+    assertEquals(report().rows[2][1], "Cannot use GPU 1 (Fake 41): wanted compute capability 8.0 or newer, got 7.0");
+    assertEquals(report().state, "broken");
+    fake.setCapability(9);
     fake.setVersion(12080);
     assert(report().rows[3][1].includes("which the driver (CUDA 12) is too old for"));
     assertEquals(report().state, "broken");

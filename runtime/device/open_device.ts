@@ -21,7 +21,10 @@ export interface OpenDeviceOptions
   extends
     Omit<WasmDeviceOptions, "blocks">,
     Pick<KvSize, "kvBytes" | "kvTokens">,
-    Pick<CudaDeviceOptions, "ordinal" | "memoryUtilization" | "deterministic" | "libraries" | "onKernel"> {
+    Pick<
+      CudaDeviceOptions,
+      "ordinal" | "memoryUtilization" | "deterministic" | "kernelDirectory" | "libraries" | "onKernel"
+    > {
   /** Which device. @default {"auto"} */
   readonly kind?: DeviceChoice;
   /** KV blocks in the pool. @default {of the stated size; see `kvBlocks` and, for a GPU, `memoryUtilization`} */
@@ -60,7 +63,8 @@ async function openFastest(model: OpenModel, options: OpenDeviceOptions): Promis
     try {
       return await openCuda(model, { ...options, libraries });
     } catch (error) {
-      obstacle = error instanceof Error ? error.message : String(error);
+      // A compiler's log has more lines, which whoever asks for the GPU sees.
+      [obstacle] = String(error instanceof Error ? error.message : error).split("\n");
     }
   }
   options.onPassedOver?.(`Computing with WASM, not on a GPU: ${obstacle}`);

@@ -62,6 +62,7 @@ const FAILURES: readonly [what: string, set: (fake: FakeDriver) => void, said: s
   ["a driver without a GPU", (fake) => fake.setDevices(0), "wanted a visible GPU, got 0 GPUs"],
   ["a driver that finds no GPU to start with", (fake) => fake.fail("cuInit", 100), "CUDA_ERROR_NO_DEVICE"],
   ["a driver that is too old", (fake) => fake.setVersion(11080), "wanted CUDA 12.4 or newer, got 11.8"],
+  ["a GPU that is too old", (fake) => fake.setCapability(7), "wanted compute capability 8.0 or newer, got 7.0"],
   ["libraries newer than the driver", (fake) => fake.setVersion(12080), "which the driver (CUDA 12) is too old for"],
   ["a GPU that others use alone", (fake) => fake.fail("cuDevicePrimaryCtxRetain", 46), "Cannot open GPU 0 (Fake 40)"],
   ["a GPU without memory", (fake) => fake.fail("cuMemAlloc_v2", 2), "CUDA_ERROR_OUT_OF_MEMORY"],
