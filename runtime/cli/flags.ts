@@ -87,8 +87,8 @@ export const FLAGS = {
     choices: ["auto", "cuda", "wasm"],
     numbered: "cuda",
     default: "auto",
-    help:
-      "What computes: a GPU, by its number where there are several, or the processors; auto takes what is tried best",
+    help: "What computes: a GPU, by its number where there are several, or the processors; auto takes the first GPU " +
+      "where it can be used, and says why where it cannot; a holder's auto is the processors",
     commands: MODEL_COMMANDS,
   },
   activations: {
@@ -101,7 +101,7 @@ export const FLAGS = {
   kvType: {
     kind: "choice",
     choices: ["f32", "f16", "bf16", "fp8"],
-    otherwise: "f16, or f32 with --activations f32; bf16 on a GPU",
+    otherwise: "bf16 on a GPU; else f16, or f32 with --activations f32",
     help: "Element type of the KV cache; fp8, which GPUs alone have, holds twice the tokens of bf16",
     commands: MODEL_COMMANDS,
   },
@@ -133,7 +133,9 @@ export const FLAGS = {
     min: 0.01,
     max: 1,
     default: 0.9,
-    help: "Share of a GPU's memory that may be in use; what weights leave of it is KV cache, unless its size is given",
+    help:
+      "Share of a GPU's memory that this process may use; what weights leave of it is KV cache, unless its size is " +
+      "given; cluster shares it out",
     commands: MODEL_COMMANDS,
   },
   deterministic: {

@@ -15,7 +15,7 @@ export function doctor({ settings, env }: CommandInput): Promise<number> {
   const { state, rows } = gpuReport({ kernels: join(cacheDirectory, "kernels") });
   const cpu = `${navigator.hardwareConcurrency} processors, ${Deno.build.arch}, ${Deno.build.os}`;
   const verdict = {
-    usable: "serve computes on the GPU",
+    usable: "serve computes on GPU 0; --device cuda:N takes another one",
     none: "serve computes with WASM",
     broken: "serve computes with WASM: the GPU cannot be used, see above",
   }[state];
