@@ -49,8 +49,8 @@ constexpr int CONSUMER_WARPS = 4 * WARPGROUPS;
 constexpr int LOADER_WARPS = 3;
 constexpr int THREADS = 128 * (WARPGROUPS + 1);
 // What a launch gets, 168 (or 128) registers for each thread, is dealt out again.
-constexpr int CONSUMER_REGISTERS = WARPGROUPS == 2 ? 216 : 160;
-constexpr int PRODUCER_REGISTERS = WARPGROUPS == 2 ? 72 : 32;
+constexpr int CONSUMER_REGISTERS = WARPGROUPS == 2 ? (TREE ? 224 : 216) : 160;
+constexpr int PRODUCER_REGISTERS = WARPGROUPS == 2 ? (TREE ? 56 : 72) : 32;
 
 // Shared memory: two tiles of queries [subtile][ROWS][128 bytes], the ring, landings, partials of the tree, items, barriers.
 constexpr int RING_AT = 2 * Q_BYTES;
