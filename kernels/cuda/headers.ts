@@ -20,6 +20,7 @@ import random from "./include/random.cuh" with { type: "text" };
 import sampleRow from "./include/sample_row.cuh" with { type: "text" };
 import tensorTile from "./include/tensor_tile.cuh" with { type: "text" };
 import top from "./include/top.cuh" with { type: "text" };
+import turn from "./include/turn.cuh" with { type: "text" };
 import wgmma from "./include/wgmma.cuh" with { type: "text" };
 
 /** Header texts by the name in `#include "..."`. */
@@ -41,5 +42,6 @@ export const HEADERS: Readonly<Record<string, string>> = {
   "sample_row.cuh": sampleRow,
   "tensor_tile.cuh": tensorTile,
   "top.cuh": top,
+  "turn.cuh": turn,
   "wgmma.cuh": wgmma,
 };
