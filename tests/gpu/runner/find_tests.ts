@@ -26,6 +26,11 @@ function* walk(folder: string): Generator<string> {
   }
 }
 
+/** Paths of the test files of kernels, relative to the repository, sorted: what a sanitizer is to see. */
+export function findKernelTests(): string[] {
+  return [...walk("kernels")].sort();
+}
+
 /** Paths of every test file that needs a GPU, relative to the repository, sorted. */
 export function findGpuTests(): string[] {
   const own = Deno.readDirSync(ROOT + GPU_FOLDER).filter(({ name }) => name.endsWith("_test.ts"))

@@ -1,7 +1,7 @@
 /**
  * Runs every test that needs a GPU and counts what passed, failed and was skipped.
  *
- *     deno task test:gpu [--filter TEXT] [--jobs N] [--sanitizer TOOL] [--json FILE] [FILE ...]
+ *     deno task test:gpu [--filter TEXT] [--jobs N] [--sanitizer TOOL [--limit S]] [--json FILE] [FILE ...]
  *
  * Where there is no GPU it says why, counts every such test as skipped and none as passed, and ends with 0. Types are the
  * gate's business and are not checked again, so that a GPU host needs no more than what runs.
@@ -13,51 +13,65 @@ import { parseArgs } from "node:util";
 import { readCommit } from "../../../bench/hardware.ts";
 import { readGpu } from "../../../bench/gpu/gpu_hardware.ts";
 import { TestGpu } from "../../../kernels/cuda/test_gpu.ts";
-import { findGpuTests } from "./find_tests.ts";
+import { findGpuTests, findKernelTests } from "./find_tests.ts";
 import { parseJunit, type TestCase } from "./junit.ts";
+import { fileLines, sanitize, type SanitizedFile } from "./sanitize.ts";
 import { summarize, summaryLines } from "./summary.ts";
 
 const USAGE = `Usage: deno task test:gpu [options] [FILE ...]
 
   --filter TEXT       run only tests whose name contains TEXT (or matches /TEXT/)
   --jobs N            files that run at the same time (default 1)
-  --sanitizer TOOL    run under compute-sanitizer: memcheck, racecheck, synccheck or initcheck
+  --sanitizer TOOL    run the kernels' tests under compute-sanitizer, each file in a process of its own: memcheck,
+                      racecheck, synccheck or initcheck; a finding counts as a failure
+  --limit SECONDS     time after which a file under a sanitizer is given up (default 300)
   --commit TEXT       commit that is tested, where git does not tell
   --json FILE         where the counts and the tests go
   FILE                run only these files
 `;
-
-/** Exit code that compute-sanitizer is told to use for what it finds. */
-const SANITIZER_EXIT = 9;
 
 /** How to run the files. */
 interface RunOptions {
   readonly files: readonly string[];
   readonly filter?: string;
   readonly jobs: number;
-  readonly sanitizer?: string;
 }
 
-async function runTests({ files, filter, jobs, sanitizer }: RunOptions): Promise<{ tests: TestCase[]; code: number }> {
+/** What came of a run. */
+interface RunResult {
+  readonly tests: TestCase[];
+  readonly code: number;
+  /** Where it ran under a sanitizer, what that says of each file. */
+  readonly sanitized: readonly SanitizedFile[];
+}
+
+async function runTests({ files, filter, jobs }: RunOptions): Promise<RunResult> {
   const junit = await Deno.makeTempFile({ prefix: "gpu-tests-", suffix: ".xml" });
   const parallel = jobs > 1 ? ["--parallel"] : [];
   const filters = filter === undefined ? [] : ["--filter", filter];
-  const test = ["test", "-A", "--no-check", `--junit-path=${junit}`, ...parallel, ...filters, ...files];
-  const checked = ["--tool", sanitizer ?? "", "--target-processes", "all", "--error-exitcode", String(SANITIZER_EXIT)];
-  const [program, ...args] = sanitizer === undefined
-    ? [Deno.execPath(), ...test]
-    : ["compute-sanitizer", ...checked, Deno.execPath(), ...test];
   try {
-    const { code } = await new Deno.Command(program, {
-      args,
+    const { code } = await new Deno.Command(Deno.execPath(), {
+      args: ["test", "-A", "--no-check", `--junit-path=${junit}`, ...parallel, ...filters, ...files],
       cwd: fileURLToPath(new URL("../../..", import.meta.url)),
       env: { DENO_JOBS: String(jobs) },
     }).spawn().status;
     const xml = await Deno.readTextFile(junit);
-    return { tests: xml === "" ? [] : parseJunit(xml), code };
+    return { tests: xml === "" ? [] : parseJunit(xml), code, sanitized: [] };
   } finally {
     await Deno.remove(junit);
   }
+}
+
+/** What a sanitizer finds counts as a failure, as does what it could not end. */
+async function runSanitized(
+  { files, filter, jobs, tool, limitSeconds }: RunOptions & { readonly tool: string; readonly limitSeconds: number },
+): Promise<RunResult> {
+  const onFile = (file: SanitizedFile) => fileLines(file).forEach((line) => console.log(line));
+  const sanitized = await sanitize({ files, filter, jobs, tool, limitSeconds, onFile });
+  const tests = sanitized.flatMap(({ file, tests, errors, seconds }): TestCase[] =>
+    errors === 0 ? [...tests] : [...tests, { file, name: `${tool} finds nothing`, outcome: "failed", seconds }]
+  );
+  return { tests, code: 0, sanitized };
 }
 
 /** Runs the tests that the arguments ask for. Returns the exit code: 1 when one failed, 2 when the arguments are wrong. */
@@ -69,6 +83,7 @@ export async function testGpu(args: string[]): Promise<number> {
       filter: { type: "string" },
       jobs: { type: "string", default: "1" },
       sanitizer: { type: "string" },
+      limit: { type: "string", default: "300" },
       commit: { type: "string" },
       json: { type: "string" },
     },
@@ -83,15 +98,26 @@ export async function testGpu(args: string[]): Promise<number> {
     console.error(`Cannot use --jobs ${values.jobs}: wanted a whole number of at least 1`);
     return 2;
   }
-  const files = positionals.length > 0 ? positionals : findGpuTests();
-  const { filter, sanitizer } = values;
+  const { filter, sanitizer, limit } = values;
+  const limitSeconds = Number(limit);
+  if (!(limitSeconds > 0)) {
+    console.error(`Cannot use --limit ${limit}: wanted seconds`);
+    return 2;
+  }
+  const all = () => sanitizer === undefined ? findGpuTests() : findKernelTests();
+  const files = positionals.length > 0 ? positionals : all();
   const missing = TestGpu.missing();
   const date = new Date().toISOString();
-  const { tests, code } = await runTests({ files, filter, jobs, sanitizer });
+  const options = { files, filter, jobs };
+  const { tests, code, sanitized } = sanitizer === undefined || missing !== undefined
+    ? await runTests(options)
+    : await runSanitized({ ...options, tool: sanitizer, limitSeconds });
   const summary = summarize(tests, { missing, exitCode: code });
   if (values.json !== undefined) {
     const gpu = missing === undefined ? readGpu() : { missing };
-    const record = { date, commit: values.commit ?? await readCommit(), gpu, filter, sanitizer, ...summary, tests };
+    const commit = values.commit ?? await readCommit();
+    const found = sanitized.map(({ file, errors, findings, seconds }) => ({ file, errors, findings, seconds }));
+    const record = { date, commit, gpu, filter, sanitizer, ...summary, sanitized: found, tests };
     await Deno.writeTextFile(values.json, `${JSON.stringify(record, undefined, 2)}\n`);
   }
   for (const line of summaryLines(summary, { missing, tests })) console.log(line);
