@@ -31,7 +31,7 @@ Deno.test("readText() reads numbers within their range", () => {
 
 Deno.test("readText() names all choices and the nearest one", () => {
   assertEquals(text("kvType", "bf16"), { value: "bf16" });
-  assertEquals(text("kvType", "fp16"), { wanted: "one of f32, f16, bf16 (f16?)" });
+  assertEquals(text("kvType", "fp16"), { wanted: "one of f32, f16, bf16, fp8 (f16?)" });
 });
 
 Deno.test("readText() reads switches", () => {
@@ -74,5 +74,5 @@ Deno.test("readText() reads a choice with a number where one may follow, and no 
     assertEquals(text("device", wrong), { wanted: "cuda, or cuda: and a number" });
   }
   assertEquals(text("device", "wasm:1"), { wanted: "one of auto, cuda, wasm (wasm?)" });
-  assertEquals(text("kvType", "f16:1"), { wanted: "one of f32, f16, bf16 (f16?)" });
+  assertEquals(text("kvType", "f16:1"), { wanted: "one of f32, f16, bf16, fp8 (f16?)" });
 });

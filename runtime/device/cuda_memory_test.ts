@@ -35,13 +35,14 @@ Deno.test("cudaBlocks() refuses shares out of range and memory that holds no blo
   assertThrows(() => cudaBlocks(memory), RangeError, "9216 MiB of 81920 MiB are free");
 });
 
-Deno.test("checkCudaPool() takes blocks of 64 tokens of bf16 alone", () => {
+Deno.test("checkCudaPool() takes blocks of 64 tokens of bf16 or fp8 alone", () => {
   const layout = { layers: 2, heads: 4, kvHeads: 2, headDim: 80, blockTokens: 64, kvType: "bf16" } as const;
   checkCudaPool({ layout, blocks: 1 });
   assertThrows(() => checkCudaPool({ layout: { ...layout, blockTokens: 16 }, blocks: 1 }), RangeError, "64 tokens");
-  assertThrows(() => checkCudaPool({ layout: { ...layout, kvType: "f16" }, blocks: 1 }), RangeError, "stores bf16");
+  assertThrows(() => checkCudaPool({ layout: { ...layout, kvType: "f16" }, blocks: 1 }), RangeError, "stores bf16 or fp8, got f16");
   // 80 dimensions take 128.
   assertEquals(cudaBlockBytes(layout), 2 * 2 * 2 * 64 * 128 * 2);
+  assertEquals(cudaBlockBytes({ ...layout, kvType: "fp8" }), 2 * 2 * 2 * 64 * 128);
 });
 
 Deno.test("weightPlaces() gives every weight of a model its own aligned bytes; a tied head is the embedding", () => {

@@ -20,6 +20,8 @@ export interface KvSize {
   readonly kvType: KvType;
   /** Tokens of one block. */
   readonly blockTokens: number;
+  /** Bytes of one block. @default {those of its values and of padding to units of 8} */
+  readonly blockBytes?: number;
 }
 
 /** Sizes of a model or a layout that the bytes of a token depend on. */
@@ -54,7 +56,7 @@ export function kvStoreBlocks(layout: KvLayout, kvBytes: number): number {
  * @throws {RangeError} when both sizes are given or the size holds no block.
  */
 export function kvBlocks(config: ModelConfig, size: KvSize): number {
-  const blockBytes = kvTokenBytes(config, size.kvType) * size.blockTokens;
+  const { blockBytes = kvTokenBytes(config, size.kvType) * size.blockTokens } = size;
   if (size.kvBytes !== undefined && size.kvTokens !== undefined) {
     throw new RangeError("Cannot size the KV pool: wanted its memory or its tokens, got both");
   }

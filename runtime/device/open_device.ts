@@ -83,10 +83,12 @@ function hostPool(model: OpenModel, options: OpenDeviceOptions): { readonly kvTy
 async function openCuda(model: OpenModel, options: OpenDeviceOptions): Promise<Device> {
   const { CudaDevice } = await import("./cuda_device.ts");
   const { CUDA_BLOCK_TOKENS } = await import("./cuda_tables.ts");
+  const { cudaBlockBytes } = await import("./cuda_pool.ts");
   const { kvBytes, kvTokens, kvType = "bf16" } = options;
+  const size = { kvBytes, kvTokens, kvType, blockTokens: CUDA_BLOCK_TOKENS };
   const blocks = options.blocks ??
     (kvBytes === undefined && kvTokens === undefined
       ? undefined
-      : kvBlocks(model.config, { kvBytes, kvTokens, kvType, blockTokens: CUDA_BLOCK_TOKENS }));
+      : kvBlocks(model.config, { ...size, blockBytes: cudaBlockBytes({ ...model.config, kvType }) }));
   return CudaDevice.open(model, { ...options, blocks });
 }

@@ -1,6 +1,8 @@
 import { assertEquals, assertLess, assertRejects, assertThrows } from "@std/assert";
+import { e4m3Value } from "../../kernels/e4m3.ts";
 import type { KvLayout } from "./device.ts";
 import { kvStoreBlocks, kvTokenBytes } from "./kv_size.ts";
+import { openHolderStore } from "./open_holder_store.ts";
 import { openKvStore } from "./wasm_kv_store.ts";
 
 const LAYOUT: KvLayout = { layers: 30, heads: 9, kvHeads: 3, headDim: 64, blockTokens: 16, kvType: "f16" };
@@ -41,6 +43,21 @@ Deno.test("openKvStore() refuses sizes that no kernel takes", async () => {
     await assertRejects(() => openKvStore({ layout: { ...LAYOUT, ...change }, blocks: 4 }), RangeError, message);
   }
   await assertRejects(() => openKvStore({ layout: LAYOUT, blocks: 0 }), RangeError, "blocks");
+  const fp8 = { ...LAYOUT, kvType: "fp8" } as const;
+  await assertRejects(() => openKvStore({ layout: fp8, blocks: 4 }), RangeError, "f32, f16 or bf16, got fp8");
+});
+
+Deno.test("openHolderStore() on processors holds the numbers of fp8 as bf16, as they travel", async () => {
+  using store = await openHolderStore({ kind: "wasm", layout: { ...LAYOUT, kvType: "fp8" }, kvBytes: 2 ** 22 });
+  assertEquals(store.layout.kvType, "bf16");
+  assertEquals(store.blockBytes, 16 * kvTokenBytes(LAYOUT, "bf16"));
+  const bf16 = Uint16Array.from({ length: store.blockBytes / 2 }, (_, i) => {
+    const value = e4m3Value(i % 0x7f) * (i % 3 === 0 ? -1 : 1);
+    return new Uint32Array(Float32Array.of(value).buffer)[0] >>> 16;
+  });
+  const bytes = new Uint8Array(bf16.buffer);
+  store.writeBlock(1, bytes);
+  assertEquals(store.readBlock(1), bytes);
 });
 
 Deno.test("WasmKvStore cannot be used after dispose", async () => {

@@ -51,6 +51,12 @@ Deno.test("checkPeer() refuses a pool of another type and one stored otherwise, 
     PeerError,
     "Cannot link a with b: wanted kvType bf16, got f16",
   );
+  // An fp8 pool would keep less of bf16 blocks than it was given.
+  assertThrows(
+    () => checkPeer(card("a", own), card("b", { ...own, kvType: "fp8" })),
+    PeerError,
+    "Cannot link a with b: wanted kvType bf16, got fp8",
+  );
   const reference = { ...bf16.info, kind: "reference" } as const;
   const stored = kvFormat(Object.create(bf16, { info: { value: reference } }), model.digest);
   assertThrows(
