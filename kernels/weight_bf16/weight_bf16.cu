@@ -9,6 +9,8 @@
 //                 deviation 1, near a normal distribution
 //   random_e4m3   the same as numbers of an fp8 pool
 //   random_f32    out[i] = mean + scale * the same, f32
+//   random_records records of packed weights (kernels/linear/cuda_layout.ts): random integers, f16 scales of 0.75 to 1.25 times
+//                 `scale`, and where there are minimums those that give a mean of 0; one thread four bytes
 // One thread an element, any count.
 
 #include "kv_pool.cuh"
@@ -138,4 +140,24 @@ extern "C" __global__ void __launch_bounds__(256) random_e4m3(u8* out, u64 count
 extern "C" __global__ void __launch_bounds__(256) random_f32(float* out, u64 count, u64 seed, float mean, float scale) {
   const u64 i = index_of();
   if (i < count) out[i] = fmaf(scale, random_of(seed, i), mean);
+}
+
+__device__ __forceinline__ u32 half_pair(float low, float high) {
+  u32 pair;
+  asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
+  return pair;
+}
+
+// A record has `words` words, of which the first `integers` hold integers and the sixteen behind them scales.
+extern "C" __global__ void __launch_bounds__(256)
+    random_records(u32* out, u64 count, u64 seed, u32 words, u32 integers, float scale) {
+  const u64 i = index_of();
+  if (i >= count) return;
+  const u32 place = (u32)(i % words);
+  const u64 bits = mixed(seed ^ mixed(place < integers + 16 ? i : i - 16));
+  const float low = 0.75f + (float)(u32)(bits & 0xffff) * (0.5f / 65536.0f);
+  const float high = 0.75f + (float)(u32)(bits >> 16 & 0xffff) * (0.5f / 65536.0f);
+  if (place < integers) out[i] = (u32)bits;
+  else if (place < integers + 16) out[i] = half_pair(scale * low, scale * high);
+  else out[i] = half_pair(-7.5f * scale * low, -7.5f * scale * high);
 }

@@ -6,7 +6,11 @@
 import type { CudaFunction, CudaStream, DevicePtr } from "../../ffi/cuda/cuda.ts";
 import type { KernelCache } from "../cuda/kernel_cache.ts";
 import type { DType } from "../dtype.ts";
+import { type CudaPackedType, RECORD_BYTES } from "../linear/cuda_layout.ts";
 import source from "./weight_bf16.cu" with { type: "text" };
+
+/** Deviation of random integers of a type. */
+const INTEGER_DEVIATION: Readonly<Record<CudaPackedType, number>> = { Q8_0: 73.9, Q4_0: 4.61, Q4_1: 4.61 };
 
 /** Threads of a block. */
 const THREADS = 256;
@@ -20,6 +24,7 @@ export class WeightKernels {
   readonly #randomBf16: CudaFunction;
   readonly #randomE4m3: CudaFunction;
   readonly #randomF32: CudaFunction;
+  readonly #randomRecords: CudaFunction;
 
   /** Compiles or finds them. */
   constructor(kernels: KernelCache) {
@@ -37,6 +42,7 @@ export class WeightKernels {
     this.#randomBf16 = module.function("random_bf16");
     this.#randomE4m3 = module.function("random_e4m3");
     this.#randomF32 = module.function("random_f32");
+    this.#randomRecords = module.function("random_records");
   }
 
   /** Rounds `count` values, whole stored blocks of `type` at `from`, to bf16 at `to`. */
@@ -72,6 +78,33 @@ export class WeightKernels {
       grid: [Math.ceil(work.count / THREADS)],
       block: [THREADS],
       args: [{ ptr: work.to }, { u64: BigInt(work.count) }, { u64: BigInt(work.seed) }, { f32: work.scale }],
+    });
+  }
+
+  /** Fills records of packed weights with random numbers of deviation `scale`. */
+  randomRecords(
+    stream: CudaStream,
+    { dtype, to, records, seed, scale }: {
+      readonly dtype: CudaPackedType;
+      readonly to: DevicePtr;
+      readonly records: number;
+      readonly seed: number;
+      readonly scale: number;
+    },
+  ): void {
+    const words = RECORD_BYTES[dtype] / 4;
+    const count = words * records;
+    stream.launch(this.#randomRecords, {
+      grid: [Math.ceil(count / THREADS)],
+      block: [THREADS],
+      args: [
+        { ptr: to },
+        { u64: BigInt(count) },
+        { u64: BigInt(seed) },
+        { u32: words },
+        { u32: dtype === "Q8_0" ? 256 : 128 },
+        { f32: scale / INTEGER_DEVIATION[dtype] },
+      ],
     });
   }
 

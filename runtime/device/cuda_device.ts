@@ -6,6 +6,7 @@
 import { CudaContext, CudaError, type CudaLibraries } from "../../ffi/cuda/cuda.ts";
 import { KernelCache } from "../../kernels/cuda/kernel_cache.ts";
 import { KV_ELEMENT_BYTES, type KvType } from "../../kernels/dtype.ts";
+import { PackedLinear } from "../../kernels/linear/linear_packed_cuda.ts";
 import type { AttentionPartial } from "../../kernels/merge_partials/spec.ts";
 import { WeightKernels } from "../../kernels/weight_bf16/weight_bf16_cuda.ts";
 import type { ModelConfig, OpenModel } from "../model/model.ts";
@@ -15,13 +16,22 @@ import { CudaAttention } from "./cuda_attention.ts";
 import { DECODE_BUCKETS, LARGEST_BUCKET } from "./cuda_buckets.ts";
 import { CudaForward, forwardBytes, type StepSizes } from "./cuda_forward.ts";
 import { CudaKvStore } from "./cuda_kv_store.ts";
-import { cudaBlocks } from "./cuda_memory.ts";
+import { keptForm, type WeightForm } from "./cuda_kept.ts";
+import type { KeptForm } from "./cuda_matrix.ts";
+import { cudaBlocks, DEFAULT_MEMORY_UTILIZATION } from "./cuda_memory.ts";
+import { CudaPacked } from "./cuda_packed.ts";
 import { checkCudaPool, cudaBlockBytes, type CudaPool } from "./cuda_pool.ts";
 import { CudaDirect } from "./cuda_direct.ts";
 import { CudaSteps } from "./cuda_step.ts";
 import { CUDA_BLOCK_TOKENS } from "./cuda_tables.ts";
 import type { StepTimes } from "./cuda_whole.ts";
-import { CudaWeights, type CudaWeightsOptions, type WeightVariant } from "./cuda_weights.ts";
+import {
+  CudaWeights,
+  type CudaWeightsOptions,
+  type StoredTypes,
+  storedTypes,
+  type WeightVariant,
+} from "./cuda_weights.ts";
 import type {
   AttendRange,
   Device,
@@ -63,6 +73,12 @@ export interface CudaDeviceOptions extends Omit<DeviceOptions, "blocks"> {
   readonly deterministic?: boolean;
   /** Whether few tokens are multiplied by kernels of our own where they are faster than the library's. @default {true} */
   readonly direct?: boolean;
+  /**
+   * In which form weights are kept that are packed in the model's file.
+   *
+   * @default {"bf16"}
+   */
+  readonly weights?: WeightForm;
   /** Whether decoding runs captured steps. @default {true} */
   readonly graphs?: boolean;
   /** Whether kernels may begin before their predecessor has ended; they wait inside for its results. @default {true} */
@@ -127,7 +143,10 @@ export class CudaDevice implements Device {
    */
   static open(model: OpenModel, options: CudaDeviceOptions = {}): CudaDevice {
     const { onProgress } = options;
-    return open(model.config, { weights: (made) => CudaWeights.load(model, { ...made, onProgress }) }, options);
+    return open(model.config, {
+      stored: storedTypes(model.weights),
+      weights: (made) => CudaWeights.load(model, { ...made, onProgress }),
+    }, options);
   }
 
   /**
@@ -135,11 +154,12 @@ export class CudaDevice implements Device {
    */
   static random(
     config: ModelConfig,
-    options: CudaDeviceOptions & Partial<WeightVariant> & { readonly seed?: number } = {},
+    options: CudaDeviceOptions & Partial<Omit<WeightVariant, "keep">> & { readonly seed?: number } = {},
   ): CudaDevice {
-    const { tied = false, biases = false, seed = 1 } = options;
+    const { tied = false, biases = false, stored, seed = 1 } = options;
     return open(config, {
-      weights: (made) => CudaWeights.random(config, { ...made, tied, biases, seed }),
+      stored,
+      weights: (made) => CudaWeights.random(config, { ...made, tied, biases, stored, seed }),
       // Padding of a head stays zero.
       pool: config.headDim % 64 !== 0 ? undefined : (pool, { stream, kernels }) => {
         const count = pool.blocks * pool.blockBytes / KV_ELEMENT_BYTES[pool.kvType];
@@ -254,7 +274,8 @@ function tellLoss(runner: StepRunner): StepRunner {
 
 /** What a device's memory is filled with. */
 interface Contents {
-  readonly weights: (options: CudaWeightsOptions) => CudaWeights;
+  readonly stored?: StoredTypes;
+  readonly weights: (options: CudaWeightsOptions & { readonly keep: KeptForm }) => CudaWeights;
   readonly pool?: (pool: CudaPool, options: CudaWeightsOptions) => void;
 }
 
@@ -276,7 +297,19 @@ function open(config: ModelConfig, contents: Contents, options: CudaDeviceOption
   });
   using stream = context.stream();
   const filling = { context, stream, kernels: new WeightKernels(kernels) };
-  const weights = opened.use(contents.weights(filling));
+  const keep = keptForm({
+    wanted: options.weights ?? "bf16",
+    config,
+    stored: contents.stored,
+    properties: context.properties,
+    memoryBytes: context.memory().totalBytes * (options.memoryUtilization ?? DEFAULT_MEMORY_UTILIZATION),
+    deterministic,
+  });
+  const packing = keep === "bf16" ? undefined : new PackedLinear(kernels, context.properties);
+  const weights = opened.use(contents.weights({ ...filling, packing, keep }));
+  const packed = keep === "bf16"
+    ? undefined
+    : new CudaPacked({ kernels, properties: context.properties, config, weights, sizes: DECODE_BUCKETS });
   const direct = !deterministic && (options.direct ?? true) && CudaDirect.supports(context.properties, config)
     ? new CudaDirect({ kernels, properties: context.properties, config, sizes: DECODE_BUCKETS })
     : undefined;
@@ -292,7 +325,7 @@ function open(config: ModelConfig, contents: Contents, options: CudaDeviceOption
   const store = opened.use(new CudaKvStore({ context, kernels, layout, blocks, deterministic }));
   contents.pool?.(store.pool, filling);
   const forward = opened.use(
-    new CudaForward({ context, kernels, config, weights, pool: store.pool, sizes, deterministic, direct }),
+    new CudaForward({ context, kernels, config, weights, pool: store.pool, sizes, deterministic, direct, packed }),
   );
   const attention = opened.use(
     new CudaAttention({

@@ -71,7 +71,6 @@ function matrixShapes(config: ModelConfig): Readonly<Record<DirectMatrix, Matrix
 export class CudaDirect {
   readonly #shapes: Readonly<Record<DirectMatrix, MatrixShape>>;
   readonly #plans: ReadonlyMap<string, DirectPlan>;
-  readonly #chosen = new Set<string>();
 
   /** Compiles or finds the kernels of steps of these numbers of tokens. */
   constructor(
@@ -106,21 +105,6 @@ export class CudaDirect {
   /** Whether there is a kernel for so many tokens. */
   has(product: DirectKind): boolean {
     return this.#plans.has(keyOf(product));
-  }
-
-  /** Has {@linkcode takes} say yes from now on. */
-  choose(product: DirectKind): void {
-    this.#chosen.add(keyOf(product));
-  }
-
-  /** Whether it was chosen for a matrix and so many tokens. */
-  takes(product: DirectKind): boolean {
-    return this.#chosen.has(keyOf(product));
-  }
-
-  /** What was chosen, for people: matrix and tokens, and whether the norm in front is part of it. */
-  get chosen(): readonly string[] {
-    return [...this.#chosen];
   }
 
   /** Enqueues a product. @throws {ReferenceError} when there is no kernel for it. */

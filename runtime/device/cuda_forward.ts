@@ -15,6 +15,9 @@ import { SwigluKernel } from "../../kernels/swiglu/swiglu_cuda.ts";
 import type { ModelConfig } from "../model/model.ts";
 import { DECODE_BUCKETS, productRows } from "./cuda_buckets.ts";
 import type { CudaDirect, DirectMatrix } from "./cuda_direct.ts";
+import { CudaLinear } from "./cuda_linear.ts";
+import { type CudaMatrix, formOf } from "./cuda_matrix.ts";
+import type { CudaPacked } from "./cuda_packed.ts";
 import { type DevicePlan, planAddress } from "./cuda_plan.ts";
 import type { CudaPool } from "./cuda_pool.ts";
 import { CudaProducts, DETERMINISTIC_ROWS, type Product } from "./cuda_products.ts";
@@ -28,8 +31,6 @@ const ALIGNMENT = 1024;
 const TUNING_BYTE = 0x3c;
 /** Matrices that a product is timed with. */
 const TUNED_MATRICES = 8;
-/** Time of a launch that norms or activates a few tokens, ms. */
-const LAUNCH_MS = 0.0012;
 
 /** Sizes of a device's steps. */
 export interface StepSizes {
@@ -57,6 +58,8 @@ export interface CudaForwardParts {
   readonly deterministic: boolean;
   /** Products of few tokens, where there are kernels for them; chosen here where they are faster than the library. */
   readonly direct?: CudaDirect;
+  /** Products of packed weights; wanted where matrices are kept packed. */
+  readonly packed?: CudaPacked;
 }
 
 /** Where logits and their summary go. */
@@ -143,7 +146,7 @@ export class CudaForward implements Disposable {
   readonly #parts: CudaForwardParts;
   readonly #buffer: DeviceBuffer;
   readonly #places: BufferPlaces;
-  readonly #products: CudaProducts;
+  readonly #linear: CudaLinear;
   readonly #embed: EmbedKernel;
   readonly #norm: RmsnormKernel;
   readonly #rope: RopeKernels;
@@ -175,7 +178,8 @@ export class CudaForward implements Disposable {
     });
     this.#places = bufferPlaces(config, { sizes, logitScratch: this.#logits.scratchBytes });
     this.#buffer = opened.use(context.alloc(this.#places.bytes));
-    this.#products = opened.use(new CudaProducts(context, { deterministic }));
+    const products = opened.use(new CudaProducts(context, { deterministic }));
+    this.#linear = new CudaLinear({ products, direct: parts.direct, packed: parts.packed });
     this.queries = this.#buffer.at(this.#places.queries);
     this.attended = this.#buffer.at(this.#places.attended);
     this.logits = this.#buffer.at(this.#places.logits);
@@ -315,16 +319,13 @@ export class CudaForward implements Disposable {
     { matrix, gain, weights }: {
       readonly matrix: "qkv" | "gateUp";
       readonly gain: DevicePtr;
-      readonly weights: DevicePtr;
+      readonly weights: CudaMatrix<DevicePtr>;
     },
   ): void {
-    const { direct } = this.#parts;
     const { overlap, capacity: { tokens } } = plan;
-    if (direct?.takes({ matrix, tokens, norm: true })) {
-      const out = this.#at(matrix === "gateUp" ? "gated" : "qkv");
-      direct.run(stream, { matrix, tokens, weights, x: this.#at("residual"), gain, out, overlap });
-      return;
-    }
+    const out = this.#at(matrix === "gateUp" ? "gated" : "qkv");
+    const product = { matrix, tokens, weights, x: this.#at("residual"), gain, out, overlap };
+    if (this.#linear.tryNormed(stream, product)) return;
     this.#normalize(stream, gain, plan);
     this.#multiply(stream, plan, { matrix, tokens, weights });
   }
@@ -336,20 +337,15 @@ export class CudaForward implements Disposable {
     { matrix, tokens, weights, d }: {
       readonly matrix: DirectMatrix;
       readonly tokens: number;
-      readonly weights: DevicePtr;
+      readonly weights: CudaMatrix<DevicePtr>;
       readonly d?: DevicePtr;
     },
   ): void {
-    const { direct } = this.#parts;
-    const operands = this.#operands(matrix);
-    const { overlap } = plan;
-    if (direct?.takes({ matrix, tokens })) {
-      const out = matrix === "gateUp" ? this.#at("gated") : d ?? operands.d;
-      direct.run(stream, { matrix, tokens, weights, x: operands.a, out, overlap });
-      return;
-    }
-    this.#products.run(stream, { ...operands, rows: tokens, w: weights, d: d ?? operands.d });
-    if (matrix === "gateUp") this.#activate(stream, plan);
+    const given = this.#operands(matrix);
+    const operands = { ...given, d: d ?? given.d };
+    const product = { matrix, tokens, weights, operands, gated: this.#at("gated"), overlap: plan.overlap };
+    const activated = this.#linear.run(stream, product);
+    if (matrix === "gateUp" && !activated) this.#activate(stream, plan);
   }
 
   #activate(stream: CudaStream, plan: DevicePlan): void {
@@ -368,37 +364,25 @@ export class CudaForward implements Disposable {
    * algorithms, or a kernel of our own.
    */
   #tune(stream: CudaStream): void {
-    const { context, weights, sizes, direct, deterministic } = this.#parts;
+    const { context, weights, sizes, deterministic } = this.#parts;
     if (deterministic) return;
     using timer = new CudaTimer(context, stream);
     // Any numbers do: bytes of bf16 near 0.01.
     stream.fill(this.#buffer.address, TUNING_BYTE, this.#places.frequencies);
     stream.fill(this.#at("logitInputs"), TUNING_BYTE, this.#places.logits - this.#places.logitInputs);
     for (const matrix of ["qkv", "output", "gateUp", "down", "head"] as const) {
-      const matrices = matrix === "head"
-        ? [weights.head]
-        : weights.layers.slice(0, TUNED_MATRICES).map((layer) => layer[matrix]);
+      const all = matrix === "head" ? [weights.head] : weights.layers.map((layer) => layer[matrix]);
       const most = matrix === "head" ? sizes.maxLogitRows : sizes.maxStepTokens;
-      for (const rows of DECODE_BUCKETS.filter((bucket) => bucket <= most)) {
-        const operands = this.#operands(matrix);
-        const library = this.#products.tune(stream, timer, { ...operands, rows, weights: matrices });
-        if (!direct?.has({ matrix, tokens: rows })) continue;
-        const time = (x: DevicePtr, gain?: DevicePtr) =>
-          timer.ms(() => {
-            for (const w of matrices) {
-              direct.run(stream, { matrix, tokens: rows, weights: w, x, gain, out: operands.d, overlap: true });
-            }
-          });
-        const own = time(operands.a);
-        // The library's gate and up want one more launch for the activation.
-        const activation = matrix === "gateUp" ? LAUNCH_MS * matrices.length : 0;
-        const takes = own < library + activation;
-        if (takes) direct.choose({ matrix, tokens: rows });
-        const normed = { matrix, tokens: rows, norm: true };
-        if (!direct.has(normed)) continue;
-        const withNorm = time(this.#at("residual"), weights.layers[0].attentionNorm);
-        const without = (takes ? own : library + activation) + LAUNCH_MS * matrices.length;
-        if (withNorm < without) direct.choose(normed);
+      const shared = {
+        matrix,
+        operands: this.#operands(matrix),
+        x: this.#at("residual"),
+        gain: weights.layers[0].attentionNorm,
+      };
+      for (const tokens of DECODE_BUCKETS.filter((bucket) => bucket <= most)) {
+        for (const matrices of Map.groupBy(all, formOf).values()) {
+          this.#linear.tune(stream, timer, { ...shared, tokens, matrices: matrices.slice(0, TUNED_MATRICES) });
+        }
       }
     }
     stream.fill(this.#buffer.address, 0, this.#places.frequencies);

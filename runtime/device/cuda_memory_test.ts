@@ -39,7 +39,11 @@ Deno.test("checkCudaPool() takes blocks of 64 tokens of bf16 or fp8 alone", () =
   const layout = { layers: 2, heads: 4, kvHeads: 2, headDim: 80, blockTokens: 64, kvType: "bf16" } as const;
   checkCudaPool({ layout, blocks: 1 });
   assertThrows(() => checkCudaPool({ layout: { ...layout, blockTokens: 16 }, blocks: 1 }), RangeError, "64 tokens");
-  assertThrows(() => checkCudaPool({ layout: { ...layout, kvType: "f16" }, blocks: 1 }), RangeError, "stores bf16 or fp8, got f16");
+  assertThrows(
+    () => checkCudaPool({ layout: { ...layout, kvType: "f16" }, blocks: 1 }),
+    RangeError,
+    "stores bf16 or fp8, got f16",
+  );
   // 80 dimensions take 128.
   assertEquals(cudaBlockBytes(layout), 2 * 2 * 2 * 64 * 128 * 2);
   assertEquals(cudaBlockBytes({ ...layout, kvType: "fp8" }), 2 * 2 * 2 * 64 * 128);
@@ -56,15 +60,15 @@ Deno.test("weightPlaces() gives every weight of a model its own aligned bytes; a
       [places.embedding, 2 * vocab * hidden],
       ...places.layers.flatMap((layer) => [
         [layer.attentionNorm, 4 * hidden],
-        [layer.qkv, 2 * rows * hidden],
+        [layer.qkv.full ?? NaN, 2 * rows * hidden],
         [layer.qkvBias ?? NaN, 4 * rows],
-        [layer.output, 2 * hidden * heads * headDim],
+        [layer.output.full ?? NaN, 2 * hidden * heads * headDim],
         [layer.mlpNorm, 4 * hidden],
-        [layer.gateUp, 4 * intermediate * hidden],
-        [layer.down, 2 * hidden * intermediate],
+        [layer.gateUp.full ?? NaN, 4 * intermediate * hidden],
+        [layer.down.full ?? NaN, 2 * hidden * intermediate],
       ]),
       [places.outputNorm, 4 * hidden],
-      ...(tied ? [] : [[places.head, 2 * vocab * hidden]]),
+      ...(tied ? [] : [[places.head.full ?? NaN, 2 * vocab * hidden]]),
     ].sort(([a], [b]) => a - b);
     let end = 0;
     for (const [at, bytes] of sizes) {
@@ -72,7 +76,7 @@ Deno.test("weightPlaces() gives every weight of a model its own aligned bytes; a
       end = at + bytes;
     }
     assertEquals(places.bytes >= end, true);
-    assertEquals(places.head === places.embedding, tied);
+    assertEquals(places.head.full === places.embedding, tied);
   }
   assertEquals(layoutOf(config, { blockTokens: 64, kvType: "bf16" }).blockTokens, 64);
 });

@@ -6,14 +6,25 @@
  */
 import type { CudaContext, CudaEvent, CudaStream, DeviceBuffer, DevicePtr, PinnedBuffer } from "../../ffi/cuda/cuda.ts";
 import { DTYPE_LAYOUT } from "../../kernels/dtype.ts";
+import type { StripHalf } from "../../kernels/linear/cuda_layout.ts";
+import type { PackedLinear } from "../../kernels/linear/linear_packed_cuda.ts";
 import type { WeightKernels } from "../../kernels/weight_bf16/weight_bf16_cuda.ts";
 import type { WeightTensor } from "../model/model.ts";
 import { addressAt } from "./cuda_address.ts";
+import { type CudaMatrix, isPackedType } from "./cuda_matrix.ts";
 
 /** Bytes of one piece as the GPU takes it. */
 const PIECE_BYTES = 8 << 20;
 /** Pieces on the way. */
 const PIECES = 2;
+
+/** Where a matrix goes. */
+export interface MatrixTargets {
+  /** bf16, row-major. */
+  readonly full?: DevicePtr;
+  /** Records of a matrix, and which of its rows the first one becomes. */
+  readonly packed?: { readonly to: DevicePtr; readonly first: number; readonly half?: StripHalf };
+}
 
 /** Memory for one piece on the way. */
 interface Piece {
@@ -31,6 +42,8 @@ export interface CudaUploadOptions {
   readonly stream: CudaStream;
   /** Conversions. */
   readonly kernels: WeightKernels;
+  /** What packs; wanted where matrices stay packed. */
+  readonly packing?: PackedLinear;
   /** Stored bytes of everything, for progress. */
   readonly totalBytes: number;
   /** Called as weights load. */
@@ -58,25 +71,50 @@ export class CudaUpload implements Disposable {
     this.#opened.use(opened.move());
   }
 
-  /** Copies a matrix as it is stored and rounds it to bf16 there. */
-  matrix(tensor: WeightTensor, to: DevicePtr): void {
-    const { stream, kernels } = this.#options;
-    const { dtype } = tensor;
+  /** Copies the tensors of a matrix, one behind the other, into its forms. Its bytes are 0 before. */
+  matrices(tensors: readonly WeightTensor[], { full, packed = [], paired, cols }: CudaMatrix<DevicePtr>): void {
+    let row = 0;
+    for (const [index, tensor] of tensors.entries()) {
+      const part = paired ? packed.at(0) : packed.find(({ first, rows }) => row >= first && row < first + rows);
+      const half = index === 0 ? "first" : "second";
+      this.matrix(tensor, {
+        full: full && addressAt(full, 2 * row * cols),
+        packed: part && (paired ? { to: part.at, first: 0, half } : { to: part.at, first: row - part.first }),
+      });
+      row += tensor.rows;
+    }
+  }
+
+  /** Copies a matrix as it is stored, and rounds it to bf16 or packs it there. */
+  matrix(tensor: WeightTensor, { full, packed }: MatrixTargets): void {
+    const { stream, kernels, packing } = this.#options;
+    const { dtype, rows, cols } = tensor;
     const { elements, bytes } = DTYPE_LAYOUT[dtype];
-    const blocks = tensor.rows * tensor.cols / elements;
-    const most = Math.floor(PIECE_BYTES / bytes);
-    for (let first = 0; first < blocks; first += most) {
-      const count = Math.min(most, blocks - first);
+    const rowBytes = cols / elements * bytes;
+    const most = Math.floor(PIECE_BYTES / rowBytes);
+    if (most === 0) {
+      throw new RangeError(`Cannot load ${tensor.name}: wanted rows of at most ${PIECE_BYTES} bytes, got ${rowBytes}`);
+    }
+    for (let first = 0; first < rows; first += most) {
+      const count = Math.min(most, rows - first);
       this.#send(({ host, device }) => {
-        tensor.readInto(new Uint8Array(host.buffer, 0, count * bytes), first * bytes);
-        const target = addressAt(to, 2 * first * elements);
+        tensor.readInto(new Uint8Array(host.buffer, 0, count * rowBytes), first * rowBytes);
+        const target = full && addressAt(full, 2 * first * cols);
         if (dtype === "BF16") {
-          stream.copy(target, host.address, count * bytes);
+          if (target !== undefined) stream.copy(target, host.address, count * rowBytes);
           return;
         }
-        stream.copy(device.address, host.address, count * bytes);
-        kernels.convert(stream, { type: dtype, from: device.address, to: target, count: count * elements });
-      }, count * bytes);
+        stream.copy(device.address, host.address, count * rowBytes);
+        if (target !== undefined) {
+          kernels.convert(stream, { type: dtype, from: device.address, to: target, count: count * cols });
+        }
+        if (packed === undefined) return;
+        if (!isPackedType(dtype) || packing === undefined) {
+          throw new TypeError(`Cannot keep ${tensor.name} packed: it is ${dtype}`);
+        }
+        const { to, half } = packed;
+        packing.pack(stream, { dtype, rows: count, cols, from: device.address, to, first: packed.first + first, half });
+      }, count * rowBytes);
     }
   }
 
