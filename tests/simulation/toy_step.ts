@@ -218,7 +218,7 @@ export class ToyStep implements DeviceStep {
       ? row.local
       : mergePartialsReference([row.local, ...nodesOf(row).map(({ first }) => partialOf(row, first))]);
     for (let token = 0; token < row.states.length; token++) {
-      for (const [head, sum] of this.#sums.entries()) sum.load(merged, token * TOY_HEADS + head);
+      for (const [head, sum] of this.#sums.entries()) this.#load(sum, merged, token * TOY_HEADS + head);
       const wanted = row.sequence.position + token + 1;
       if (this.#sums[0].weight !== wanted) {
         this.#options.store.fault(
@@ -226,6 +226,16 @@ export class ToyStep implements DeviceStep {
         );
       }
       row.states[token] = advanceState(row.states[token], this.#sums);
+    }
+  }
+
+  /** What was merged is whole numbers whatever goes wrong around it: parts that do not fit together are a broken promise. */
+  #load(sum: ToySum, merged: AttentionPartial, row: number): void {
+    try {
+      sum.load(merged, row);
+    } catch (error) {
+      if (error instanceof RangeError) this.#options.store.fault(`I10: ${error.message}`);
+      throw error;
     }
   }
 
