@@ -45,6 +45,8 @@ const MIXED = "1 x 128K + 31 x 4K";
 const UNIFORM = "64 x 4K";
 /** The shape that the latencies are asked of. */
 const LATENCY_SHAPE = "32/8 heads of 128";
+/** Ends the name of a shape whose pool is fp8. */
+const FP8 = " in fp8";
 /** Shapes that the bandwidth is asked of. */
 const WIDE = /^(32\/32|32\/8|64\/8) heads of 128$/;
 
@@ -68,7 +70,11 @@ export function decodeRows(measured: readonly DecodeMeasurement[], torch: TorchF
       ? []
       : [{ basis: CUDNN, ratio: peerUs === undefined ? undefined : peerUs / us }];
     const comparisons: Comparison[] = [];
-    if (LARGE.includes(context) && WIDE.test(shape)) {
+    if (LARGE.includes(context) && shape.endsWith(FP8)) {
+      comparisons.push({ basis: "read ceiling", ratio: share });
+      const bf16 = measured.find((other) => other.name === `${shape.slice(0, -FP8.length)}, ${context}`);
+      comparisons.push({ basis: "the same in bf16", ratio: bf16 === undefined ? undefined : bf16.us / us });
+    } else if (LARGE.includes(context) && WIDE.test(shape)) {
       comparisons.push({ basis: "read ceiling", ratio: share, atLeast: 0.9, aim: 0.97 });
       comparisons.push(...cudnn.map((comparison) => ({ ...comparison, aim: 1 })));
     } else if (context === MIXED) {

@@ -2,7 +2,7 @@
  * Steps of the whole device from the calling thread: decoding over contexts and batches, and prefill, as time and as the
  * share of the roofline (weights and KV read once at the read ceiling of the same run).
  *
- *     deno run -A bench/gpu/step_bench.ts [--model NAME] [--quick] [--no-overlap] [--no-direct] [--no-graphs] [--json FILE]
+ *     deno run -A bench/gpu/step_bench.ts [--model NAME] [--quick] [--no-overlap] [--no-direct] [--no-graphs] [--kv-type fp8] [--json FILE]
  *
  * @module
  */
@@ -10,9 +10,11 @@ import { parseArgs } from "node:util";
 import { CudaContext } from "../../ffi/cuda/cuda.ts";
 import { KernelCache } from "../../kernels/cuda/kernel_cache.ts";
 import { CudaDevice } from "../../runtime/device/cuda_device.ts";
+import type { PoolKvType } from "../../kernels/kv_copy/pool_layout.ts";
 import { CUDA_BLOCK_TOKENS } from "../../runtime/device/cuda_tables.ts";
 import type { StepSequence } from "../../runtime/device/device.ts";
-import { weightPlaces } from "../../runtime/device/cuda_weights.ts";
+import { kvTokenBytes } from "../../runtime/device/kv_size.ts";
+import { readBytes, uniformTypes, weightPlaces } from "../../runtime/device/cuda_weights.ts";
 import { BENCH_SHAPES, type BenchShape } from "./shapes.ts";
 import { readCeiling } from "./read_ceiling.ts";
 
@@ -42,10 +44,8 @@ export interface StepRow {
   readonly idle?: number;
 }
 
-/** Bytes of keys and values of one token. */
-function kvTokenBytes({ config: { layers, kvHeads, headDim } }: BenchShape): number {
-  return 4 * layers * kvHeads * headDim;
-}
+/** Cells of FP8 KV: where keys and values are most of what a step reads, and one where they are not. */
+const FP8_CELLS: readonly (readonly [number, number])[] = [[1, 1024], [1, 122_880], [32, 8192], [128, 1024]];
 
 function median(times: readonly number[]): number {
   return times.toSorted((a, b) => a - b)[times.length >> 1];
@@ -122,24 +122,35 @@ export interface MeasureOptions {
   readonly graphs?: boolean;
   /** See `CudaDeviceOptions`. */
   readonly direct?: boolean;
+  /** Element type of the pool. @default {"bf16"} */
+  readonly kvType?: PoolKvType;
 }
 
 /** Measures one model. */
 export function* measureShape(
   shape: BenchShape,
-  { ceiling, quick, ...switches }: MeasureOptions,
+  { ceiling, quick, kvType = "bf16", ...switches }: MeasureOptions,
 ): Generator<StepRow> {
+  const packing = shape.packed === undefined ? {} : { stored: uniformTypes(shape.packed), weights: "packed" as const };
   using device = CudaDevice.random(shape.config, {
     ...switches,
+    kvType,
     tied: shape.tied,
+    ...packing,
     maxStepTokens: STEP_TOKENS,
     timing: true,
   });
-  const weightBytes = weightPlaces(shape.config, { tied: shape.tied, biases: false }).bytes;
   const poolTokens = device.blocks * CUDA_BLOCK_TOKENS;
-  // The embedding's rows are looked up, not read; a tied one is the head.
-  const read = weightBytes - (shape.tied ? 0 : 2 * shape.config.vocab * shape.config.hidden);
-  const cells: readonly (readonly [number, number])[] = quick
+  const places = weightPlaces(shape.config, {
+    tied: shape.tied,
+    biases: false,
+    stored: packing.stored,
+    keep: packing.weights,
+  });
+  const read = readBytes(places, shape.config);
+  const cells: readonly (readonly [number, number])[] = kvType === "fp8"
+    ? FP8_CELLS
+    : quick
     ? [[1, 256], [1, 1024], [1, 16_384], [32, 1024], [64, 256], [128, 1024]]
     : [
       ...([128, 256, 1024, 8192, 32_768, 122_880].map((context) => [1, context] as const)),
@@ -148,14 +159,14 @@ export function* measureShape(
     ];
   for (const [batch, context] of cells) {
     if (batch * (context + 128) > poolTokens) continue;
-    const bytes = read + batch * context * kvTokenBytes(shape);
+    const bytes = read + batch * context * kvTokenBytes(shape.config, kvType);
     // What beginning ahead is worth is shown once for few and once for many sequences.
-    const compared = context === 1024 && batch === 1 || context === 256 && batch === 64;
+    const compared = kvType === "bf16" && (context === 1024 && batch === 1 || context === 256 && batch === 64);
     for (const ahead of compared ? [true, false] : [true]) {
       const { ms, idle } = timeDecode(device, { batch, context, ahead });
       yield {
         model: shape.name,
-        what: `decode b${batch} at ${context}${ahead ? "" : ", each step when it is asked for"}`,
+        what: `decode b${batch} at ${context}${variant}${ahead ? "" : ", each step when it is asked for"}`,
         ms,
         tokensPerSecond: 1000 * batch / ms,
         roofline: 1000 * bytes / ceiling / ms,
@@ -163,10 +174,10 @@ export function* measureShape(
       };
     }
   }
-  for (const prompt of quick ? [STEP_TOKENS] : PROMPTS) {
+  for (const prompt of quick || kvType === "fp8" ? [STEP_TOKENS] : PROMPTS) {
     if (prompt > poolTokens) continue;
     const ms = timePrompt(device, prompt);
-    yield { model: shape.name, what: `prefill ${prompt}`, ms, tokensPerSecond: 1000 * prompt / ms };
+    yield { model: shape.name, what: `prefill ${prompt}${variant}`, ms, tokensPerSecond: 1000 * prompt / ms };
   }
 }
 
@@ -178,6 +189,7 @@ if (import.meta.main) {
       "no-overlap": { type: "boolean" },
       "no-direct": { type: "boolean" },
       "no-graphs": { type: "boolean" },
+      "kv-type": { type: "string" },
       json: { type: "string" },
     },
   });
@@ -196,7 +208,8 @@ if (import.meta.main) {
       overlap: !values["no-overlap"],
       graphs: !values["no-graphs"],
       direct: !values["no-direct"],
-    };
+      kvType: values["kv-type"] === "fp8" ? "fp8" : "bf16",
+    } as const;
     for (const row of measureShape(shape, options)) {
       rows.push(row);
       const share = row.roofline === undefined ? "" : `  ${row.roofline.toFixed(3)} of the roofline`;

@@ -10,13 +10,16 @@ import { VLLM, VLLM_READ_CEILING } from "./vllm_figures.ts";
 
 const PROGRAM = "bench/gpu/step_bench.ts";
 /** Shapes in the order they are run. */
-const MODELS = ["smollm2-135m", "llama3-8b", "llama2-7b"] as const;
+const MODELS = ["smollm2-135m", "llama3-8b", "llama2-7b", "llama2-7b-q4_0"] as const;
+/** The shape that is also run with FP8 KV. */
+const FP8_MODEL = "llama3-8b";
 /** Shapes whose steps are held to the roofline. */
 const ROOFLINE_MODELS: readonly string[] = ["llama3-8b", "llama2-7b"];
-/** Milliseconds that a step of the small shape may and should take. */
-const SMALL_MS: Readonly<Record<string, { readonly atLeast: number; readonly aim: number }>> = {
-  "1 x 256": { atLeast: 0.8, aim: 0.25 },
-  "64 x 256": { atLeast: 2.2, aim: 0.8 },
+/** Milliseconds that steps of some shapes may and should take. */
+const STEP_MS: Readonly<Record<string, { readonly atLeast: number; readonly aim: number }>> = {
+  "smollm2-135m 1 x 256": { atLeast: 0.8, aim: 0.25 },
+  "smollm2-135m 64 x 256": { atLeast: 2.2, aim: 0.8 },
+  "llama2-7b-q4_0 1 x 128": { atLeast: 2, aim: 1.2 },
 };
 /** Batches whose throughput is asked of. */
 const THROUGHPUT: readonly string[] = ["32 x 1024", "128 x 1024"];
@@ -54,13 +57,13 @@ function decodeComparisons(
     const goal = single && ROOFLINE_MODELS.includes(model) ? { atLeast: 0.72, aim: 0.88 } : {};
     comparisons.push({ basis: "roofline", ratio: roofline, ...goal });
   }
-  const small = model === "smollm2-135m" ? SMALL_MS[cell] : undefined;
-  if (small !== undefined) {
+  const goalMs = STEP_MS[`${model} ${cell}`];
+  if (goalMs !== undefined) {
     comparisons.push({
-      basis: `${small.atLeast} ms`,
-      ratio: small.atLeast / ms,
+      basis: `${goalMs.atLeast} ms`,
+      ratio: goalMs.atLeast / ms,
       atLeast: 1,
-      aim: small.atLeast / small.aim,
+      aim: goalMs.atLeast / goalMs.aim,
     });
   }
   if (vllmMs !== undefined && roofline !== undefined && ROOFLINE_MODELS.includes(model)) {
@@ -106,16 +109,14 @@ async function run({ quick, log }: PartContext): Promise<PartResult> {
   const rows: GpuRow[] = [];
   const notes: string[] = [];
   const ceilings: number[] = [];
-  for (const model of MODELS) {
+  const runs = MODELS.map((model) => ["--model", model]);
+  for (const run of [...runs, ["--model", FP8_MODEL, "--kv-type", "fp8"]]) {
     try {
-      const record = await runProgram<StepRecord>(PROGRAM, {
-        args: ["--model", model, ...quick ? ["--quick"] : []],
-        log,
-      });
+      const record = await runProgram<StepRecord>(PROGRAM, { args: [...run, ...quick ? ["--quick"] : []], log });
       rows.push(...stepRows(record.rows, record.ceiling));
       ceilings.push(record.ceiling);
     } catch (error) {
-      notes.push(`steps of ${model}: ${error instanceof Error ? error.message : error}`);
+      notes.push(`steps of ${run.slice(1).join(" ")}: ${error instanceof Error ? error.message : error}`);
     }
   }
   if (ceilings.length === 0) throw new Error(`Cannot measure steps: ${notes.join("; ")}`);

@@ -5,6 +5,7 @@
  */
 import type { CudaContext, CudaFunction, CudaStream, DeviceBuffer, DevicePtr } from "../../ffi/cuda/cuda.ts";
 import type { KernelCache } from "../cuda/kernel_cache.ts";
+import { kvDefines } from "../kv_copy/pool_layout.ts";
 import type { AttendPlainShape, PoolLayer } from "./attend_plain_cuda.ts";
 import { DecodeLayout } from "./decode_layout.ts";
 import planSource from "./attend_decode_plan.cu" with { type: "text" };
@@ -86,7 +87,13 @@ export class AttendDecode {
     this.layout = new DecodeLayout(shape, multiprocessors);
     this.#context = context;
     const { group, stages, ctasPerMultiprocessor, sharedBytes } = this.layout;
-    const defines = { HEAD_DIM: shape.headDim, GROUP: group, STAGES: stages, CTAS: ctasPerMultiprocessor };
+    const defines = {
+      HEAD_DIM: shape.headDim,
+      GROUP: group,
+      STAGES: stages,
+      CTAS: ctasPerMultiprocessor,
+      ...kvDefines(shape.kvType),
+    };
     const [plan, attend] = kernels.modules([
       { name: "attend_decode_plan", source: planSource },
       { name: "attend_decode", source, defines },

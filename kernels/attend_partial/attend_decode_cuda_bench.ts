@@ -9,6 +9,7 @@
  */
 import { CudaContext, type CudaFunction, type CudaStream, type DeviceBuffer } from "../../ffi/cuda/cuda.ts";
 import { KernelCache } from "../cuda/cuda.ts";
+import { KV_ELEMENT_BYTES } from "../dtype.ts";
 import { PoolLayout } from "../kv_copy/pool_layout.ts";
 import { AttendDecode, type DecodeLayer } from "./attend_decode_cuda.ts";
 import type { AttendPlainShape } from "./attend_plain_cuda.ts";
@@ -43,6 +44,9 @@ const SHAPES: readonly AttendPlainShape[] = [
   { heads: 32, kvHeads: 8, headDim: 128 },
   { heads: 64, kvHeads: 8, headDim: 128 },
   { heads: 9, kvHeads: 3, headDim: 64 },
+  { heads: 32, kvHeads: 32, headDim: 128, kvType: "fp8" },
+  { heads: 32, kvHeads: 8, headDim: 128, kvType: "fp8" },
+  { heads: 9, kvHeads: 3, headDim: 64, kvType: "fp8" },
 ];
 
 /** One measurement. */
@@ -126,13 +130,13 @@ class Bench implements Disposable {
     this.ceiling = bytes / this.readUs(bytes, 4) / 1e6;
   }
 
-  /** Random bf16 of about one, doubled until memory is full. */
+  /** Random bf16 of about one, whose bytes are numbers of fp8 too, doubled until memory is full. */
   #fill(): void {
     const part = new Uint16Array(2 ** 23);
     let state: number = SEEDS.bench;
     for (let i = 0; i < part.length; i++) {
       state = Math.imul(state, 1664525) + 1013904223 | 0;
-      part[i] = 0x3f00 | state >>> 16 & 0x80ff;
+      part[i] = 0x3f00 | state >>> 16 & 0x80bf;
     }
     this.#stream.copyToDevice(this.#pool.address, new Uint8Array(part.buffer));
     for (let done = part.byteLength; done < POOL_BYTES; done *= 2) {
@@ -159,7 +163,8 @@ class Bench implements Disposable {
     const lengths = CONTEXTS[context];
     const pages = lengths.map((length) => Math.ceil(length / PAGE));
     const blocks = pages.reduce((sum, count) => sum + count, 0);
-    const { layerBytes } = new PoolLayout({ layers: 1, kvHeads: shape.kvHeads, headDim: shape.headDim });
+    const { heads, kvHeads, headDim, kvType = "bf16" } = shape;
+    const { layerBytes } = new PoolLayout({ layers: 1, kvHeads, headDim, kvType });
     const layers = Math.min(64, Math.floor(POOL_BYTES / (blocks * layerBytes)));
     if (layers < 2) return [];
     using stack = new DisposableStack();
@@ -182,10 +187,10 @@ class Bench implements Disposable {
       tableWidth,
     };
     const tokens = lengths.reduce((sum, length) => sum + length, 0);
-    const bytes = tokens * shape.kvHeads * shape.headDim * 4;
+    const bytes = tokens * kvHeads * headDim * 2 * KV_ELEMENT_BYTES[kvType];
     const count = Math.max(4, Math.min(64, Math.floor(6e10 / bytes)));
     const readUs = this.readUs(bytes, count);
-    const name = `${shape.heads}/${shape.kvHeads} heads of ${shape.headDim}, ${context}`;
+    const name = `${heads}/${kvHeads} heads of ${headDim}${kvType === "fp8" ? " in fp8" : ""}, ${context}`;
     return [undefined, ...levels].map((level) => {
       plan.sequences(this.#stream, work, level);
       const us = this.#timer.us(count, (i) => {

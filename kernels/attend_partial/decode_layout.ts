@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { PoolLayout } from "../kv_copy/pool_layout.ts";
 import type { AttendPlainShape } from "./attend_plain_cuda.ts";
 
 /** Most query heads that may share a KV head. */
@@ -12,7 +13,6 @@ export const MAX_DECODE_JOBS = 4000;
 
 const MAX_HEAD_DIM = 256;
 const SUBTILE_DIMS = 64;
-const SUBTILE_BYTES = 8192;
 const CONSUMER_WARPS = 4;
 const DESCRIPTORS = 4;
 const DESCRIPTOR_BYTES = 32;
@@ -63,7 +63,7 @@ export class DecodeLayout {
 
   /** Computes the sizes. @throws {RangeError} when the kernel cannot take the shape. */
   constructor(shape: AttendPlainShape, multiprocessors: number) {
-    const { heads, kvHeads, headDim } = shape;
+    const { heads, kvHeads, headDim, kvType } = shape;
     this.shape = shape;
     this.group = heads / kvHeads;
     if (!Number.isInteger(this.group) || this.group < 1 || this.group > MAX_DECODE_GROUP) {
@@ -79,11 +79,12 @@ export class DecodeLayout {
     }
     const subtiles = Math.ceil(headDim / SUBTILE_DIMS);
     const tiles = Math.ceil(this.group / 8);
-    this.ctasPerMultiprocessor = subtiles === 1 ? 2 : 1;
-    this.stages = [6, 6, 4, 3][subtiles - 1];
+    const { partBytes } = new PoolLayout({ layers: 1, kvHeads, headDim, kvType });
+    this.ctasPerMultiprocessor = partBytes <= 8192 ? 2 : 1;
+    this.stages = partBytes <= 4096 ? 8 : partBytes <= 16384 ? 6 : partBytes <= 24576 ? 4 : 3;
     const side = this.stages >= 4 && subtiles * tiles <= 4 ? 2 : 1;
     this.ctas = multiprocessors * this.ctasPerMultiprocessor;
-    this.sharedBytes = this.stages * 2 * subtiles * SUBTILE_BYTES + 2 * side * tiles * SCORES_BYTES +
+    this.sharedBytes = this.stages * 2 * partBytes + 2 * side * tiles * SCORES_BYTES +
       DESCRIPTORS * DESCRIPTOR_BYTES + 2 * BARRIER_BYTES * (this.stages + DESCRIPTORS) + 16;
     this.slotBytes = 4 * (subtiles * SUBTILE_DIMS * 8 * tiles + 32);
     this.slotNodes = Math.ceil(SLOTS_PER_CTA * this.ctas / kvHeads);
