@@ -3,6 +3,7 @@
  *
  * @module
  */
+import type { CudaPackedType } from "../../kernels/linear/cuda_layout.ts";
 import type { ModelConfig } from "../../runtime/model/model.ts";
 import { ropeConfig } from "../../runtime/model/rope.ts";
 
@@ -14,6 +15,8 @@ export interface BenchShape {
   readonly config: ModelConfig;
   /** Whether the head is the embedding. */
   readonly tied: boolean;
+  /** Type of matrices that stay packed. @default {they are bf16} */
+  readonly packed?: CudaPackedType;
 }
 
 function shape(
@@ -35,6 +38,17 @@ function shape(
   };
 }
 
+const LLAMA2_7B = shape("llama2-7b", {
+  layers: 32,
+  hidden: 4096,
+  heads: 32,
+  kvHeads: 32,
+  headDim: 128,
+  intermediate: 11_008,
+  vocab: 32_000,
+  theta: 10_000,
+});
+
 /** The measured models by name. */
 export const BENCH_SHAPES: readonly BenchShape[] = [
   shape("smollm2-135m", {
@@ -47,16 +61,8 @@ export const BENCH_SHAPES: readonly BenchShape[] = [
     vocab: 49_152,
     theta: 100_000,
   }, true),
-  shape("llama2-7b", {
-    layers: 32,
-    hidden: 4096,
-    heads: 32,
-    kvHeads: 32,
-    headDim: 128,
-    intermediate: 11_008,
-    vocab: 32_000,
-    theta: 10_000,
-  }),
+  LLAMA2_7B,
+  { ...LLAMA2_7B, name: "llama2-7b-q4_0", packed: "Q4_0" },
   shape("llama3-8b", {
     layers: 32,
     hidden: 4096,

@@ -27,6 +27,8 @@ const PROMPT_RUNS = 4;
 const STEP_TOKENS = 8192;
 /** Tokens of the prompts. */
 const PROMPTS = [8192, 65_536] as const;
+/** Cells of packed weights. */
+const PACKED_CELLS: readonly (readonly [number, number])[] = [[1, 128], [1, 1024], [4, 1024], [32, 1024], [128, 1024]];
 
 /** One measurement. */
 export interface StepRow {
@@ -148,8 +150,11 @@ export function* measureShape(
     keep: packing.weights,
   });
   const read = readBytes(places, shape.config);
+  const variant = kvType === "fp8" ? ", fp8 KV" : "";
   const cells: readonly (readonly [number, number])[] = kvType === "fp8"
     ? FP8_CELLS
+    : shape.packed !== undefined
+    ? PACKED_CELLS
     : quick
     ? [[1, 256], [1, 1024], [1, 16_384], [32, 1024], [64, 256], [128, 1024]]
     : [
@@ -174,7 +179,7 @@ export function* measureShape(
       };
     }
   }
-  for (const prompt of quick || kvType === "fp8" ? [STEP_TOKENS] : PROMPTS) {
+  for (const prompt of quick || kvType === "fp8" || shape.packed !== undefined ? [STEP_TOKENS] : PROMPTS) {
     if (prompt > poolTokens) continue;
     const ms = timePrompt(device, prompt);
     yield { model: shape.name, what: `prefill ${prompt}${variant}`, ms, tokensPerSecond: 1000 * prompt / ms };

@@ -107,6 +107,12 @@ export function placeMatrix(source: MatrixSource, keep: KeptForm, take: (bytes: 
   return { rows, cols, paired, ...(full !== undefined && { full }), ...(packed && { packed }) };
 }
 
+/** Bytes of a matrix in its smallest form: what a product of few tokens reads. */
+export function leastBytes({ rows, cols, paired, packed }: CudaMatrix<unknown>): number {
+  if (packed === undefined) return 2 * rows * cols * (paired ? 2 : 1);
+  return packed.reduce((sum, part) => sum + (paired ? cudaPairBytes : cudaMatrixBytes)({ ...part, cols }), 0);
+}
+
 /** The same matrix with its places given by `at`. */
 export function mapMatrix<From, To>(matrix: CudaMatrix<From>, at: (place: From) => To): CudaMatrix<To> {
   const { full, packed, ...rest } = matrix;

@@ -9,13 +9,14 @@ import type { DType } from "../../kernels/dtype.ts";
 import { RECORD_COLS, STRIP_ROWS } from "../../kernels/linear/cuda_layout.ts";
 import type { PackedLinear } from "../../kernels/linear/linear_packed_cuda.ts";
 import type { WeightKernels } from "../../kernels/weight_bf16/weight_bf16_cuda.ts";
-import type { LayerWeights, ModelConfig, ModelWeights, OpenModel, WeightTensor } from "../model/model.ts";
+import type { LayerWeights, ModelConfig, ModelWeights, OpenModel } from "../model/model.ts";
 import { addressAt } from "./cuda_address.ts";
 import {
   canStayPacked,
   type CudaMatrix,
   fullBytes,
   type KeptForm,
+  leastBytes,
   mapMatrix,
   type MatrixSource,
   placeMatrix,
@@ -180,6 +181,12 @@ export function weightPlaces(
     : { ...placeMatrix(headSource, "packed", take), full };
   const expanded = expandedBytes > 0 ? take(expandedBytes) : undefined;
   return { bytes: next, embedding, head, outputNorm, layers, ...(expanded !== undefined && { expanded }) };
+}
+
+/** Bytes of weights that a step of few tokens reads: all matrices once in their smallest form, and the vectors. */
+export function readBytes({ layers, head }: Pick<WeightPlaces, "layers" | "head">, { hidden }: ModelConfig): number {
+  const matrices = [...layers.flatMap(({ qkv, output, gateUp, down }) => [qkv, output, gateUp, down]), head];
+  return matrices.reduce((sum, matrix) => sum + leastBytes(matrix), 4 * hidden * (2 * layers.length + 1));
 }
 
 /** Bytes of a model's layers in bf16. */
