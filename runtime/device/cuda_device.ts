@@ -22,9 +22,10 @@ import { cudaBlocks, DEFAULT_MEMORY_UTILIZATION } from "./cuda_memory.ts";
 import { CudaPacked } from "./cuda_packed.ts";
 import { checkCudaPool, cudaBlockBytes, type CudaPool } from "./cuda_pool.ts";
 import { CudaDirect } from "./cuda_direct.ts";
+import { CudaResident } from "./cuda_resident.ts";
 import { CudaSteps } from "./cuda_step.ts";
 import { CUDA_BLOCK_TOKENS } from "./cuda_tables.ts";
-import type { StepTimes } from "./cuda_whole.ts";
+import { enqueueDecodeLayers, type StepTimes } from "./cuda_whole.ts";
 import {
   CudaWeights,
   type CudaWeightsOptions,
@@ -73,6 +74,11 @@ export interface CudaDeviceOptions extends Omit<DeviceOptions, "blocks"> {
   readonly deterministic?: boolean;
   /** Whether few tokens are multiplied by kernels of our own where they are faster than the library's. @default {true} */
   readonly direct?: boolean;
+  /**
+   * Whether the layers of small decode steps run as one kernel: where that is faster, wherever it can, or never. Never in
+   * deterministic mode. @default {"never"}
+   */
+  readonly resident?: "faster" | "always" | "never";
   /**
    * In which form weights are kept that are packed in the model's file.
    *
@@ -337,11 +343,29 @@ function open(config: ModelConfig, contents: Contents, options: CudaDeviceOption
       sequences: LARGEST_BUCKET,
     }),
   );
+  const { resident: wish = "never" } = options;
+  const resident = deterministic || wish === "never" ? undefined : CudaResident.tryOpen({
+    context,
+    kernels,
+    config,
+    weights,
+    pool: store.pool,
+    residual: forward.residual,
+    maxStepTokens: sizes.maxStepTokens,
+  });
+  if (resident !== undefined) {
+    opened.use(resident);
+    if (wish === "always") resident.chooseAll();
+    else {
+      resident.chooseByTime(stream, (plan) => enqueueDecodeLayers({ config, forward, attention, store, stream }, plan));
+    }
+  }
   const steps = opened.use(
     new CudaSteps({
       context,
       kernels,
       config,
+      resident,
       forward,
       attention,
       store,

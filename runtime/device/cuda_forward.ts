@@ -139,6 +139,8 @@ export function forwardBytes(config: ModelConfig, sizes: StepSizes): number {
 export class CudaForward implements Disposable {
   /** Queries of the current layer, bf16 [tokens, heads * headDim], rotated. */
   readonly queries: DevicePtr;
+  /** Residual stream of the step's tokens, f32 [tokens, hidden]. */
+  readonly residual: DevicePtr;
   /** Where attention leaves its result, bf16 [tokens, heads * headDim]. */
   readonly attended: DevicePtr;
   /** Logits, f32 [rows, vocab]. */
@@ -181,6 +183,7 @@ export class CudaForward implements Disposable {
     const products = opened.use(new CudaProducts(context, { deterministic }));
     this.#linear = new CudaLinear({ products, direct: parts.direct, packed: parts.packed });
     this.queries = this.#buffer.at(this.#places.queries);
+    this.residual = this.#at("residual");
     this.attended = this.#buffer.at(this.#places.attended);
     this.logits = this.#buffer.at(this.#places.logits);
     using stream = context.stream();

@@ -14,6 +14,7 @@ import type { CudaForward, LogitPlaces, StepSizes } from "./cuda_forward.ts";
 import type { CudaKvStore } from "./cuda_kv_store.ts";
 import { CudaOutput, CudaSummaries } from "./cuda_output.ts";
 import { type DevicePlan, planAddress, type PlanCapacity, planPlaces, writePlan } from "./cuda_plan.ts";
+import type { CudaResident } from "./cuda_resident.ts";
 import { CudaSignal } from "./cuda_signal.ts";
 import { planSpread } from "./cuda_spread.ts";
 import { CudaSpreadMemory, CudaSpreadStep } from "./cuda_spread_step.ts";
@@ -38,6 +39,8 @@ export interface CudaStepsParts {
   readonly attention: CudaAttention;
   /** The pool. */
   readonly store: CudaKvStore;
+  /** The layers of small steps as one kernel, where that was chosen. */
+  readonly resident?: CudaResident;
   /** Sizes of the steps. */
   readonly sizes: StepSizes;
   /** Entries of a block table at first. */

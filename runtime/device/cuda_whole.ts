@@ -30,6 +30,7 @@ import { canFollow, type GuessedSequence, lastRows, matchGuess, stepBehind, writ
 import type { CudaKvStore } from "./cuda_kv_store.ts";
 import { CudaOutput, CudaSummaries } from "./cuda_output.ts";
 import { type DevicePlan, planAddress, type PlanCapacity, planPlaces, writePlan } from "./cuda_plan.ts";
+import type { CudaResident } from "./cuda_resident.ts";
 import type { CudaSignal } from "./cuda_signal.ts";
 import { CudaStaging } from "./cuda_staging.ts";
 import type { CudaTables } from "./cuda_table_memory.ts";
@@ -59,6 +60,8 @@ export interface CudaWholeParts {
   readonly attention: CudaAttention;
   /** The pool. */
   readonly store: CudaKvStore;
+  /** The layers of small steps as one kernel, where that was chosen. */
+  readonly resident?: CudaResident;
   /** Sizes of the steps. */
   readonly sizes: StepSizes;
   /** Where steps run. */
@@ -96,6 +99,8 @@ interface Side {
   readonly logits: DevicePtr;
   readonly summaries: CudaSummaries;
   readonly graphs: Map<number, CudaGraph>;
+  /** The same with the layers as one kernel. */
+  readonly residentGraphs: Map<number, CudaGraph>;
   /** Marks around its step, when time is taken. */
   readonly marks?: { readonly began: CudaEvent; readonly ended: CudaEvent };
 }
@@ -189,6 +194,7 @@ export class CudaWhole implements Disposable {
       logits,
       summaries: opened.use(new CudaSummaries(context, rows)),
       graphs: new Map(),
+      residentGraphs: new Map(),
       ...(parts.timing && { marks: { began: mark(), ended: mark() } }),
     });
     const second = opened.use(context.alloc(4 * bufferRows(this.#most) * config.vocab));
@@ -209,7 +215,8 @@ export class CudaWhole implements Disposable {
 
   /** Sizes of the captured steps there are. */
   get buckets(): readonly number[] {
-    return [...new Set(this.#sides.flatMap(({ graphs }) => [...graphs.keys()]))].sort((a, b) => a - b);
+    const all = this.#sides.flatMap(({ graphs, residentGraphs }) => [...graphs.keys(), ...residentGraphs.keys()]);
+    return [...new Set(all)].sort((a, b) => a - b);
   }
 
   /** Runs a step. @throws {CudaError} when the GPU failed. */
@@ -273,7 +280,7 @@ export class CudaWhole implements Disposable {
 
   /** Forgets the graphs: what they point to moves. Nothing may run. */
   dropGraphs(): void {
-    for (const { graphs } of this.#sides) {
+    for (const graphs of this.#sides.flatMap((side) => [side.graphs, side.residentGraphs])) {
       for (const graph of graphs.values()) graph[Symbol.dispose]();
       graphs.clear();
     }
@@ -404,7 +411,7 @@ export class CudaWhole implements Disposable {
     };
     const sampled = front && this.#choose(front, { plan, samplesAt });
     if (side.marks !== undefined) stream.record(side.marks.began);
-    if (mixed === undefined) this.#startCaptured(side, plan);
+    if (mixed === undefined) this.#startCaptured(side, plan, batch);
     else yield* this.#enqueue(side, { plan, mixed, turns });
     if (side.marks !== undefined) stream.record(side.marks.ended);
     return { side, plan, number, batch, sampled };
@@ -435,27 +442,24 @@ export class CudaWhole implements Disposable {
   }
 
   /** Enqueues a captured step whose plan is sent. */
-  #startCaptured(side: Side, plan: DevicePlan): void {
-    const { stream } = this.#parts;
+  #startCaptured(side: Side, plan: DevicePlan, batch: readonly StepSequence[]): void {
+    const { stream, resident } = this.#parts;
     const { tokens } = plan.capacity;
-    const graph = side.graphs.get(tokens);
+    const longest = batch.reduce((most, { position }) => Math.max(most, position + 1), 0);
+    const taken = resident?.takes({ tokens, longest }) ? resident : undefined;
+    const graphs = taken === undefined ? side.graphs : side.residentGraphs;
+    const graph = graphs.get(tokens);
     if (graph !== undefined) return graph.launch(stream);
     // The first step of its size runs as it is: what libraries load when it is first used cannot be captured.
-    this.#enqueueDecode(side, plan);
-    side.graphs.set(tokens, stream.capture(() => this.#enqueueDecode(side, plan)));
+    this.#enqueueDecode(side, plan, taken);
+    graphs.set(tokens, stream.capture(() => this.#enqueueDecode(side, plan, taken)));
   }
 
   /** Everything of a step of single tokens behind the copy of its plan, to its signal. */
-  #enqueueDecode(side: Side, plan: DevicePlan): void {
-    const { config, forward, attention, store, stream } = this.#parts;
+  #enqueueDecode(side: Side, plan: DevicePlan, resident: CudaResident | undefined): void {
     this.#patchTables(plan);
-    attention.planDecode(stream, plan);
-    forward.begin(stream, plan);
-    for (let layer = 0; layer < config.layers; layer++) {
-      forward.project(stream, layer, plan);
-      attention.attendDecode(stream, { plan, forward, pool: store.pool.layer(layer) });
-      forward.finish(stream, layer, plan);
-    }
+    if (resident !== undefined) resident.run(this.#parts.stream, plan);
+    else enqueueDecodeLayers(this.#parts, plan);
     this.#enqueueEnd(side, plan);
   }
 
@@ -490,6 +494,23 @@ export class CudaWhole implements Disposable {
     const { forward, store, stream, signal } = this.#parts;
     forward.head(stream, plan, { logits, ...summaries.places });
     store.plans.signalDone(stream, { step: planAddress(plan, plan.places.step), word: signal.address });
+  }
+}
+
+/** The layers of a step of single tokens, a kernel for each of their parts: from its tokens to the residual stream. */
+export function enqueueDecodeLayers(
+  { config, forward, attention, store, stream }: Pick<
+    CudaWholeParts,
+    "config" | "forward" | "attention" | "store" | "stream"
+  >,
+  plan: DevicePlan,
+): void {
+  attention.planDecode(stream, plan);
+  forward.begin(stream, plan);
+  for (let layer = 0; layer < config.layers; layer++) {
+    forward.project(stream, layer, plan);
+    attention.attendDecode(stream, { plan, forward, pool: store.pool.layer(layer) });
+    forward.finish(stream, layer, plan);
   }
 }
 
