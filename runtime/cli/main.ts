@@ -3,6 +3,7 @@
  *
  * @module
  */
+import type { DeviceLostError } from "../device/device_lost_error.ts";
 import { readCommandLine } from "./command_line.ts";
 import type { CommandName } from "./commands.ts";
 import type { Settings } from "./flags.ts";
@@ -45,7 +46,7 @@ export async function main(args: readonly string[], host: Host): Promise<number>
   globalThis.addEventListener("error", (event) => {
     event.preventDefault();
     report(event.error);
-    Deno.exit(1);
+    Deno.exit(statusOf(event.error));
   });
   try {
     const line = readCommandLine(args);
@@ -110,8 +111,14 @@ function endOnRejection(report: (error: unknown) => void): void {
   globalThis.addEventListener("unhandledrejection", (event) => {
     event.preventDefault();
     report(event.reason);
-    Deno.exit(1);
+    Deno.exit(statusOf(event.reason));
   });
+}
+
+/** Exit status of a process that ends by an error nobody waited for. */
+function statusOf(error: unknown): number {
+  const lost: DeviceLostError["name"] = "DeviceLostError";
+  return error instanceof Error && error.name === lost ? DEVICE_LOST_STATUS : 1;
 }
 
 /** An environment variable; asking for the permission to read it would stop scripts and need it for help. */

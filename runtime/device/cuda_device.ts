@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { CudaContext, CudaError, type CudaLibraries } from "../../ffi/cuda/cuda.ts";
+import { CudaContext, type CudaLibraries } from "../../ffi/cuda/cuda.ts";
 import { KernelCache } from "../../kernels/cuda/kernel_cache.ts";
 import { KV_ELEMENT_BYTES, type KvType } from "../../kernels/dtype.ts";
 import { PackedLinear } from "../../kernels/linear/linear_packed_cuda.ts";
@@ -16,6 +16,7 @@ import { CudaAttention } from "./cuda_attention.ts";
 import { DECODE_BUCKETS, LARGEST_BUCKET } from "./cuda_buckets.ts";
 import { CudaForward, forwardBytes, type StepSizes } from "./cuda_forward.ts";
 import { CudaKvStore } from "./cuda_kv_store.ts";
+import { tellLoss } from "./cuda_loss.ts";
 import { keptForm, type WeightForm } from "./cuda_kept.ts";
 import type { KeptForm } from "./cuda_matrix.ts";
 import { cudaBlocks, DEFAULT_MEMORY_UTILIZATION } from "./cuda_memory.ts";
@@ -46,7 +47,6 @@ import type {
   StepOutput,
   StepSequence,
 } from "./device.ts";
-import { DeviceLostError } from "./device_lost_error.ts";
 import { layoutOf } from "./kv_layout.ts";
 import { sequenceNodes } from "./step_nodes.ts";
 
@@ -213,14 +213,14 @@ export class CudaDevice implements Device {
 
   /** See {@linkcode Device.begin}. @throws {DeviceLostError} when the GPU failed for good. @throws {CudaError} */
   begin(batch: readonly StepSequence[], { following }: StepHints = {}): DeviceStep {
-    tell(() => this.#enter());
+    this.#enter();
     if (this.#step?.running) {
       throw new Error("Cannot begin a step: wanted the last one done or abandoned, got one that is neither");
     }
     const size = checkBatch(batch, this.info, this.config);
     if (following !== undefined) checkBatch(following.batch, this.info, this.config);
     const nodes = batch.map((sequence) => sequenceNodes(sequence));
-    const runner = tellLoss(tell(() => this.#steps.begin({ batch, size, nodes, following })));
+    const runner = tellLossOf(tellLoss(() => this.#steps.begin({ batch, size, nodes, following })));
     this.#step = new CheckedStep({ runner, batch, nodes, sizes: this.config });
     return this.#step;
   }
@@ -241,7 +241,7 @@ export class CudaDevice implements Device {
   readBlock(block: number): Uint8Array {
     this.#enter();
     checkBlock(block, this);
-    this.#steps.keepOff(block, false);
+    tellLoss(() => this.#steps.keepOff(block, false));
     return this.#store.readBlock(block);
   }
 
@@ -249,7 +249,7 @@ export class CudaDevice implements Device {
   writeBlock(block: number, bytes: Uint8Array): void {
     this.#enter();
     checkBlockBytes(block, bytes, this);
-    this.#steps.keepOff(block, true);
+    tellLoss(() => this.#steps.keepOff(block, true));
     this.#store.writeBlock(block, bytes);
   }
 
@@ -261,21 +261,12 @@ export class CudaDevice implements Device {
   /** Several devices may share a thread. */
   #enter(): void {
     if (this.#opened.disposed) throw new ReferenceError("Cannot use the device: it was disposed");
-    this.#context.makeCurrent();
+    tellLoss(() => this.#context.makeCurrent());
   }
 }
 
-/** Runs what may find the GPU gone. */
-function tell<T>(body: () => T): T {
-  try {
-    return body();
-  } catch (error) {
-    throw error instanceof CudaError && error.lost ? new DeviceLostError(error) : error;
-  }
-}
-
-function tellLoss(runner: StepRunner): StepRunner {
-  return { ...runner, advance: (budget) => tell(() => runner.advance(budget)) };
+function tellLossOf(runner: StepRunner): StepRunner {
+  return { ...runner, advance: (budget) => tellLoss(() => runner.advance(budget)) };
 }
 
 /** What a device's memory is filled with. */

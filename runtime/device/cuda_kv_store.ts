@@ -9,23 +9,18 @@ import { AttendDecode, DECODE_NODE_WORDS, type DecodePlan } from "../../kernels/
 import { AttendPlain, TASK_WORDS } from "../../kernels/attend_partial/attend_plain_cuda.ts";
 import { KernelCache } from "../../kernels/cuda/kernel_cache.ts";
 import { KvCopyKernels, type KvCopyWork } from "../../kernels/kv_copy/kv_copy_cuda.ts";
-import { type AttentionPartial, segmentNodes } from "../../kernels/merge_partials/spec.ts";
+import type { AttentionPartial } from "../../kernels/merge_partials/spec.ts";
 import { StepPlanKernels } from "../../kernels/step_plan/step_plan_cuda.ts";
+import { attendNodesWith, attendRangesWith, type RangesOfOne } from "./attended_ranges.ts";
 import { checkBlock, checkBlockBytes, checkNodeWork, checkRanges } from "./batch_check.ts";
 import { attentionKernels } from "./cuda_attention.ts";
 import { cudaBlocks } from "./cuda_memory.ts";
 import { checkCudaPool, cudaBlockBytes, CudaPool, cudaPoolShape } from "./cuda_pool.ts";
+import { tellLoss } from "./cuda_loss.ts";
 import { CudaSignal } from "./cuda_signal.ts";
 import { CudaStaging } from "./cuda_staging.ts";
 import { CUDA_BLOCK_TOKENS } from "./cuda_tables.ts";
-import {
-  type AttendRange,
-  type KvLayout,
-  type KvStore,
-  type NodePartial,
-  type NodeWork,
-  SEGMENT_TOKENS,
-} from "./device.ts";
+import type { AttendRange, KvLayout, KvStore, NodePartial, NodeWork } from "./device.ts";
 
 /**
  * Tokens of a block as it travels, unless others are asked for: those of the pools of other devices, so that a segment has
@@ -35,16 +30,6 @@ export const CUDA_STORED_TOKENS = 16;
 
 /** Nodes times query tokens of a call up to which the kernel for single tokens runs. */
 const MOST_DECODE_NODES = 128;
-
-/** Queries of one sequence and token ranges of it that they see whole. */
-interface RangesOfOne {
-  readonly queries: Float32Array;
-  readonly blocks: ArrayLike<number>;
-  readonly blockCount: number;
-  /** Position of the first token of `blocks[0]`. */
-  readonly start: number;
-  readonly ranges: readonly { readonly from: number; readonly to: number }[];
-}
 
 /** A call whose inputs are on their way to the GPU. */
 interface StagedCall {
@@ -145,54 +130,30 @@ export class CudaKvStore implements KvStore {
   attendNodes(layer: number, work: readonly NodeWork[]): readonly (readonly NodePartial[])[] {
     this.#enter();
     checkNodeWork(layer, work, this);
-    const nodes = work.map(({ segments }) => segmentNodes(segments.from, segments.to));
-    const partials = this.#attend(
-      { layer, whole: true },
-      work.map(({ queries, blocks, segments }, index) => ({
-        queries,
-        blocks,
-        blockCount: (segments.to - segments.from) * (SEGMENT_TOKENS / CUDA_BLOCK_TOKENS),
-        start: segments.from * SEGMENT_TOKENS,
-        ranges: nodes[index].map(({ first, segments }) => ({
-          from: first * SEGMENT_TOKENS,
-          to: (first + segments) * SEGMENT_TOKENS,
-        })),
-      })),
-    );
-    let next = 0;
-    return nodes.map((nodes) => nodes.map((node) => ({ node, ...partials[next++] })));
+    return attendNodesWith((all) => tellLoss(() => this.#attend({ layer, whole: true }, all)), {
+      work,
+      blockTokens: CUDA_BLOCK_TOKENS,
+    });
   }
 
   /** See `Device.attend`. */
   attend(layer: number, ranges: readonly AttendRange[]): AttentionPartial {
     this.#enter();
     checkRanges(layer, ranges, this);
-    const { heads, headDim } = this.layout;
-    const partials = this.#attend(
-      { layer, whole: false },
-      ranges.map(({ query, blocks, start, length }) => ({
-        queries: query,
-        blocks,
-        blockCount: Math.ceil(length / CUDA_BLOCK_TOKENS),
-        start,
-        ranges: [{ from: start, to: start + length }],
-      })),
-    );
-    const o = new Float32Array(ranges.length * heads * headDim);
-    const lse = new Float32Array(ranges.length * heads);
-    for (const [index, partial] of partials.entries()) {
-      o.set(partial.o, index * heads * headDim);
-      lse.set(partial.lse, index * heads);
-    }
-    return { o, lse };
+    return attendRangesWith((all) => tellLoss(() => this.#attend({ layer, whole: false }, all)), {
+      ranges,
+      layout: this.layout,
+    });
   }
 
   /** See {@linkcode KvStore.readBlock}. */
   readBlock(block: number): Uint8Array {
     this.#enter();
     checkBlock(block, this);
-    this.#copies.exportBlock(this.#stream, this.#copyOf(block));
-    this.#stream.synchronize();
+    tellLoss(() => {
+      this.#copies.exportBlock(this.#stream, this.#copyOf(block));
+      this.#stream.synchronize();
+    });
     return new Uint8Array(this.#block.buffer, 0, this.blockBytes).slice();
   }
 
@@ -201,8 +162,10 @@ export class CudaKvStore implements KvStore {
     this.#enter();
     checkBlockBytes(block, bytes, this);
     new Uint8Array(this.#block.buffer, 0, this.blockBytes).set(bytes);
-    this.#copies.importBlock(this.#stream, this.#copyOf(block));
-    this.#stream.synchronize();
+    tellLoss(() => {
+      this.#copies.importBlock(this.#stream, this.#copyOf(block));
+      this.#stream.synchronize();
+    });
   }
 
   /** Frees the memory. */
@@ -218,7 +181,7 @@ export class CudaKvStore implements KvStore {
   /** Several stores may share a thread. */
   #enter(): void {
     if (this.#opened.disposed) throw new ReferenceError("Cannot use the KV store: it was disposed");
-    this.#context.makeCurrent();
+    tellLoss(() => this.#context.makeCurrent());
   }
 
   /**

@@ -38,13 +38,13 @@ Deno.test({
   fn() {
     using fake = FakeDriver.open();
     const { all, searched } = fake.libraries;
-    // The tests may load nothing outside the folder of the fakes.
     const elsewhere = all.map((library) => ({ ...library, path: `/nowhere/${library.name}` }));
-    const denied = gpuObstacle(new CudaLibraries(searched, elsewhere));
+    const granted = (path: string) => !path.startsWith("/nowhere/");
+    const denied = gpuObstacle(new CudaLibraries(searched, elsewhere), granted);
     assertEquals(
       denied,
       "the permission to load it is missing: --allow-ffi=/nowhere/blasLt,/nowhere/nvrtc,/nowhere/driver",
     );
-    assertEquals(gpuObstacle(new CudaLibraries(searched, [...elsewhere, ...all])), undefined);
+    assertEquals(gpuObstacle(new CudaLibraries(searched, [...elsewhere, ...all]), granted), undefined);
   },
 });

@@ -6,18 +6,12 @@
  */
 import { KV_CODE } from "../../kernels/attend_partial/spec.ts";
 import type { KvType } from "../../kernels/dtype.ts";
-import { type AttentionPartial, segmentNodes } from "../../kernels/merge_partials/spec.ts";
+import type { AttentionPartial } from "../../kernels/merge_partials/spec.ts";
 import { openWasm, type WasmRuntime } from "../../kernels/wasm/instance.ts";
 import type { ThreadStarter } from "../../kernels/wasm/threads.ts";
+import { attendNodesWith, attendRangesWith, type RangesOfOne } from "./attended_ranges.ts";
 import { checkBlock, checkBlockBytes, checkNodeWork, checkRanges } from "./batch_check.ts";
-import {
-  type AttendRange,
-  type KvLayout,
-  type KvStore,
-  type NodePartial,
-  type NodeWork,
-  SEGMENT_TOKENS,
-} from "./device.ts";
+import type { AttendRange, KvLayout, KvStore, NodePartial, NodeWork } from "./device.ts";
 import { HostBuffer } from "./host_buffer.ts";
 import { checkPool } from "./kv_layout.ts";
 
@@ -42,16 +36,6 @@ export interface OpenKvStoreOptions {
   readonly startThread?: ThreadStarter;
   /** Most bytes the memory may grow to; a whole number of 64 KiB pages, at most 4 GiB. @default {4294967296} */
   readonly maxMemoryBytes?: number;
-}
-
-/** Queries of one sequence and token ranges of it that they see whole. */
-interface RangesOfOne {
-  readonly queries: Float32Array;
-  readonly blocks: ArrayLike<number>;
-  readonly blockCount: number;
-  /** Position of the first token of `blocks[0]`. */
-  readonly start: number;
-  readonly ranges: readonly { readonly from: number; readonly to: number }[];
 }
 
 /** A pool of KV blocks on CPU cores. */
@@ -101,45 +85,13 @@ export class WasmKvStore implements KvStore {
   /** See {@linkcode KvStore.attendNodes}. */
   attendNodes(layer: number, work: readonly NodeWork[]): readonly (readonly NodePartial[])[] {
     checkNodeWork(layer, work, this);
-    const nodes = work.map(({ segments }) => segmentNodes(segments.from, segments.to));
-    const partials = this.#attend(
-      layer,
-      work.map(({ queries, blocks, segments }, index) => ({
-        queries,
-        blocks,
-        blockCount: (segments.to - segments.from) * (SEGMENT_TOKENS / this.layout.blockTokens),
-        start: segments.from * SEGMENT_TOKENS,
-        ranges: nodes[index].map(({ first, segments }) => ({
-          from: first * SEGMENT_TOKENS,
-          to: (first + segments) * SEGMENT_TOKENS,
-        })),
-      })),
-    );
-    let next = 0;
-    return nodes.map((nodes) => nodes.map((node) => ({ node, ...partials[next++] })));
+    return attendNodesWith((all) => this.#attend(layer, all), { work, blockTokens: this.layout.blockTokens });
   }
 
   /** See `Device.attend`. */
   attend(layer: number, ranges: readonly AttendRange[]): AttentionPartial {
     checkRanges(layer, ranges, this);
-    const { heads, headDim } = this.layout;
-    const partials = this.#attend(
-      layer,
-      ranges.map(({ query, blocks, start, length }) => ({
-        queries: query,
-        blocks,
-        blockCount: Math.ceil(length / this.layout.blockTokens),
-        start,
-        ranges: [{ from: start, to: start + length }],
-      })),
-    );
-    const o = new Float32Array(ranges.length * heads * headDim);
-    const lse = new Float32Array(ranges.length * heads);
-    for (const [index, partial] of partials.entries()) {
-      o.set(partial.o, index * heads * headDim);
-      lse.set(partial.lse, index * heads);
-    }
-    return { o, lse };
+    return attendRangesWith((all) => this.#attend(layer, all), { ranges, layout: this.layout });
   }
 
   /** See {@linkcode KvStore.readBlock}. */

@@ -50,6 +50,14 @@ export async function serveEngine(start: EngineWorkerStart, assemble: EngineAsse
   const send = (reply: EngineReply) => port.postMessage(reply);
   const text = Promise.withResolvers<EngineText>();
   let server: ServedEngine | undefined;
+  // What a link or a timer throws is nobody's call: it ends the engine as what a step throws does.
+  const broken = Promise.withResolvers<never>();
+  broken.promise.catch(() => {});
+  const onError = (event: ErrorEvent) => {
+    event.preventDefault();
+    broken.reject(event.error);
+  };
+  globalThis.addEventListener("error", onError);
   port.onmessage = ({ data: command }: MessageEvent<EngineCommand>) => {
     if (command.kind === "text") text.resolve(command.text);
     else server?.take(command);
@@ -64,10 +72,12 @@ export async function serveEngine(start: EngineWorkerStart, assemble: EngineAsse
     const link: EngineServerLink = { send, posted: new Int32Array(start.posted), taken: 1 };
     server = assembled.serve?.(link) ?? new EngineServer(assembled.engine, link);
     send({ kind: "opened", info: assembled.engine.info });
-    await server.run();
+    await Promise.race([server.run(), broken.promise]);
   } catch (error) {
     send({ kind: "failed", error: errorParts(error) });
     return;
+  } finally {
+    globalThis.removeEventListener("error", onError);
   }
   send({ kind: "closed" });
 }

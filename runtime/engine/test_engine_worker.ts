@@ -1,7 +1,8 @@
 /**
  * An engine Worker over the test device. `modelName` picks what it does: `unreadable` fails to open; `slow`, `fragile`
  * and `mortal` take 2 ms a step; a prompt of 13 tokens and a cancellation break a `fragile` engine, two requests at a time
- * kill the Worker of a `mortal` one; the third step of a `lost` engine loses its device.
+ * kill the Worker of a `mortal` one; the third step of a `lost` engine loses its device, and a timer of an
+ * `absent` one with two requests.
  *
  * @module
  */
@@ -35,13 +36,26 @@ class MortalPolicy extends TestPolicy {
   }
 }
 
-const POLICIES: Readonly<Record<string, new () => TestPolicy>> = { fragile: FragilePolicy, mortal: MortalPolicy };
+class AbsentPolicy extends TestPolicy {
+  override rank(queue: QueueView): Int32Array {
+    setTimeout(() => {
+      throw new DeviceLostError(new Error("it was lost between two steps"));
+    });
+    return super.rank(queue);
+  }
+}
+
+const POLICIES: Readonly<Record<string, new () => TestPolicy>> = {
+  fragile: FragilePolicy,
+  mortal: MortalPolicy,
+  absent: AbsentPolicy,
+};
 
 async function assemble(options: OpenEngineOptions, { text, log }: AssemblyContext): Promise<AssembledEngine> {
   const { modelName = "test", maxQueue } = options;
   if (modelName === "unreadable") throw new RangeError("Cannot read the test model: it is unreadable");
   const device = new TestDevice({ blocks: 64 });
-  const stepMs = ["slow", "fragile", "mortal"].includes(modelName) ? 2 : 0;
+  const stepMs = ["slow", "fragile", "mortal", "absent"].includes(modelName) ? 2 : 0;
   let steps = 0;
   device.beforeStep = () => {
     if (modelName === "lost" && ++steps === 3) throw new DeviceLostError(new Error("a kernel of the test went astray"));
