@@ -3,7 +3,7 @@
  *
  * @module
  */
-import type { CudaFunction, CudaStream, DevicePtr } from "../../ffi/cuda/cuda.ts";
+import type { CudaFunction, CudaStream, DevicePtr, KernelArg } from "../../ffi/cuda/cuda.ts";
 import type { KernelCache } from "../cuda/kernel_cache.ts";
 import { kvDefines, type PoolKvType } from "../kv_copy/pool_layout.ts";
 import source from "./attend_plain.cu" with { type: "text" };
@@ -111,15 +111,10 @@ export class AttendPlain {
 
   /** Attends; see {@linkcode AttendTokens}. */
   attendTokens(stream: CudaStream, work: AttendTokens): void {
-    if (work.tokens === 0) return;
-    stream.launch(this.#tokens, {
-      grid: [work.tokens, this.#heads],
-      block: [THREADS],
+    this.#launch(stream, this.#tokens, {
+      rows: work.tokens,
       args: [
-        { ptr: work.q },
-        { ptr: work.layer },
-        { u64: BigInt(work.blockBytes) },
-        { ptr: work.tables },
+        ...pool(work),
         { i32: work.tableWidth },
         { ptr: work.positions },
         { ptr: work.rows },
@@ -130,29 +125,33 @@ export class AttendPlain {
 
   /** Attends; see {@linkcode AttendTasks}. */
   attendTasks(stream: CudaStream, work: AttendTasks): void {
-    if (work.tasks === 0) return;
-    stream.launch(this.#tasks, {
-      grid: [work.tasks, this.#heads],
-      block: [THREADS],
-      args: [
-        { ptr: work.q },
-        { ptr: work.layer },
-        { u64: BigInt(work.blockBytes) },
-        { ptr: work.tables },
-        { ptr: work.taskList },
-        { ptr: work.o },
-        { ptr: work.lse },
-      ],
+    this.#launch(stream, this.#tasks, {
+      rows: work.tasks,
+      args: [...pool(work), { ptr: work.taskList }, { ptr: work.o }, { ptr: work.lse }],
     });
   }
 
   /** Joins; see {@linkcode MergeNodes}. */
   mergeNodes(stream: CudaStream, work: MergeNodes): void {
-    if (work.tokens === 0) return;
-    stream.launch(this.#merge, {
-      grid: [work.tokens, this.#heads],
-      block: [THREADS],
+    this.#launch(stream, this.#merge, {
+      rows: work.tokens,
       args: [{ ptr: work.o }, { ptr: work.lse }, { ptr: work.lists }, { ptr: work.nodes }, { ptr: work.out }],
     });
   }
+
+  /** One block for each row and query head. */
+  #launch(
+    stream: CudaStream,
+    kernel: CudaFunction,
+    { rows, args }: { readonly rows: number; readonly args: readonly KernelArg[] },
+  ): void {
+    if (rows > 0) stream.launch(kernel, { grid: [rows, this.#heads], block: [THREADS], args });
+  }
+}
+
+/** What every attention begins with. */
+function pool(
+  { q, layer, blockBytes, tables }: Pick<AttendTokens, "q" | "layer" | "blockBytes" | "tables">,
+): readonly KernelArg[] {
+  return [{ ptr: q }, { ptr: layer }, { u64: BigInt(blockBytes) }, { ptr: tables }];
 }

@@ -12,6 +12,20 @@ const THREADS = 256;
 /** Most blocks of a launch that patches tables. */
 const PATCH_BLOCKS = 64;
 
+/** Queries of some tokens of a step. */
+export interface CopiedQueries {
+  /** Queries of the step, bf16 [tokens, width]. */
+  readonly q: DevicePtr;
+  /** Numbers of the tokens, i32 [rows]. */
+  readonly tokens: DevicePtr;
+  /** Where they go. */
+  readonly out: DevicePtr;
+  /** How many tokens. */
+  readonly rows: number;
+  /** Values of a token. */
+  readonly width: number;
+}
+
 /** The compiled kernels. */
 export class StepPlanKernels {
   readonly #patch: CudaFunction;
@@ -49,41 +63,22 @@ export class StepPlanKernels {
     });
   }
 
-  /** Copies the queries of `rows` tokens, whose numbers are at `tokens`, to `out` as f32 [rows, width]. */
-  queriesOut(
-    stream: CudaStream,
-    work: {
-      readonly q: DevicePtr;
-      readonly tokens: DevicePtr;
-      readonly out: DevicePtr;
-      readonly rows: number;
-      readonly width: number;
-    },
-  ): void {
-    if (work.rows === 0) return;
-    stream.launch(this.#out, {
-      grid: [work.rows],
-      block: [THREADS],
-      args: [{ ptr: work.q }, { ptr: work.tokens }, { ptr: work.out }, { i32: work.width }],
-    });
+  /** Copies queries, see {@linkcode CopiedQueries}, to `out` as f32 [rows, width]. */
+  queriesOut(stream: CudaStream, work: CopiedQueries): void {
+    this.#copyQueries(stream, this.#out, work);
   }
 
-  /** Copies the queries of `rows` tokens, whose numbers are at `tokens`, to `out` as they are, bf16 [rows, width]. */
-  queriesGather(
-    stream: CudaStream,
-    work: {
-      readonly q: DevicePtr;
-      readonly tokens: DevicePtr;
-      readonly out: DevicePtr;
-      readonly rows: number;
-      readonly width: number;
-    },
-  ): void {
-    if (work.rows === 0) return;
-    stream.launch(this.#gather, {
-      grid: [work.rows],
+  /** Copies queries, see {@linkcode CopiedQueries}, to `out` as they are, bf16 [rows, width]. */
+  queriesGather(stream: CudaStream, work: CopiedQueries): void {
+    this.#copyQueries(stream, this.#gather, work);
+  }
+
+  #copyQueries(stream: CudaStream, kernel: CudaFunction, { q, tokens, out, rows, width }: CopiedQueries): void {
+    if (rows === 0) return;
+    stream.launch(kernel, {
+      grid: [rows],
       block: [THREADS],
-      args: [{ ptr: work.q }, { ptr: work.tokens }, { ptr: work.out }, { i32: work.width }],
+      args: [{ ptr: q }, { ptr: tokens }, { ptr: out }, { i32: width }],
     });
   }
 
