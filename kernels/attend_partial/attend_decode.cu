@@ -12,7 +12,8 @@
 // Bits: a leaf (64 tokens) is computed in one fixed order, then the tree over the page number; every node is kept as (o
 // normalised, lse), so it does not matter which CTA, launch or machine computed it, nor what else ran.
 //
-// Compile time: HEAD_DIM (true D, even, at most 256), GROUP (query heads a KV head, 1 to 16). Needs bulk copies.
+// Compile time: HEAD_DIM (true D, even, at most 256), GROUP (query heads a KV head, 1 to 16), KV_FP8 (1: a pool of e4m3, read
+// as decode_kv.cuh says). Needs bulk copies.
 // Limit: bytes of KV over the bulk-copy read rate. Test: attend_decode_cuda_test.ts. Time: attend_decode_cuda_bench.ts.
 //
 // @arch sm_90a sm_100
@@ -21,25 +22,26 @@
 // @define HEAD_DIM=64 GROUP=3
 // @define HEAD_DIM=80 GROUP=9
 // @define HEAD_DIM=256 GROUP=16
+// @define HEAD_DIM=128 GROUP=4 KV_FP8=1
+// @define HEAD_DIM=64 GROUP=3 KV_FP8=1
+// @define HEAD_DIM=256 GROUP=16 KV_FP8=1
 
 #include "bulk_copy.cuh"
 #include "dependents.cuh"
-#include "tensor_tile.cuh"
 
 constexpr int PAD = (HEAD_DIM + 63) / 64 * 64;
-constexpr int SUBTILE_BYTES = 64 * 128;
-constexpr int SIDE_BYTES = PAD / 64 * SUBTILE_BYTES;
-constexpr int PAGE_BYTES = 2 * SIDE_BYTES;
-constexpr int STEPS = (HEAD_DIM + 15) / 16;
 constexpr int TILES_M = PAD / 64;
 constexpr int TILES_N = (GROUP + 7) / 8;
+#include "decode_kv.cuh"
 #include "decode_tree.cuh"
 
+constexpr int PAGE_BYTES = 2 * SIDE_BYTES;
+
 #ifndef CTAS
-#define CTAS (PAD == 64 ? 2 : 1)
+#define CTAS (SIDE_BYTES <= 8192 ? 2 : 1)
 #endif
 #ifndef STAGES
-#define STAGES (PAD <= 128 ? 6 : PAD == 192 ? 4 : 3)
+#define STAGES (SIDE_BYTES <= 4096 ? 8 : SIDE_BYTES <= 16384 ? 6 : SIDE_BYTES == 24576 ? 4 : 3)
 #endif
 // Pages computed side by side: two, where registers and the ring have room.
 constexpr int SIDE = STAGES >= 4 && PAD / 64 * ((GROUP + 7) / 8) <= 4 ? 2 : 1;
@@ -115,20 +117,14 @@ struct Item {
 // Byte offsets that depend on the thread alone.
 struct Lane {
   u32 warp, row, pair;  // row = lane / 4, pair = lane % 4
-  u32 key, value[TILES_M];
   u32 put_even, put_odd, get;
+  PageLane page;
 
-  __device__ __forceinline__ Lane(u32 thread) {
-    const u32 lane = thread % 32, r = lane % 8, matrix = lane / 8;
+  __device__ __forceinline__ Lane(u32 thread) : page(thread / 32, thread % 32) {
+    const u32 lane = thread % 32;
     warp = thread / 32;
     row = lane / 4;
     pair = lane % 4;
-    key = (warp * 16 + r + matrix % 2 * 8) * 128 + ((matrix / 2 ^ r) << 4);
-#pragma unroll
-    for (int m = 0; m < TILES_M; m++) {
-      const u32 chunk = warp * (PAD / 32) + m * 2 + matrix % 2;
-      value[m] = SIDE_BYTES + chunk / 8 * SUBTILE_BYTES + (r + matrix / 2 * 8) * 128 + ((chunk % 8 ^ r) << 4);
-    }
     // Scores [head][64 tokens], token XORed by a number of the head, so that neither side has bank conflicts.
     const u32 token = warp * 16 + row;
     put_even = (pair * 2 * 64 + (token ^ pair * 8)) * 4;
@@ -142,7 +138,7 @@ struct Lane {
 template <int PAGES, bool WHOLE>
 __device__ __forceinline__ void attend_pages(
     Part (&part)[PAGES], const u32 (&page)[PAGES], const u32 (&free)[PAGES], u32 scores,
-    const u32 (&query)[STEPS][TILES_N][2], u32 visible, float scale, u32 zero, const Lane& at) {
+    const u32 (&query)[STEPS][TILES_N][2], u32 visible, const float (&scale)[TILES_N], u32 zero, const Lane& at) {
   float s[PAGES][TILES_N][2][4];
 #pragma unroll
   for (int u = 0; u < PAGES; u++) {
@@ -153,13 +149,18 @@ __device__ __forceinline__ void attend_pages(
     }
   }
 #pragma unroll
-  for (int step = 0; step < STEPS; step++) {
+  for (int load = 0; load < LOADS; load++) {
 #pragma unroll
     for (int u = 0; u < PAGES; u++) {
-      u32 a[4];
-      load_matrices(a, page[u] + (at.key ^ step % 4 * 32) + step / 4 * SUBTILE_BYTES);
+      u32 a[LOAD_STEPS][4];
+      load_key_steps(a, page[u], at.page, load);
 #pragma unroll
-      for (int n = 0; n < TILES_N; n++) multiply(s[u][n][step & 1], a, query[step][n]);
+      for (int i = 0; i < LOAD_STEPS; i++) {
+        const int step = load * LOAD_STEPS + i;
+        if (step >= STEPS) continue;
+#pragma unroll
+        for (int n = 0; n < TILES_N; n++) multiply_kv(s[u][n][step & 1], a[i], query[step][n]);
+      }
     }
   }
 #pragma unroll
@@ -206,7 +207,7 @@ __device__ __forceinline__ void attend_pages(
 #pragma unroll
       for (int u = 0; u < PAGES; u++) most[u] = fmaxf(most[u], __shfl_xor_sync(~0u, most[u], step));
     }
-    const float by = __fmul_rn(scale, LOG2E);
+    const float by = __fmul_rn(scale[n], LOG2E);
 #pragma unroll
     for (int u = 0; u < PAGES; u++) {
       const float shift = __fmul_rn(most[u], -by);
@@ -217,8 +218,8 @@ __device__ __forceinline__ void attend_pages(
     for (int u = 0; u < PAGES; u++) {
 #pragma unroll
       for (int i = 0; i < 4; i++) {
-        p[u][n][i][0] = bf16_pair(x[u][4 * i], x[u][4 * i + 1]);
-        p[u][n][i][1] = bf16_pair(x[u][4 * i + 2], x[u][4 * i + 3]);
+        p[u][n][i][0] = weight_pair(x[u][4 * i], x[u][4 * i + 1]);
+        p[u][n][i][1] = weight_pair(x[u][4 * i + 2], x[u][4 * i + 3]);
       }
 #pragma unroll
       for (int i = 0; i < 8; i++) x[u][i] = __fadd_rn(x[u][i], x[u][i + 8]);
@@ -233,7 +234,7 @@ __device__ __forceinline__ void attend_pages(
     }
 #pragma unroll
     for (int u = 0; u < PAGES; u++) {
-      const float lse = __fmaf_rn(log2_of(sum[u]), LN2, __fmul_rn(most[u], scale)), over = inverse_of(sum[u]);
+      const float lse = __fmaf_rn(log2_of(sum[u]), LN2, __fmul_rn(most[u], scale[n])), over = inverse_of(sum[u]);
 #pragma unroll
       for (int h = 0; h < 2; h++) {
         part[u].lse[n][h] = __shfl_sync(~0u, lse, at.pair * 8 + h * 4);
@@ -254,30 +255,21 @@ __device__ __forceinline__ void attend_pages(
     }
   }
 #pragma unroll
-  for (int step = 0; step < 4; step++) {
-    u32 keep[2] = {~0u, ~0u};
-    if (!WHOLE) {
-      // Values behind the last token may be anything, NaN too, and 0 * NaN is NaN.
-#pragma unroll
-      for (int i = 0; i < 2; i++) {
-        const u32 token = step * 16 + i * 8 + at.pair * 2;
-        keep[i] = token + 1 < visible ? ~0u : token < visible ? 0xffffu : 0u;
-      }
-    }
+  for (int load = 0; load < 4 / LOAD_STEPS; load++) {
 #pragma unroll
     for (int m = 0; m < TILES_M; m++) {
 #pragma unroll
       for (int u = 0; u < PAGES; u++) {
-        u32 a[4];
-        load_transposed(a, page[u] + at.value[m] + step * 2048);
-        if (!WHOLE && u == PAGES - 1) {
-          a[0] &= keep[0];
-          a[1] &= keep[0];
-          a[2] &= keep[1];
-          a[3] &= keep[1];
-        }
+        u32 a[LOAD_STEPS][4];
+        if (WHOLE || u < PAGES - 1) load_value_steps<true>(a, page[u], at.page, m, load, 64, at.pair);
+        else load_value_steps<false>(a, page[u], at.page, m, load, visible, at.pair);
 #pragma unroll
-        for (int n = 0; n < TILES_N; n++) multiply(part[u].values.o[m][n], a, p[u][n][step]);
+        for (int i = 0; i < LOAD_STEPS; i++) {
+#pragma unroll
+          for (int n = 0; n < TILES_N; n++) {
+            multiply_kv(part[u].values.o[m][n], a[i], p[u][n][load * LOAD_STEPS + i]);
+          }
+        }
       }
     }
   }
@@ -343,7 +335,7 @@ __device__ __forceinline__ void store_result(const Part& part, const Results& to
       for (int m = 0; m < TILES_M; m++) {
 #pragma unroll
         for (int i = 0; i < 2; i++) {
-          const int dim = at.warp * (PAD / 4) + m * 16 + i * 8 + at.row;
+          const int dim = value_dim(at.warp, m, at.row, i);
           const float o = part.values.o[m][n][i * 2 + h];
           if (dim >= HEAD_DIM) continue;
           if (to.out) to.out[index * HEAD_DIM + dim] = (u16)bf16_pair(o, 0.f);
@@ -486,6 +478,7 @@ __device__ __forceinline__ void consume(
     if (item.pages < 0) break;
 
     u32 query[STEPS][TILES_N][2];
+    float scales[TILES_N];
 #pragma unroll
     for (int n = 0; n < TILES_N; n++) {
       const int member = n * 8 + at.row;
@@ -494,11 +487,13 @@ __device__ __forceinline__ void consume(
       for (int step = 0; step < STEPS; step++) {
 #pragma unroll
         for (int i = 0; i < 2; i++) {
-          const int dim = step * 16 + i * 8 + at.pair * 2;
+          const int dim = step * 16 + i * QUERY_PAIR_DIMS + at.pair * QUERY_LANE_DIMS;
           query[step][n][i] = member < GROUP && dim < HEAD_DIM ? __ldcg((const u32*)(row + dim)) : 0u;
         }
       }
     }
+#pragma unroll
+    for (int n = 0; n < TILES_N; n++) scales[n] = KV_FP8 ? __fmul_rn(scale, take_queries(query, n)) : scale;
 
     Part part;
     Spine spine;
@@ -513,8 +508,8 @@ __device__ __forceinline__ void consume(
       ring.step();
       barrier_wait(full + 8 * ring.stage, ring.phase);
       ring.step();
-      if (visible >= 64) attend_pages<2, true>(both, pages, frees, scores, query, 64, scale, zero, at);
-      else attend_pages<2, false>(both, pages, frees, scores, query, visible, scale, zero, at);
+      if (visible >= 64) attend_pages<2, true>(both, pages, frees, scores, query, 64, scales, zero, at);
+      else attend_pages<2, false>(both, pages, frees, scores, query, visible, scales, zero, at);
       merge(both[0], both[1]);
       spine.push<1>(both[1], page / 2);
       turn ^= 1;
@@ -525,8 +520,8 @@ __device__ __forceinline__ void consume(
       barrier_wait(full + 8 * ring.stage, ring.phase);
       ring.step();
       const u32 visible = item.tokens - page * 64, scores = shared + AT_SCORES + turn * SCORES_BYTES;
-      if (SIDE == 1 && visible >= 64) attend_pages<1, true>(one, pages, frees, scores, query, 64, scale, zero, at);
-      else attend_pages<1, false>(one, pages, frees, scores, query, visible, scale, zero, at);
+      if (SIDE == 1 && visible >= 64) attend_pages<1, true>(one, pages, frees, scores, query, 64, scales, zero, at);
+      else attend_pages<1, false>(one, pages, frees, scores, query, visible, scales, zero, at);
       spine.push(one[0], page);
       turn ^= 1;
     }

@@ -47,8 +47,9 @@ export interface AttentionKernels {
 /** Which kernels can do a shape on a GPU of this compute capability. */
 export function attentionKernels(major: number, { heads, kvHeads, headDim, kvType }: KvLayout): AttentionKernels {
   return {
-    prefill: headDim % 8 === 0 && kvType === "bf16",
-    decode: major >= 9 && headDim % 2 === 0 && heads / kvHeads <= MAX_DECODE_GROUP && kvType === "bf16",
+    // Of fp8, only the kernel of one generation reads pages.
+    prefill: headDim % 8 === 0 && (kvType === "bf16" || major === 9 && headDim <= 128),
+    decode: major >= 9 && headDim % 2 === 0 && heads / kvHeads <= MAX_DECODE_GROUP,
   };
 }
 

@@ -7,7 +7,7 @@
  */
 import { assert, assertAlmostEquals, assertEquals, assertLess, assertLessOrEqual } from "@std/assert";
 import { TestGpu } from "../../kernels/cuda/test_gpu.ts";
-import { CudaDevice } from "../../runtime/device/cuda_device.ts";
+import { CudaDevice, type CudaDeviceOptions } from "../../runtime/device/cuda_device.ts";
 import { openModel } from "../../runtime/model/open_model.ts";
 import { readGreedy, readLogits, readPerplexity } from "../golden/golden_files.ts";
 import { DeviceSequence, scoreText } from "../golden/scoring.ts";
@@ -15,17 +15,44 @@ import { realModelPath } from "../real_model.ts";
 import { serveAndStream } from "./serve_and_stream.ts";
 import { countCommon } from "./streamed_text.ts";
 
+/** How far results may be from the reference's. */
+interface Bounds {
+  /** A log-probability of one of the best tokens. */
+  readonly topLogprob: number;
+  /** A log-sum-exp. */
+  readonly logSumExp: number;
+  /** The log-probability of a text's token, in the root mean square. */
+  readonly textRms: number;
+  /** The mean log-probability of a text. */
+  readonly textMean: number;
+  /** Margin of two logits below which rounding may choose the other token. */
+  readonly tie: number;
+}
+
 /**
  * Bounds with bf16 weights, activations and KV; none is above what 8-bit activations are at over the same texts, 0.113
  * (root mean square) and 1.03 (largest). Roundings of 2^-9 in each of 30 layers add up to some hundredths in the mean
  * (0.027 was measured on an H100) and, for an unlikely token, to twenty times that (0.58; 0.40 in the deterministic mode).
  */
-const TOP_LOGPROB = 1;
-const LOG_SUM_EXP = 0.5;
-const TEXT_RMS = 0.057;
-const TEXT_MEAN = 0.01;
-/** Margin of two logits below which rounding may choose the other token. */
-const TIE = 0.5;
+const BF16: Bounds = { topLogprob: 1, logSumExp: 0.5, textRms: 0.057, textMean: 0.01, tie: 0.5 };
+/**
+ * Keys and values of 8 bits have 3 bits of fraction: with these alone rounded, and f32 otherwise, the log-probabilities of a
+ * text are 0.12 away (docs/adr/0009-fp8-kv.md).
+ */
+const FP8: Bounds = { topLogprob: 2, logSumExp: 1, textRms: 0.2, textMean: 0.05, tie: 1.5 };
+
+interface Mode {
+  readonly mode: string;
+  readonly options: Pick<CudaDeviceOptions, "deterministic" | "kvType">;
+  readonly bounds: Bounds;
+}
+
+const MODES: readonly Mode[] = [
+  { mode: "CudaDevice", options: {}, bounds: BF16 },
+  { mode: "deterministic CudaDevice", options: { deterministic: true }, bounds: BF16 },
+  { mode: "CudaDevice with fp8 KV", options: { kvType: "fp8" }, bounds: FP8 },
+  { mode: "deterministic CudaDevice with fp8 KV", options: { deterministic: true, kvType: "fp8" }, bounds: FP8 },
+];
 
 interface FoundModel {
   readonly path?: string;
@@ -52,16 +79,14 @@ function test(name: string, fn: () => void | Promise<void>): void {
   });
 }
 
-function open(deterministic: boolean): CudaDevice {
+function open(options: Mode["options"]): CudaDevice {
   using model = openModel(path);
-  return CudaDevice.open(model, { blocks: 160, maxLogitRows: 256, deterministic });
+  return CudaDevice.open(model, { blocks: 160, maxLogitRows: 256, ...options });
 }
 
-for (const deterministic of [false, true]) {
-  const mode = deterministic ? "deterministic CudaDevice" : "CudaDevice";
-
-  test(`${mode} gives the reference's log-probabilities within the bound of bf16`, () => {
-    using device = open(deterministic);
+for (const { mode, options, bounds } of MODES) {
+  test(`${mode} gives the reference's log-probabilities within the bound of its type`, () => {
+    using device = open(options);
     let worst = 0;
     let worstSum = 0;
     for (const { name, ids, positions } of readLogits().cases) {
@@ -73,11 +98,11 @@ for (const deterministic of [false, true]) {
             assertEquals(position, pos);
             const logits = output.logits(row);
             worstSum = Math.max(worstSum, Math.abs(output.logSumExp(row) - lse));
-            assertAlmostEquals(output.logSumExp(row), lse, LOG_SUM_EXP, `${name}: log-sum-exp at ${pos}`);
+            assertAlmostEquals(output.logSumExp(row), lse, bounds.logSumExp, `${name}: log-sum-exp at ${pos}`);
             for (const [id, logprob] of top) {
               const error = Math.abs(logits[id] - output.logSumExp(row) - logprob);
               worst = Math.max(worst, error);
-              assertLessOrEqual(error, TOP_LOGPROB, `${name}: log-probability of ${id} at ${pos}`);
+              assertLessOrEqual(error, bounds.topLogprob, `${name}: log-probability of ${id} at ${pos}`);
             }
           },
         });
@@ -91,7 +116,7 @@ for (const deterministic of [false, true]) {
   });
 
   test(`${mode} chooses the reference's tokens where the two best are not almost equal`, () => {
-    using device = open(deterministic);
+    using device = open(options);
     let others = 0;
     let widest = 0;
     let steps = 0;
@@ -107,7 +132,7 @@ for (const deterministic of [false, true]) {
         if (next !== id) {
           others++;
           widest = Math.max(widest, margin[step]);
-          assertLess(margin[step], TIE, `step ${step}: chose ${next}, wanted ${id}`);
+          assertLess(margin[step], bounds.tie, `step ${step}: chose ${next}, wanted ${id}`);
         }
         // The reference's token is fed, so that every step is compared.
         sequence.feed([id], { onRow });
@@ -118,8 +143,8 @@ for (const deterministic of [false, true]) {
     );
   });
 
-  test(`${mode} scores texts closer to the reference than 8-bit activations do`, () => {
-    using device = open(deterministic);
+  test(`${mode} scores texts as closely to the reference as its type allows`, () => {
+    using device = open(options);
     let squares = 0;
     let count = 0;
     let worst = 0;
@@ -132,11 +157,11 @@ for (const deterministic of [false, true]) {
       }
       count += scores.length;
       const mean = -scores.reduce((sum, score) => sum + score, 0) / scores.length;
-      assertLess(Math.abs(mean - mean_nll), TEXT_MEAN, `${name}: mean negative log-probability`);
+      assertLess(Math.abs(mean - mean_nll), bounds.textMean, `${name}: mean negative log-probability`);
     }
     const rms = Math.sqrt(squares / count);
     console.log(`${mode}: error of a token's log-probability ${rms.toFixed(4)} (rms), ${worst.toFixed(4)} (largest)`);
-    assertLessOrEqual(rms, TEXT_RMS);
+    assertLessOrEqual(rms, bounds.textRms);
   });
 }
 
@@ -152,7 +177,7 @@ test("cli.ts serve --device cuda continues SmolLM2's texts as the WASM device do
     serveAndStream([path, "--kv-tokens", "8192", ...flags[device]], { prompts, tokens });
   const wanted = await serve("wasm");
   const got = await serve("cuda");
-  const common = prompts.map((_, i) => countCommon(got.streams[i], wanted.streams[i], TIE));
+  const common = prompts.map((_, i) => countCommon(got.streams[i], wanted.streams[i], BF16.tie));
   console.log(`SmolLM2, tokens in common before the first tie that parts them: ${common.join(", ")} of ${tokens}`);
   console.log(got.streams.map((stream) => stream.map(({ token }) => token).join("")).join("\n"));
   assert(common.every((count) => count > 0), `${common}`);
