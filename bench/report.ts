@@ -7,12 +7,9 @@
  *
  * @module
  */
-import { parseArgs } from "node:util";
+import { runReport } from "./report_command.ts";
 import { type BenchResult, parseResult } from "./result.ts";
 import { buildCeilings, buildShortTable, buildTable, formatNumber, markdownTable } from "./table.ts";
-
-/** Name of the marks of this benchmark's report. */
-const MARK = "bench";
 
 /** Markdown of a result: the machine, the rows, the ceilings, who took part, what was left out. */
 export function renderReport(result: BenchResult): string {
@@ -49,39 +46,12 @@ export function renderShortReport(result: BenchResult): string {
   ].join("\n\n");
 }
 
-/** Where in a document a report goes. */
-export interface InsertOptions {
-  /** Name of the marks, of which several reports of one document have different ones. @default {"bench"} */
-  readonly mark?: string;
-}
-
-/**
- * `document` with `report` between its marks, the lines `<!-- MARK:begin -->` and `<!-- MARK:end -->`.
- *
- * @throws {RangeError} when the document does not hold each mark once, in order.
- */
-export function insertReport(document: string, report: string, { mark = MARK }: InsertOptions = {}): string {
-  const [begin, end] = ["begin", "end"].map((edge) => `<!-- ${mark}:${edge} -->`);
-  const [before, rest, ...moreBegins] = document.split(begin);
-  const [, after, ...moreEnds] = (rest ?? "").split(end);
-  if (after === undefined || moreBegins.length + moreEnds.length > 0) {
-    throw new RangeError(`Cannot insert the report: wanted ${begin} and ${end} once each, in this order`);
-  }
-  return `${before}${begin}\n\n${report}\n\n${end}${after}`;
-}
-
 if (import.meta.main) {
-  const { values, positionals } = parseArgs({
-    args: Deno.args,
-    options: { into: { type: "string" }, short: { type: "boolean" } },
-    allowPositionals: true,
-  });
-  if (positionals.length !== 1) {
-    console.error("Usage: bench/report.ts RESULT.json [--short] [--into FILE.md]");
-    Deno.exit(2);
-  }
-  const result = parseResult(Deno.readTextFileSync(positionals[0]));
-  const report = values.short ? renderShortReport(result) : renderReport(result);
-  if (values.into === undefined) console.log(report);
-  else Deno.writeTextFileSync(values.into, insertReport(Deno.readTextFileSync(values.into), report));
+  Deno.exit(runReport(Deno.args, {
+    program: "bench/report.ts",
+    mark: "bench",
+    parse: parseResult,
+    render: renderReport,
+    renderShort: renderShortReport,
+  }));
 }

@@ -1,6 +1,6 @@
 import { assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
 import { judge } from "./judge.ts";
-import { insertReport, renderReport, renderShortReport } from "./report.ts";
+import { renderReport, renderShortReport } from "./report.ts";
 import { type BenchResult, parseResult, RESULT_VERSION } from "./result.ts";
 import { type RowId, ROWS } from "./rows.ts";
 import { summarize } from "./statistics.ts";
@@ -101,24 +101,4 @@ Deno.test("renderShortReport() names the fastest native peer or the bare server 
 
 Deno.test("parseResult() refuses another version", () => {
   assertThrows(() => parseResult('{"version":99}'), TypeError, "wanted version 1, got 99");
-});
-
-Deno.test("insertReport() replaces what stands between the marks", () => {
-  const document = "# Title\n\n<!-- bench:begin -->\n\nold\n\n<!-- bench:end -->\n\nrest\n";
-  const expected = "# Title\n\n<!-- bench:begin -->\n\nnew\n\n<!-- bench:end -->\n\nrest\n";
-  assertEquals(insertReport(document, "new"), expected);
-  assertEquals(insertReport(expected, "new"), expected);
-});
-
-Deno.test("insertReport() leaves marks of another name alone", () => {
-  const document = "<!-- gpu:begin -->\nold\n<!-- gpu:end -->\n<!-- bench:begin -->\nother\n<!-- bench:end -->\n";
-  assertEquals(
-    insertReport(document, "new", { mark: "gpu" }),
-    "<!-- gpu:begin -->\n\nnew\n\n<!-- gpu:end -->\n<!-- bench:begin -->\nother\n<!-- bench:end -->\n",
-  );
-});
-
-Deno.test("insertReport() refuses a document without both marks, in order", () => {
-  assertThrows(() => insertReport("<!-- bench:begin -->", "new"), RangeError, "once each");
-  assertThrows(() => insertReport("<!-- bench:end --> <!-- bench:begin -->", "new"), RangeError, "once each");
 });

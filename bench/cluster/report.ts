@@ -7,8 +7,7 @@
  *
  * @module
  */
-import { parseArgs } from "node:util";
-import { insertReport } from "../report.ts";
+import { runReport } from "../report_command.ts";
 import type { Summary } from "../statistics.ts";
 import { formatNumber, markdownTable, type Table } from "../table.ts";
 import { type ClusterBenchResult, parseClusterResult } from "./result.ts";
@@ -77,16 +76,10 @@ export function renderClusterReport(result: ClusterBenchResult): string {
 }
 
 if (import.meta.main) {
-  const { values, positionals } = parseArgs({
-    args: Deno.args,
-    options: { into: { type: "string" } },
-    allowPositionals: true,
-  });
-  if (positionals.length !== 1) {
-    console.error("Usage: bench/cluster/report.ts RESULT.json [--into FILE.md]");
-    Deno.exit(2);
-  }
-  const report = renderClusterReport(parseClusterResult(Deno.readTextFileSync(positionals[0])));
-  if (values.into === undefined) console.log(report);
-  else Deno.writeTextFileSync(values.into, insertReport(Deno.readTextFileSync(values.into), report));
+  Deno.exit(runReport(Deno.args, {
+    program: "bench/cluster/report.ts",
+    mark: "bench",
+    parse: parseClusterResult,
+    render: renderClusterReport,
+  }));
 }

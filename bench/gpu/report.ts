@@ -8,14 +8,10 @@
  *
  * @module
  */
-import { parseArgs } from "node:util";
-import { insertReport } from "../report.ts";
+import { runReport } from "../report_command.ts";
 import { formatNumber, markdownTable } from "../table.ts";
 import { type GpuBenchResult, parseGpuResult } from "./result.ts";
 import { gpuCeilings, gpuShortTable, gpuTable } from "./table.ts";
-
-/** Name of the marks of this report. */
-const MARK = "gpu";
 
 /** Markdown of a result: the GPU, every row, the ceilings, what was left out. */
 export function renderGpuReport(result: GpuBenchResult): string {
@@ -47,17 +43,11 @@ export function renderShortGpuReport({ hardware, date, commit, rows }: GpuBenchR
 }
 
 if (import.meta.main) {
-  const { values, positionals } = parseArgs({
-    args: Deno.args,
-    options: { into: { type: "string" }, short: { type: "boolean" } },
-    allowPositionals: true,
-  });
-  if (positionals.length !== 1) {
-    console.error("Usage: bench/gpu/report.ts RESULT.json [--short] [--into FILE.md]");
-    Deno.exit(2);
-  }
-  const result = parseGpuResult(Deno.readTextFileSync(positionals[0]));
-  const report = values.short ? renderShortGpuReport(result) : renderGpuReport(result);
-  if (values.into === undefined) console.log(report);
-  else Deno.writeTextFileSync(values.into, insertReport(Deno.readTextFileSync(values.into), report, { mark: MARK }));
+  Deno.exit(runReport(Deno.args, {
+    program: "bench/gpu/report.ts",
+    mark: "gpu",
+    parse: parseGpuResult,
+    render: renderGpuReport,
+    renderShort: renderShortGpuReport,
+  }));
 }
