@@ -29,6 +29,8 @@ export interface MemberSettings {
   readonly model?: string;
   /** More flags. */
   readonly flags?: readonly string[];
+  /** Program to run instead of `cli.ts`. */
+  readonly program?: string;
 }
 
 /** Most time a member may take to be ready, ms: a model is loaded on a machine that may be busy. */
@@ -160,6 +162,11 @@ export class MemberProcess implements AsyncDisposable {
     await within(CALL_MS, `${this.name} to be dead`, this.#cli.end());
   }
 
+  /** Sends a signal that a program of its own has a use for. */
+  signal(signal: Deno.Signal): void {
+    this.#cli.signal(signal);
+  }
+
   /** SIGSTOP. */
   pause(): void {
     if (this.#ended || this.#stopped) return;
@@ -283,7 +290,7 @@ export class ClusterProcesses implements AsyncDisposable {
       ...join.flatMap(({ where }) => ["--join", where.clusterUrl]),
       ...(proxy === undefined ? [] : ["--advertise", `http://127.0.0.1:${proxy.port}`]),
       ...flags,
-    ], { input: "" });
+    ], { input: "", program: settings.program });
     const member = new MemberProcess(cli, settings, place);
     this.#members.push(member);
     return member;

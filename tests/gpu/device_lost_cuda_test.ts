@@ -9,10 +9,14 @@ import { TestGpu } from "../../kernels/cuda/test_gpu.ts";
 import { DEVICE_LOST_STATUS } from "../../runtime/cli/main.ts";
 import { lines } from "../../runtime/text/line_stream.ts";
 import { makeModelDirectory, type ModelDirectory, RunningCli } from "../cli/cli_process.ts";
+import { ClusterProcesses } from "../cluster/cluster_processes.ts";
+import { eventually } from "../cluster/deadline.ts";
 import { buildSyntheticGguf } from "../synthetic/synthetic_gguf.ts";
 
 const ignore = TestGpu.missing() !== undefined;
 const PROGRAM = fileURLToPath(new URL("./testdata/serve_and_lose.ts", import.meta.url));
+/** Most time for an answer. */
+const ANSWER_MS = 60_000;
 /** More tokens than come before the GPU is lost. */
 const ENDLESS = { max_tokens: 100_000, temperature: 0, ignore_eos: true, stream: true } as const;
 
@@ -75,7 +79,7 @@ Deno.test({
     }
     const { status, errors } = await cli.end();
     assertEquals(status, DEVICE_LOST_STATUS, errors);
-    assertMatch(errors, /\ninfinite-llm: Cannot use the device any more: .*CUDA_ERROR_ILLEGAL_ADDRESS.*\n/);
+    assertMatch(errors, /^infinite-llm: Cannot use the device any more: .*CUDA_ERROR_ILLEGAL_ADDRESS/m);
   },
 });
 
@@ -99,5 +103,62 @@ Deno.test({
     assertMatch((await after.json()).error.message, /CUDA_ERROR_ILLEGAL_ADDRESS/);
     const { status, errors } = await cli.end();
     assertEquals(status, DEVICE_LOST_STATUS, errors);
+  },
+});
+
+Deno.test({
+  name:
+    "A holder whose GPU is lost ends with the status that says so, and the answer that lay on it comes all the same",
+  ignore,
+  async fn() {
+    await using directory = await makeModel();
+    await using processes = new ClusterProcesses(directory.model);
+    const flags = ["--device", "cuda", "--deterministic"];
+    const front = await processes.start({ name: "front", kvTokens: 512, flags });
+    const [large, holder] = await Promise.all([
+      processes.start({ name: "large", kvTokens: 4096, flags }),
+      processes.start({ name: "holder", role: "holder", join: [front], flags, program: PROGRAM, kvMemory: "8MiB" }),
+    ]);
+    // Where the rest is computed again.
+    const spare = await processes.start({ name: "spare", role: "holder", join: [front], flags, kvMemory: "8MiB" });
+    await processes.settled(15_000, [front, holder, spare]);
+    const prompt = Array.from({ length: 1200 }, (_, i) => 5 + (i * 7919 + (i >> 5)) % 250);
+    await processes.reaches(front, { tokens: 1700, ms: ANSWER_MS });
+    const question = { prompt, maxTokens: 300, stream: true };
+    const expected = await large.ask(question, { timeoutMs: ANSWER_MS });
+    let come = 0;
+    const asked = front.ask(question, { timeoutMs: ANSWER_MS, onTokens: (count) => come = count });
+    await eventually(async () => {
+      const { sequences } = await front.report();
+      return come > 3 && sequences.some(({ ranges }) => ranges.some(({ instance }) => instance === "holder"));
+    }, { what: "a sequence to lie on the holder and decode", ms: ANSWER_MS, everyMs: 10 });
+    holder.signal("SIGUSR1");
+    const [{ status, errors }, answer] = await Promise.all([holder.end(), asked]);
+    assertEquals(status, DEVICE_LOST_STATUS, errors);
+    assertMatch(errors, /infinite-llm: Cannot use the device any more: .*CUDA_ERROR_ILLEGAL_ADDRESS/);
+    assertEquals(answer, expected);
+    await processes.empty(ANSWER_MS, [front, spare]);
+  },
+});
+
+Deno.test({
+  name: "An instance of a cluster whose GPU is lost fails its own requests once, ends, and is mourned by the others",
+  ignore,
+  async fn() {
+    await using directory = await makeModel();
+    await using processes = new ClusterProcesses(directory.model);
+    const flags = ["--device", "cuda"];
+    const front = await processes.start({ name: "front", kvTokens: 400_000, flags, program: PROGRAM });
+    const other = await processes.start({ name: "other", role: "holder", join: [front], flags });
+    await processes.settled(15_000, [front, other]);
+    const response = await ask(front.where.url, { ...ENDLESS, prompt: "a" });
+    let count = 0;
+    const stream = await events(response, () => {
+      if (++count === 4) front.signal("SIGUSR1");
+    });
+    assertEquals(stream.filter((event) => event.includes('"error"')).length, 1, stream.slice(-3).join("\n"));
+    const { status, errors } = await front.end();
+    assertEquals(status, DEVICE_LOST_STATUS, errors);
+    await other.logged(/lost front/);
   },
 });

@@ -77,7 +77,7 @@ Deno.test({
   ignore,
   async fn() {
     await using directory = await makeModelDirectory();
-    const args = ["cluster", directory.model, "--instances", "3", "--port", "0"];
+    const args = ["cluster", "--model", directory.model, "--instances", "3", "--port", "0"];
     await using cli = new RunningCli(args, { env: AUTO });
     const [, url] = await cli.match(/\nListening on (http:\S+), the public address of the cluster\n/);
     for (const name of ["instance-2", "instance-3"]) await cli.match(new RegExp(`\\n${name} is ready: full`));
