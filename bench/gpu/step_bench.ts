@@ -44,6 +44,8 @@ export interface StepRow {
   readonly roofline?: number;
   /** Share of the time between the ends of steps in which the GPU does nothing; for decoding only. */
   readonly idle?: number;
+  /** Milliseconds of the same step of a device that is not deterministic; for one that is. */
+  readonly plainMs?: number;
 }
 
 /** Cells of FP8 KV: where keys and values are most of what a step reads, and one where they are not. */
@@ -186,6 +188,33 @@ export function* measureShape(
   }
 }
 
+/** Decode steps and a prompt that show what `deterministic` costs. */
+const DETERMINISTIC_CELLS = [[1, 1024], [32, 1024]] as const;
+
+function* timeDeterministic(
+  { config, tied }: BenchShape,
+  deterministic: boolean,
+): Generator<{ readonly what: string; readonly ms: number; readonly tokens: number }> {
+  using device = CudaDevice.random(config, { tied, deterministic, maxStepTokens: STEP_TOKENS });
+  for (const [batch, context] of DETERMINISTIC_CELLS) {
+    const { ms } = timeDecode(device, { batch, context, ahead: true });
+    yield { what: `decode b${batch} at ${context}`, ms, tokens: batch };
+  }
+  yield { what: `prefill ${STEP_TOKENS}`, ms: timePrompt(device, STEP_TOKENS), tokens: STEP_TOKENS };
+}
+
+/** Measures what it costs one model to be deterministic. */
+export function measureDeterministic(shape: BenchShape): StepRow[] {
+  const plain = [...timeDeterministic(shape, false)];
+  return [...timeDeterministic(shape, true)].map(({ what, ms, tokens }, index) => ({
+    model: shape.name,
+    what: `${what}, deterministic`,
+    ms,
+    tokensPerSecond: 1000 * tokens / ms,
+    plainMs: plain[index].ms,
+  }));
+}
+
 if (import.meta.main) {
   const { values } = parseArgs({
     options: {
@@ -195,6 +224,7 @@ if (import.meta.main) {
       "no-direct": { type: "boolean" },
       "no-graphs": { type: "boolean" },
       "kv-type": { type: "string" },
+      deterministic: { type: "boolean", default: false },
       json: { type: "string" },
     },
   });
@@ -215,14 +245,15 @@ if (import.meta.main) {
       direct: !values["no-direct"],
       kvType: values["kv-type"] === "fp8" ? "fp8" : "bf16",
     } as const;
-    for (const row of measureShape(shape, options)) {
+    for (const row of values.deterministic ? measureDeterministic(shape) : measureShape(shape, options)) {
       rows.push(row);
       const share = row.roofline === undefined ? "" : `  ${row.roofline.toFixed(3)} of the roofline`;
       const idle = row.idle === undefined ? "" : `  idle ${(100 * row.idle).toFixed(1)} %`;
+      const plain = row.plainMs === undefined ? "" : `  ${row.plainMs.toFixed(3)} ms without`;
       console.log(
         `${row.model}  ${row.what.padEnd(20)}  ${row.ms.toFixed(3)} ms  ${
           row.tokensPerSecond.toFixed(0)
-        } tokens/s${share}${idle}`,
+        } tokens/s${share}${idle}${plain}`,
       );
     }
   }

@@ -24,6 +24,9 @@ const STEP_MS: Readonly<Record<string, { readonly atLeast: number; readonly aim:
 /** Batches whose throughput is asked of. */
 const THROUGHPUT: readonly string[] = ["32 x 1024", "128 x 1024"];
 
+/** Shape that shows what deterministic steps cost. */
+const DETERMINISTIC_MODEL = "llama3-8b";
+
 /** A row as the program writes it. */
 export interface StepMeasurement {
   /** Shape. */
@@ -38,6 +41,8 @@ export interface StepMeasurement {
   readonly roofline?: number;
   /** Share of the time between two steps in which the GPU does nothing. */
   readonly idle?: number;
+  /** Milliseconds of the same step of a device that is not deterministic. */
+  readonly plainMs?: number;
 }
 
 /** What the program writes. */
@@ -84,8 +89,12 @@ function decodeComparisons(
 /** Rows of the table. `ceiling` in bytes a second. */
 export function stepRows(measured: readonly StepMeasurement[], ceiling: number): GpuRow[] {
   return measured.map((row): GpuRow => {
-    const { model, what, ms, tokensPerSecond } = row;
+    const { model, what, ms, tokensPerSecond, plainMs } = row;
     const title = `${model}, ${what}`;
+    if (plainMs !== undefined) {
+      const comparisons = [{ basis: "the same without --deterministic", ratio: plainMs / ms }];
+      return { part: "steps", title, unit: "ms", value: ms, peers: {}, comparisons };
+    }
     const decode = /^decode b(\d+) at (\d+)(.*)$/.exec(what);
     if (decode !== null) {
       const [, batch, context, rest] = decode;
@@ -110,7 +119,8 @@ async function run({ quick, log }: PartContext): Promise<PartResult> {
   const notes: string[] = [];
   const ceilings: number[] = [];
   const runs = MODELS.map((model) => ["--model", model]);
-  for (const run of [...runs, ["--model", FP8_MODEL, "--kv-type", "fp8"]]) {
+  const variants = [["--model", FP8_MODEL, "--kv-type", "fp8"], ["--model", DETERMINISTIC_MODEL, "--deterministic"]];
+  for (const run of [...runs, ...variants]) {
     try {
       const record = await runProgram<StepRecord>(PROGRAM, { args: [...run, ...quick ? ["--quick"] : []], log });
       rows.push(...stepRows(record.rows, record.ceiling));

@@ -24,3 +24,9 @@ Deno.test("stepRows() holds the small shape to milliseconds, prompts to tokens a
   assertEquals(rows.map(judgeRow), ["aim", "missed", "none", "missed"]);
   assertEquals(rows[1].unit, "tokens/s");
 });
+
+Deno.test("stepRows() shows deterministic steps beside the same ones that are not", () => {
+  const what = "decode b32 at 1024, deterministic";
+  const [row] = stepRows([{ model: "llama3-8b", what, ms: 20, tokensPerSecond: 1600, plainMs: 8 }], 3.2e12);
+  assertEquals(row.comparisons, [{ basis: "the same without --deterministic", ratio: 0.4 }]);
+});
