@@ -5,6 +5,7 @@ import { CudaContext } from "./context.ts";
 import { CudaError } from "./error.ts";
 import { FakeDriver } from "./fake_driver.ts";
 import type { KernelArg, LaunchOptions } from "./launch_block.ts";
+import { contextTest } from "./test_fake.ts";
 
 const ignore = !FakeDriver.available;
 
@@ -126,23 +127,17 @@ Deno.test({
   },
 });
 
-Deno.test({
-  name: "CudaStream.launch() names the kernel and its sizes when the driver refuses",
-  ignore,
-  fn() {
-    using fake = FakeDriver.open();
-    using context = CudaContext.open({ libraries: fake.libraries });
-    using stream = context.stream();
-    using module = context.load(new Uint8Array(8));
-    const kernel = module.function("scale");
-    fake.fail("cuLaunchKernelEx", 700);
-    const options: LaunchOptions = { grid: [2, 3], block: [128], args: [], cluster: [2] };
-    const error = assertThrows(() => stream.launch(kernel, options), CudaError);
-    assertEquals(
-      error.message,
-      "Cannot launch scale (2x3 blocks of 128 threads, 0 bytes shared, clusters of 2): cuLaunchKernelEx returned " +
-        "CUDA_ERROR_ILLEGAL_ADDRESS (700)",
-    );
-    assertEquals(error.lost, true);
-  },
+contextTest("CudaStream.launch() names the kernel and its sizes when the driver refuses", ({ fake, context }) => {
+  using stream = context.stream();
+  using module = context.load(new Uint8Array(8));
+  const kernel = module.function("scale");
+  fake.fail("cuLaunchKernelEx", 700);
+  const options: LaunchOptions = { grid: [2, 3], block: [128], args: [], cluster: [2] };
+  const error = assertThrows(() => stream.launch(kernel, options), CudaError);
+  assertEquals(
+    error.message,
+    "Cannot launch scale (2x3 blocks of 128 threads, 0 bytes shared, clusters of 2): cuLaunchKernelEx returned " +
+      "CUDA_ERROR_ILLEGAL_ADDRESS (700)",
+  );
+  assertEquals(error.lost, true);
 });

@@ -1,76 +1,52 @@
 import { assert, assertEquals, assertThrows } from "@std/assert";
-import { CudaContext } from "./context.ts";
 import { CudaError } from "./error.ts";
-import { FakeDriver } from "./fake_driver.ts";
+import { contextTest } from "./test_fake.ts";
 
-const ignore = !FakeDriver.available;
-
-Deno.test({
-  name: "CudaContext.stream() makes streams of both priorities that wait for no other",
-  ignore,
-  fn() {
-    using fake = FakeDriver.open();
-    using context = CudaContext.open({ libraries: fake.libraries });
-    fake.takeNotes();
-    using _normal = context.stream();
-    using _high = context.stream({ priority: "high" });
-    assertEquals(fake.takeNotes().filter((line) => line.startsWith("stream")), [
-      "stream flags 1 priority 0",
-      "stream flags 1 priority -5",
-    ]);
-  },
+contextTest("CudaContext.stream() makes streams of both priorities that wait for no other", ({ fake, context }) => {
+  fake.takeNotes();
+  using _normal = context.stream();
+  using _high = context.stream({ priority: "high" });
+  assertEquals(fake.takeNotes().filter((line) => line.startsWith("stream")), [
+    "stream flags 1 priority 0",
+    "stream flags 1 priority -5",
+  ]);
 });
 
-Deno.test({
-  name: "CudaStream copies there and back and fills",
-  ignore,
-  fn() {
-    using fake = FakeDriver.open();
-    using context = CudaContext.open({ libraries: fake.libraries });
-    using stream = context.stream();
-    using buffer = context.alloc(16);
-    stream.fill(buffer.address, 9, 16);
-    stream.copyToDevice(buffer.at(4), new Uint8Array([1, 2, 3]));
-    stream.copy(buffer.at(12), buffer.at(4), 2);
-    const back = new Uint8Array(16);
-    stream.copyFromDevice(back, buffer.address);
-    assertEquals([...back], [9, 9, 9, 9, 1, 2, 3, 9, 9, 9, 9, 9, 1, 2, 9, 9]);
-    stream.copyToDevice(buffer.address, new Uint8Array(0));
-    stream.copyFromDevice(new Uint8Array(0), buffer.address);
-  },
+contextTest("CudaStream copies there and back and fills", ({ context }) => {
+  using stream = context.stream();
+  using buffer = context.alloc(16);
+  stream.fill(buffer.address, 9, 16);
+  stream.copyToDevice(buffer.at(4), new Uint8Array([1, 2, 3]));
+  stream.copy(buffer.at(12), buffer.at(4), 2);
+  const back = new Uint8Array(16);
+  stream.copyFromDevice(back, buffer.address);
+  assertEquals([...back], [9, 9, 9, 9, 1, 2, 3, 9, 9, 9, 9, 9, 1, 2, 9, 9]);
+  stream.copyToDevice(buffer.address, new Uint8Array(0));
+  stream.copyFromDevice(new Uint8Array(0), buffer.address);
 });
 
-Deno.test({
-  name: "CudaStream.capture() gives a graph of what was enqueued",
-  ignore,
-  fn() {
-    using fake = FakeDriver.open();
-    using context = CudaContext.open({ libraries: fake.libraries });
-    using stream = context.stream();
-    using buffer = context.alloc(16);
-    fake.takeNotes();
-    using graph = stream.capture(() => stream.fill(buffer.address, 1, 16));
-    assertEquals(fake.takeNotes(), [
-      "cuStreamBeginCapture_v2",
-      "cuMemsetD8Async",
-      "cuStreamEndCapture",
-      "cuGraphGetNodes",
-      "cuGraphInstantiateWithFlags",
-      "cuGraphDestroy",
-    ]);
-    assertEquals(graph.nodes, 3);
-    graph.upload(stream);
-    graph.launch(stream);
-    assertEquals(fake.takeNotes(), ["cuGraphUpload", "cuGraphLaunch"]);
-  },
+contextTest("CudaStream.capture() gives a graph of what was enqueued", ({ fake, context }) => {
+  using stream = context.stream();
+  using buffer = context.alloc(16);
+  fake.takeNotes();
+  using graph = stream.capture(() => stream.fill(buffer.address, 1, 16));
+  assertEquals(fake.takeNotes(), [
+    "cuStreamBeginCapture_v2",
+    "cuMemsetD8Async",
+    "cuStreamEndCapture",
+    "cuGraphGetNodes",
+    "cuGraphInstantiateWithFlags",
+    "cuGraphDestroy",
+  ]);
+  assertEquals(graph.nodes, 3);
+  graph.upload(stream);
+  graph.launch(stream);
+  assertEquals(fake.takeNotes(), ["cuGraphUpload", "cuGraphLaunch"]);
 });
 
-Deno.test({
-  name: "CudaStream.capture() refuses what a graph cannot hold, and ends also when its body throws",
-  ignore,
-  fn() {
-    using fake = FakeDriver.open();
-    using context = CudaContext.open({ libraries: fake.libraries });
+contextTest(
+  "CudaStream.capture() refuses what a graph cannot hold, and ends also when its body throws",
+  ({ fake, context }) => {
     using stream = context.stream();
     using buffer = context.alloc(16);
     const before = fake.live;
@@ -92,28 +68,22 @@ Deno.test({
     assertEquals(fake.live, before);
     stream.synchronize();
   },
-});
+);
 
-Deno.test({
-  name: "CudaEvent.reached and CudaStream.idle tell not yet from an error",
-  ignore,
-  fn() {
-    using fake = FakeDriver.open();
-    using context = CudaContext.open({ libraries: fake.libraries });
-    using stream = context.stream();
-    fake.takeNotes();
-    using event = context.event();
-    using timed = context.event({ timing: true });
-    assertEquals(fake.takeNotes().filter((line) => line.startsWith("event")), ["event flags 2", "event flags 0"]);
-    stream.record(event);
-    stream.wait(event);
-    assertEquals([event.reached, stream.idle], [true, true]);
-    fake.setEventState(600);
-    assertEquals([event.reached, stream.idle], [false, false]);
-    fake.setEventState(700);
-    assertThrows(() => event.reached, CudaError, "Cannot ask for an event");
-    assertThrows(() => stream.idle, CudaError, "Cannot ask a stream");
-    event.synchronize();
-    assertEquals(timed.msSince(event), 1);
-  },
+contextTest("CudaEvent.reached and CudaStream.idle tell not yet from an error", ({ fake, context }) => {
+  using stream = context.stream();
+  fake.takeNotes();
+  using event = context.event();
+  using timed = context.event({ timing: true });
+  assertEquals(fake.takeNotes().filter((line) => line.startsWith("event")), ["event flags 2", "event flags 0"]);
+  stream.record(event);
+  stream.wait(event);
+  assertEquals([event.reached, stream.idle], [true, true]);
+  fake.setEventState(600);
+  assertEquals([event.reached, stream.idle], [false, false]);
+  fake.setEventState(700);
+  assertThrows(() => event.reached, CudaError, "Cannot ask for an event");
+  assertThrows(() => stream.idle, CudaError, "Cannot ask a stream");
+  event.synchronize();
+  assertEquals(timed.msSince(event), 1);
 });

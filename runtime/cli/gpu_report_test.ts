@@ -2,6 +2,7 @@ import { assert, assertEquals } from "@std/assert";
 import { join } from "node:path";
 import { CudaLibraries } from "../../ffi/cuda/cuda.ts";
 import { FakeDriver } from "../../ffi/cuda/fake_driver.ts";
+import { fakeTest } from "../../ffi/cuda/test_fake.ts";
 import { gpuReport } from "./gpu_report.ts";
 
 const ignore = !FakeDriver.available;
@@ -44,30 +45,25 @@ Deno.test({
   },
 });
 
-Deno.test({
-  name: "gpuReport() goes on where something fails, and says that the GPU cannot be used",
-  ignore,
-  fn() {
-    using fake = FakeDriver.open();
-    const { libraries } = fake;
-    const report = () => gpuReport({ libraries, kernels: "/nowhere/at/all" });
-    fake.fail("cuDevicePrimaryCtxRetain", 2);
-    assertEquals(report().state, "broken");
-    assert(report().rows[1][1].startsWith("Cannot open GPU 0 (Fake 40)"), report().rows[1][1]);
-    assertEquals(report().rows[5], ["kernels", "0 compiled, 0 B, /nowhere/at/all"]);
-    fake.fail("");
-    fake.setCapability(7);
-    assertEquals(report().rows[2][1], "Cannot use GPU 1 (Fake 41): wanted compute capability 8.0 or newer, got 7.0");
-    assertEquals(report().state, "broken");
-    fake.setCapability(9);
-    fake.setVersion(12080);
-    assert(report().rows[3][1].includes("which the driver (CUDA 12) is too old for"));
-    assertEquals(report().state, "broken");
-    fake.setDevices(0);
-    assertEquals(report().rows[1], ["GPU", "none is visible"]);
-    assertEquals(report().state, "broken");
-    fake.setVersion(11000);
-    assertEquals(report().rows.length, 1);
-    assert(report().rows[0][1].includes("wanted CUDA 12.4 or newer, got 11.0"));
-  },
+fakeTest("gpuReport() goes on where something fails, and says that the GPU cannot be used", (fake) => {
+  const { libraries } = fake;
+  const report = () => gpuReport({ libraries, kernels: "/nowhere/at/all" });
+  fake.fail("cuDevicePrimaryCtxRetain", 2);
+  assertEquals(report().state, "broken");
+  assert(report().rows[1][1].startsWith("Cannot open GPU 0 (Fake 40)"), report().rows[1][1]);
+  assertEquals(report().rows[5], ["kernels", "0 compiled, 0 B, /nowhere/at/all"]);
+  fake.fail("");
+  fake.setCapability(7);
+  assertEquals(report().rows[2][1], "Cannot use GPU 1 (Fake 41): wanted compute capability 8.0 or newer, got 7.0");
+  assertEquals(report().state, "broken");
+  fake.setCapability(9);
+  fake.setVersion(12080);
+  assert(report().rows[3][1].includes("which the driver (CUDA 12) is too old for"));
+  assertEquals(report().state, "broken");
+  fake.setDevices(0);
+  assertEquals(report().rows[1], ["GPU", "none is visible"]);
+  assertEquals(report().state, "broken");
+  fake.setVersion(11000);
+  assertEquals(report().rows.length, 1);
+  assert(report().rows[0][1].includes("wanted CUDA 12.4 or newer, got 11.0"));
 });
