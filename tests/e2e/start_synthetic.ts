@@ -34,7 +34,7 @@ export async function startSynthetic(
   await Deno.writeFile(modelPath, buildSyntheticGguf({ contextLength: 512, ...spec }));
   const text = opened.use(await openTextCodec({ modelPath }));
   const engine = opened.use(
-    await openEngine({ modelPath, device: { threads: 2 }, ...engineOptions }, { text }),
+    await openEngine({ modelPath, device: { kind: "wasm", threads: 2 }, ...engineOptions }, { text }),
   );
   const server = opened.use(await startServer({ engine, text, port: 0, logger: createLogger({ level: "error" }) }));
   return { server, engine, text, [Symbol.asyncDispose]: () => opened.disposeAsync() };
