@@ -6,10 +6,11 @@
  * strips: eight rows of gate, then the same eight of up.
  *
  * A record holds the integers in the order of the tensor cores' fragments, then for each g below 8 the f16 scales of rows g
- * (both blocks) and g + 8, then (Q4_1) the minimums likewise. Lane (g, j) has columns 8j to 8j + 7 of both blocks of rows g and
- * g + 8: four words of eight nibbles (column 2i at bit 4i, column 2i + 1 at bit 16 + 4i; of Q4_0 with the highest bit
- * inverted, which makes them numbers in two's complement), or for Q8_0 eight words of four bytes (columns 0, 2, 1, 3), of which a
- * record holds the first block's four for all lanes, then the second's. Beyond the matrix everything is zero.
+ * (both blocks) and g + 8, then (Q4_1) the minimums likewise. Lane (g, j) has of both blocks of rows g and g + 8 four pairs of
+ * columns: pair i is columns 8i + 2j and 8i + 2j + 1. They are four words of eight nibbles (the first of pair i at bit 4i, the
+ * second at bit 16 + 4i; of Q4_0 with the highest bit inverted, which makes them numbers in two's complement), or for
+ * Q8_0 eight words of four bytes (two pairs, the first of each before the seconds), of which a record holds the first
+ * block's four for all lanes, then the second's. Beyond the matrix everything is zero.
  *
  * {@linkcode tilePacked} is the reference of `linear_pack.cu`.
  *
@@ -128,14 +129,13 @@ function placeBlock(
   if (dtype === "Q4_1") out.set(block.subarray(2, 4), scales + 64);
   const head = dtype === "Q4_1" ? 4 : 2;
   for (let column = 0; column < 32; column++) {
-    const [lane, i] = [4 * g + (column >> 3), column % 8];
+    const [pair, lane, last] = [column >> 3, 4 * g + (column % 8 >> 1), column & 1];
     if (dtype === "Q8_0") {
-      const inWord = [0, 2, 1, 3][i % 4];
-      out[record + 512 * second + 16 * lane + 8 * lower + 4 * (i >> 2) + inWord] = block[head + column];
+      out[record + 512 * second + 16 * lane + 8 * lower + 4 * (pair >> 1) + (pair & 1) + 2 * last] = block[head + column];
       continue;
     }
     const nibble = block[head + column % 16] >> (column < 16 ? 0 : 4) & 15 ^ (dtype === "Q4_0" ? 8 : 0);
-    const bit = 4 * (i >> 1) + 16 * (i & 1);
+    const bit = 4 * pair + 16 * last;
     out[record + 16 * lane + 8 * second + 4 * lower + (bit >> 3)] |= nibble << (bit & 7);
   }
 }

@@ -28,7 +28,7 @@ function block(dtype: "Q8_0" | "Q4_0" | "Q4_1"): Uint8Array {
   return Uint8Array.from([0x34, 0x12, ...(dtype === "Q4_1" ? [0x78, 0x56] : []), ...nibbles]);
 }
 
-Deno.test("tilePacked() gives a lane eight columns of a row", () => {
+Deno.test("tilePacked() gives a lane four pairs of columns of a row", () => {
   // Row 9, second block of the record's first 64 columns: lane (1, j), lower rows.
   for (const dtype of ["Q4_0", "Q4_1"] as const) {
     const stored = new Uint8Array(10 * 2 * block(dtype).length);
@@ -37,7 +37,7 @@ Deno.test("tilePacked() gives a lane eight columns of a row", () => {
     for (let j = 0; j < 4; j++) {
       const word = view.getUint32(16 * (4 + j) + 8 + 4, true);
       for (let i = 0; i < 8; i++) {
-        const column = 8 * j + i;
+        const column = 8 * (i >> 1) + 2 * j + (i & 1);
         const stored = (column < 16 ? column : 31 - column) ^ (dtype === "Q4_0" ? 8 : 0);
         assertEquals(word >>> 4 * (i >> 1) + 16 * (i & 1) & 15, stored, `column ${column}`);
       }
@@ -54,7 +54,8 @@ Deno.test("tilePacked() gives a lane the bytes of Q8_0 in the order of pairs", (
   // Row 17 is row 1 of the second record, upper rows.
   const record = tiled.subarray(1088, 2 * 1088);
   const bytes = record.subarray(16 * (4 + 2), 16 * (4 + 2) + 8);
-  assertEquals([...new Int8Array(bytes.slice().buffer)], [0, 2, 1, 3, 4, 6, 5, 7]);
+  // Columns 4, 5 and 12, 13, then 20, 21 and 28, 29; integer i is i - 16.
+  assertEquals([...new Int8Array(bytes.slice().buffer)], [-12, -4, -11, -3, 4, 12, 5, 13]);
   assertEquals(record[1024 + 8] | record[1024 + 9] << 8, 0x1234);
   assertEquals(tiled.filter((byte) => byte !== 0).length, 31 + 2);
 });

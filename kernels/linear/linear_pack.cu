@@ -1,8 +1,8 @@
 // linear_pack: rearranges packed weights into the records that products of few tokens read, and linear_unpack: those records
 // into rows of bf16.
 //
-// Records are as cuda_layout.ts describes them. A thread has a row, a chunk of 64 columns, and of both its blocks the eight
-// columns of lane % 4. Packing moves integers, scales and minimums; the records' bytes of rows and columns beyond the matrix are
+// Records are as cuda_layout.ts describes them. A thread has a row, a chunk of 64 columns, and of both its blocks the four
+// pairs of columns of lane % 4. Packing moves integers, scales and minimums; the records' bytes of rows and columns beyond the matrix are
 // not written. Unpacking gives bf16(scale * integer + minimum), rounded once to f32 before, as weight_bf16 has it.
 //
 // HALF: 0 a matrix alone, strips of 16 rows; 1 and 2 the first and the second of two matrices that share strips.
@@ -67,13 +67,13 @@ extern "C" __global__ void __launch_bounds__(256) linear_pack(const u8* from, u3
       if (WEIGHTS == Q8_0) {
         for (u32 part = 0; part < 2; part++) {
           u32 word = 0;
-          // Bytes 0 and 2 are one pair, 1 and 3 the next.
-          for (u32 i = 0; i < 4; i++) word |= storedInteger(stored, 8 * j + 4 * part + i % 2 * 2 + i / 2) << 8 * i;
+          // Bytes 0 and 2 are one pair of columns, 1 and 3 the next.
+          for (u32 i = 0; i < 4; i++) word |= storedInteger(stored, 8 * (2 * part + i % 2) + 2 * j + i / 2) << 8 * i;
           ((u32*)record)[128 * b + 4 * lane + 2 * lower + part] = word;
         }
       } else {
         u32 word = 0;
-        for (u32 i = 0; i < 8; i++) word |= storedInteger(stored, 8 * j + i) << (4 * (i / 2) + 16 * (i % 2));
+        for (u32 i = 0; i < 8; i++) word |= storedInteger(stored, 8 * (i / 2) + 2 * j + i % 2) << (4 * (i / 2) + 16 * (i % 2));
         ((u32*)record)[4 * lane + 2 * b + lower] = word;
       }
       if (j != 0) continue;
@@ -109,7 +109,9 @@ extern "C" __global__ void __launch_bounds__(256) linear_unpack(const u8* from, 
           v[i] = WEIGHTS == Q4_0 ? scale * (float)((i32)(nibble ^ 8) - 8) : fmaf(scale, (float)nibble, minimum);
         }
       }
-      store(to + (u64)row * cols + chunk * 64 + b * 32 + j * 8, v);
+      u32* pairs = (u32*)(to + (u64)row * cols + chunk * 64 + b * 32) + j;
+#pragma unroll
+      for (u32 i = 0; i < 4; i++) pairs[4 * i] = bf16_pair(v[2 * i], v[2 * i + 1]);
     }
   }
 }

@@ -25,6 +25,8 @@
 // @define WEIGHTS=2 TOKENS=1 OUTPUT=2 WARPS=16 AHEAD=4
 // @define WEIGHTS=2 TOKENS=4 OUTPUT=3 NORM=1 WARPS=16 AHEAD=4
 // @define WEIGHTS=2 TOKENS=1 OUTPUT=0 NORM=1 WARPS=8 STAGES=4 RESIDENT=2
+// @define WEIGHTS=2 TOKENS=4 OUTPUT=3 NORM=1 WARPS=8 STAGES=4 RESIDENT=2
+// @define WEIGHTS=1 TOKENS=4 OUTPUT=2 WARPS=8 STAGES=4 PIECE=2 RESIDENT=2
 // @define WEIGHTS=2 TOKENS=1 OUTPUT=3 NORM=1 WARPS=16 STAGES=2 RESIDENT=2
 // @define WEIGHTS=3 TOKENS=2 OUTPUT=1 WARPS=16 AHEAD=4
 // @define WEIGHTS=3 TOKENS=4 OUTPUT=3 NORM=1 WARPS=8 AHEAD=4
@@ -59,6 +61,10 @@
 #endif
 #ifndef PIECE
 #define PIECE 4
+#endif
+// Strips after which the warps' sums are added up.
+#ifndef BATCH
+#define BATCH 2
 #endif
 #ifndef WARPS
 #define WARPS 16
@@ -203,21 +209,22 @@ __device__ __forceinline__ u32 bytesOf(u32 a, u32 b, u32 c, u32 d) {
   return __byte_perm(__byte_perm(a, b, SELECT), __byte_perm(c, d, SELECT), 0x5410);
 }
 
-// Eight columns of a token, and of the norm's gain.
-struct Octet {
-  float v[8];
-};
-
-__device__ __forceinline__ void readOctet(const PackedArgs& args, u32 token, u32 column, Octet& x) {
+// Four pairs of columns, eight apart; `column` is the first.
+__device__ __forceinline__ void readPairs(const PackedArgs& args, u32 token, u32 column, float (&x)[8]) {
 #pragma unroll
-  for (u32 i = 0; i < 8; i++) x.v[i] = 0.f;
+  for (u32 i = 0; i < 8; i++) x[i] = 0.f;
   if (token >= args.tokens || column >= args.cols) return;
   const u64 at = (u64)token * args.xStride + column;
+#pragma unroll
+  for (u32 i = 0; i < 4; i++) {
 #if NORM
-  load((const float*)args.x + at, x.v);
+    const float2 pair = *(const float2*)((const float*)args.x + at + 8 * i);
+    x[2 * i] = pair.x, x[2 * i + 1] = pair.y;
 #else
-  load((const bf16*)args.x + at, x.v);
+    const u32 pair = *(const u32*)((const u16*)args.x + at + 8 * i);
+    x[2 * i] = bf16_low(pair), x[2 * i + 1] = bf16_high(pair);
 #endif
+  }
 }
 
 }  // namespace
@@ -228,18 +235,19 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32, RESIDENT) linear_packed
   const u32 warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   const u32 chunks = (args.cols + 63) / 64;
   const u32 strips = (args.rows + STRIP_OUTPUTS - 1) / STRIP_OUTPUTS;
-  u8* const planes = shared + WARPS * STAGES * PIECE * RECORD_BYTES;
+  u64* const full = (u64*)shared;
+  u8* const stages = shared + WARPS * STAGES * 8;
+  u8* const planes = stages + WARPS * STAGES * PIECE * RECORD_BYTES;
   float* const scales = (float*)(planes + chunks * TOKENS * 128);
   float* const totals = scales + chunks * TOKENS * 2;
   float* const partials = totals + (WEIGHTS == Q4_1 ? chunks * TOKENS * 2 : 0);
-  float* const squares = partials + 2 * WARPS * 16 * TOKENS;
+  float* const squares = partials + 2 * BATCH * WARPS * 16 * TOKENS;
 
   const u32 begin = chunks * warp / WARPS, count = chunks * (warp + 1) / WARPS - begin;
   const u32 mine = (strips - blockIdx.x + gridDim.x - 1) / gridDim.x;
 #if STAGES
-  __shared__ __align__(8) u64 full[WARPS * STAGES];
   const u32 total = mine * ((count + PIECE - 1) / PIECE);
-  u8* const ring = shared + warp * (STAGES * PIECE * RECORD_BYTES);
+  u8* const ring = stages + warp * (STAGES * PIECE * RECORD_BYTES);
   const u32 ringAt = shared_address(ring), fullAt = shared_address(full + warp * STAGES);
   if (lane == 0) {
 #pragma unroll
@@ -295,25 +303,28 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32, RESIDENT) linear_packed
 #endif
 #pragma unroll 1
     for (u32 first = 0; first < chunks * 8; first += WARPS * 32) {
-      const u32 octet = first + threadIdx.x;
-      Octet x;
-      readOctet(args, token, octet * 8, x);
+      // A lane's pairs of columns of a block.
+      const u32 share = first + threadIdx.x;
+      const u32 chunk = share / 8, block = share / 4 % 2, j = share % 4, column = chunk * 64 + block * 32 + 2 * j;
+      float x[8];
+      readPairs(args, token, column, x);
 #if NORM
-      float gain[8];
-      if (octet * 8 < args.cols) {
-        load(args.gain + octet * 8, gain);
+      if (column < args.cols) {
 #pragma unroll
-        for (u32 i = 0; i < 8; i++) {
-          square = fmaf(x.v[i], x.v[i], square);
-          x.v[i] *= gain[i];
+        for (u32 i = 0; i < 4; i++) {
+          const float2 gain = *(const float2*)(args.gain + column + 8 * i);
+          square = fmaf(x[2 * i], x[2 * i], square);
+          square = fmaf(x[2 * i + 1], x[2 * i + 1], square);
+          x[2 * i] *= gain.x;
+          x[2 * i + 1] *= gain.y;
         }
       }
 #endif
       float largest = 0.f, sum = 0.f;
 #pragma unroll
       for (u32 i = 0; i < 8; i++) {
-        largest = fmaxf(largest, fabsf(x.v[i]));
-        sum += x.v[i];
+        largest = fmaxf(largest, fabsf(x[i]));
+        sum += x[i];
       }
       largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, 1));
       largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, 2));
@@ -325,12 +336,11 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32, RESIDENT) linear_packed
       u32 low[8], high[8];
 #pragma unroll
       for (u32 i = 0; i < 8; i++) {
-        low[i] = __float_as_uint(fmaf(x.v[i], inverse, ROUNDER));
+        low[i] = __float_as_uint(fmaf(x[i], inverse, ROUNDER));
         high[i] = low[i] + 128;
       }
-      const u32 chunk = octet / 8, block = octet / 4 % 2, j = octet % 4;
-      // Columns 0, 2, 4, 6, ... of a nibble's word are in the low halves of its bytes; those of Q8_0 are in pairs too.
-      if (octet >= chunks * 8) continue;
+      // A word of nibbles has pairs 0 and 2 in the low halves of its bytes, one of Q8_0 pairs 0 and 1.
+      if (share >= chunks * 8) continue;
       uint2* to = (uint2*)(planes + ((chunk * TOKENS + token) * 2 * 4 + j) * 16 + block * 8);
       if (WEIGHTS == Q8_0) {
         to[0] = make_uint2(bytesOf<0x0051>(high[0], high[2], high[1], high[3]), bytesOf<0x0051>(high[4], high[6], high[5], high[7]));
@@ -359,20 +369,26 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32, RESIDENT) linear_packed
       (const float2*)totals + j % TOKENS,
   };
   float acc[2] = {0.f, 0.f};
-  u32 index = begin, strip = blockIdx.x, turn = 0;
-  // All warps' sums of a strip, added by one of them, another each time, while the others go on.
+  u32 index = begin, turn = 0;
+  // A strip's sums; after BATCH strips those of all warps are added, each strip's by one of them, while the others go on.
   auto finish = [&]() {
-    float* const sums = partials + turn % 2 * (WARPS * 16 * TOKENS);
+    float* const own = partials + turn % (2 * BATCH) * (WARPS * 16 * TOKENS);
     if (j < TOKENS) {
-      sums[(warp * 16 + g) * TOKENS + j] = acc[0];
-      sums[(warp * 16 + g + 8) * TOKENS + j] = acc[1];
+      own[(warp * 16 + g) * TOKENS + j] = acc[0];
+      own[(warp * 16 + g + 8) * TOKENS + j] = acc[1];
     }
     acc[0] = acc[1] = 0.f;
+    turn++;
+    if (turn % BATCH != 0 && turn != mine) return;
     __syncthreads();
-    if (warp == turn % WARPS) {
+#pragma unroll 1
+    for (u32 done = (turn - 1) / BATCH * BATCH; done < turn; done++) {
+      if (warp != done % WARPS) continue;
+      const float* const sums = partials + done % (2 * BATCH) * (WARPS * 16 * TOKENS);
 #pragma unroll 1
       for (u32 e = lane; e < STRIP_OUTPUTS * args.tokens; e += 32) {
-        const u32 r = e % STRIP_OUTPUTS, token = e / STRIP_OUTPUTS, row = strip * STRIP_OUTPUTS + r;
+        const u32 r = e % STRIP_OUTPUTS, token = e / STRIP_OUTPUTS;
+        const u32 row = (blockIdx.x + done * gridDim.x) * STRIP_OUTPUTS + r;
         float value = 0.f, up = 0.f, scale = 1.f;
 #pragma unroll
         for (u32 w = 0; w < WARPS; w++) {
@@ -395,8 +411,6 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32, RESIDENT) linear_packed
         else ((float*)args.out)[to] = value;
       }
     }
-    strip += gridDim.x;
-    turn++;
   };
   // More warps than chunks: this one only takes its turns.
   if (count == 0) {
@@ -410,9 +424,17 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32, RESIDENT) linear_packed
     barrier_wait(fullAt + 8 * stage, parity);
     const u8* record = ring + stage * (PIECE * RECORD_BYTES);
     const u32 some = min(begin + count - index, (u32)PIECE);
+    // Without a condition in between the chunks' instructions are woven into each other.
+    if (some == PIECE) {
 #pragma unroll
-    for (u32 u = 0; u < PIECE; u++) {
-      if (u < some) {
+      for (u32 u = 0; u < PIECE; u++) {
+        Chunk chunk;
+        takeChunk(chunk, record + u * RECORD_BYTES, lane);
+        multiply(acc, chunk, x, index + u);
+      }
+    } else {
+#pragma unroll 1
+      for (u32 u = 0; u < some; u++) {
         Chunk chunk;
         takeChunk(chunk, record + u * RECORD_BYTES, lane);
         multiply(acc, chunk, x, index + u);

@@ -78,6 +78,8 @@ export interface PackedSchedule {
   readonly stages: number;
   /** Chunks of a piece. */
   readonly piece: number;
+  /** Strips after which the warps' sums are added up. */
+  readonly batch: number;
   /** Blocks of a multiprocessor that registers leave room for. */
   readonly resident: number;
   /** Blocks of the launch. */
@@ -96,8 +98,10 @@ function checkPacked({ dtype, rows, cols, tokens, xStride = cols, outStride = ro
   if (wrong !== undefined) throw new RangeError(`Cannot plan a product of packed weights: ${wrong}`);
 }
 
-/** Columns below which eight warps have enough to do. */
-const FEW_COLUMNS = 1024;
+/** Warps of a block. */
+const WARPS = 8;
+/** Chunks of 64 columns in flight for each warp: together with the inputs of one token not half of the shared memory. */
+const STAGED_CHUNKS: Readonly<Record<CudaPackedType, number>> = { Q8_0: 8, Q4_0: 16, Q4_1: 14 };
 
 /**
  * Chooses the schedule of a product on a GPU with `multiprocessors`.
@@ -109,32 +113,36 @@ export function packedSchedule(shape: PackedShape, multiprocessors: number): Pac
   const { dtype, rows, cols, tokens, output } = shape;
   const room = [1, 2, 4].find((size) => tokens <= size) ?? tokens;
   const strips = Math.ceil(rows / (output === "swiglu" ? STRIP_ROWS / 2 : STRIP_ROWS));
-  const warps = cols < FEW_COLUMNS ? 8 : 16;
-  const resident = cols < FEW_COLUMNS ? 4 : 2;
+  // A warp's columns of a strip come in one piece or in several equal ones.
+  const share = Math.ceil(cols / RECORD_COLS / WARPS);
+  const most = dtype === "Q8_0" ? 2 : 4;
+  const piece = Math.ceil(share / Math.ceil(share / most));
   return {
     room,
-    warps,
-    ahead: dtype === "Q8_0" ? 2 : 4,
-    stages: 0,
-    piece: 4,
-    resident,
-    blocks: Math.min(strips, resident * multiprocessors),
+    warps: WARPS,
+    ahead: 4,
+    stages: Math.floor(STAGED_CHUNKS[dtype] / piece),
+    piece,
+    batch: 2,
+    resident: 2,
+    blocks: Math.min(strips, multiprocessors),
   };
 }
 
 /** Shared memory that a block of a product takes, bytes. */
 export function packedSharedBytes(
   { dtype, cols }: Pick<PackedShape, "dtype" | "cols">,
-  { room, warps, stages, piece }: PackedSchedule,
+  { room, warps, stages, piece, batch }: PackedSchedule,
 ): number {
   const chunks = Math.ceil(cols / RECORD_COLS);
   const inputs = chunks * room * (128 + 8 + (dtype === "Q4_1" ? 8 : 0));
-  return warps * stages * piece * RECORD_BYTES[dtype] + inputs + 4 * (2 * warps * STRIP_ROWS * room + warps * room);
+  return warps * stages * (8 + piece * RECORD_BYTES[dtype]) + inputs +
+    4 * (2 * batch * warps * STRIP_ROWS * room + warps * room);
 }
 
 /** The kernel of a product, for compiling it with others. */
 export function packedKernel({ dtype, output, norm }: PackedShape, schedule: PackedSchedule): CudaKernel {
-  const { room, ahead, warps, resident, stages, piece } = schedule;
+  const { room, ahead, warps, resident, stages, piece, batch } = schedule;
   return {
     name: "linear_packed",
     source,
@@ -144,6 +152,7 @@ export function packedKernel({ dtype, output, norm }: PackedShape, schedule: Pac
       OUTPUT: OUTPUT_CODE[output],
       NORM: norm === undefined ? 0 : 1,
       ...(stages > 0 ? { STAGES: stages, PIECE: piece } : { AHEAD: ahead }),
+      BATCH: batch,
       WARPS: warps,
       RESIDENT: resident,
     },
@@ -250,6 +259,7 @@ export class PackedLinear {
     [...missing.keys()].forEach((key, i) => {
       const kernel = modules[i].function("linear_packed");
       kernel.setSharedBytes(this.#sharedBytes);
+      kernel.preferShared();
       this.#functions.set(key, kernel);
     });
     return wanted.map(({ shape, schedule, key }) => {

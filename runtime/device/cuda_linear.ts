@@ -154,13 +154,15 @@ export class CudaLinear {
       if (withNorm < least) [choice, least] = [{ ...choice, normed: "direct" }, withNorm];
     }
     if (packed?.has({ matrix, tokens, weights })) {
-      const { x, gain } = hasNorm ? tuning : { x: operands.a, gain: undefined };
+      const withNorm = packed.takesNorm({ matrix, tokens, weights });
+      const { x, gain } = withNorm ? tuning : { x: operands.a, gain: undefined };
       const time = timer.ms(() => {
         for (const weights of matrices) {
           packed.run(stream, { matrix, tokens, weights, x, gain, out: operands.d, overlap: true });
         }
       });
-      if (time < least) choice = hasNorm ? { ...choice, normed: "packed" } : { plain: "packed" };
+      if (withNorm && time < least) choice = { ...choice, normed: "packed" };
+      if (!withNorm && time + (hasNorm ? launches : 0) < least) choice = { plain: "packed" };
     }
     this.#choices.set(keyOf({ matrix, tokens, weights }), choice);
   }

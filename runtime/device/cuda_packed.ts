@@ -3,15 +3,11 @@
  *
  * @module
  */
-import type { CudaProperties, CudaStream, DevicePtr } from "../../ffi/cuda/cuda.ts";
+import type { CudaContext, CudaStream, DevicePtr } from "../../ffi/cuda/cuda.ts";
 import type { KernelCache } from "../../kernels/cuda/kernel_cache.ts";
 import type { LinearOutput } from "../../kernels/linear/linear_direct_cuda.ts";
-import {
-  MAX_PACKED_TOKENS,
-  PackedLinear,
-  type PackedPlan,
-  type PackedShape,
-} from "../../kernels/linear/linear_packed_cuda.ts";
+import { PackedLinear, type PackedPlan, type PackedShape } from "../../kernels/linear/linear_packed_cuda.ts";
+import { MAX_WIDE_TOKENS, WideLinear, type WidePlan } from "../../kernels/linear/linear_packed_wide_cuda.ts";
 import type { ModelConfig } from "../model/model.ts";
 import { addressAt } from "./cuda_address.ts";
 import type { DirectMatrix } from "./cuda_direct.ts";
@@ -29,11 +25,6 @@ const OUTPUTS: Readonly<Record<DirectMatrix, LinearOutput>> = {
 
 /** Bytes of one output. */
 const OUTPUT_BYTES: Readonly<Record<LinearOutput, number>> = { bf16: 2, f32: 4, add: 4, swiglu: 2 };
-
-/** Whether the norm in front is part of a product. */
-function normed(matrix: DirectMatrix): boolean {
-  return matrix === "qkv" || matrix === "gateUp";
-}
 
 /** A matrix and how many tokens it multiplies. */
 export interface PackedKind {
@@ -58,47 +49,57 @@ export interface PackedProduct extends PackedKind {
 }
 
 /** Products of packed matrices of one model. */
-export class CudaPacked {
+export class CudaPacked implements Disposable {
   readonly #linear: PackedLinear;
+  readonly #wide: WideLinear;
   readonly #epsilon: number;
   readonly #expanded: DevicePtr | undefined;
-  readonly #plans: ReadonlyMap<string, PackedPlan>;
+  readonly #plans: ReadonlyMap<string, PackedPlan | WidePlan>;
 
   /** Compiles or finds the kernels of steps of these numbers of tokens. */
   constructor(
-    { kernels, properties, config, weights, sizes }: {
+    { context, kernels, config, weights, sizes }: {
+      readonly context: CudaContext;
       readonly kernels: KernelCache;
-      readonly properties: CudaProperties;
       readonly config: ModelConfig;
       readonly weights: CudaWeights;
       readonly sizes: readonly number[];
     },
   ) {
-    this.#linear = new PackedLinear(kernels, properties);
+    using opened = new DisposableStack();
+    this.#linear = new PackedLinear(kernels, context.properties);
+    this.#wide = opened.use(new WideLinear(context, kernels));
     this.#epsilon = config.normEps;
     this.#expanded = weights.expanded;
     const matrices = [
       ...weights.layers.flatMap(({ qkv, output, gateUp, down }) => Object.entries({ qkv, output, gateUp, down })),
       ["head", weights.head],
     ] as readonly (readonly [DirectMatrix, CudaMatrix<DevicePtr>])[];
-    const shapes = new Map<string, PackedShape>();
-    for (const tokens of sizes.filter((size) => size <= MAX_PACKED_TOKENS)) {
+    const narrow = new Map<string, PackedShape>();
+    const wide = new Map<string, PackedShape>();
+    for (const tokens of sizes.filter((size) => size <= MAX_WIDE_TOKENS)) {
       for (const [matrix, kept] of matrices) {
+        const kind = { matrix, tokens, weights: kept };
         for (const part of kept.packed ?? []) {
-          const shape = this.#shape({ matrix, tokens, weights: kept }, part);
-          if (this.#linear.has(shape)) shapes.set(keyOf(shape), shape);
+          const shape = this.#shape(kind, part);
+          (this.#isNarrow(kind) ? narrow : wide).set(keyOf(shape), shape);
         }
       }
     }
-    const wanted = [...shapes];
-    const plans = this.#linear.plans(wanted.map(([, shape]) => shape));
-    this.#plans = new Map(wanted.map(([key], index) => [key, plans[index]]));
+    const plans = [...this.#linear.plans([...narrow.values()]), ...this.#wide.plans([...wide.values()])];
+    this.#plans = new Map([...narrow.keys(), ...wide.keys()].map((key, index) => [key, plans[index]]));
+    opened.move();
   }
 
   /** Whether there are kernels for a matrix and so many tokens. */
   has(kind: PackedKind): boolean {
     const { packed } = kind.weights;
     return packed !== undefined && packed.every((part) => this.#plans.has(keyOf(this.#shape(kind, part))));
+  }
+
+  /** Whether the norm in front is part of a product. */
+  takesNorm(kind: PackedKind): boolean {
+    return (kind.matrix === "qkv" || kind.matrix === "gateUp") && this.#isNarrow(kind);
   }
 
   /** Enqueues a product. @throws {ReferenceError} when there is no kernel for it. */
@@ -113,7 +114,7 @@ export class CudaPacked {
       plan.run(stream, {
         weights: part.at,
         x,
-        gain: normed(matrix) ? gain : undefined,
+        gain: this.takesNorm(kind) ? gain : undefined,
         out: addressAt(out, bytes * part.first),
         programmatic: overlap,
       });
@@ -129,16 +130,26 @@ export class CudaPacked {
     return this.#expanded;
   }
 
-  #shape({ matrix, tokens, weights: { cols, rows } }: PackedKind, part: PackedPart<DevicePtr>): PackedShape {
-    return {
-      dtype: part.dtype,
-      rows: part.rows,
-      cols,
-      tokens,
-      output: OUTPUTS[matrix],
-      outStride: rows,
-      ...(normed(matrix) && { norm: { epsilon: this.#epsilon } }),
-    };
+  /** Frees the memory that products share. */
+  [Symbol.dispose](): void {
+    this.#wide[Symbol.dispose]();
+  }
+
+  /** Whether the inputs of a product fit into shared memory, as the kernel for very few tokens wants them. */
+  #isNarrow(kind: PackedKind): boolean {
+    const { packed = [] } = kind.weights;
+    return packed.every((part) => this.#linear.has(this.#plainShape(kind, part)));
+  }
+
+  #shape(kind: PackedKind, part: PackedPart<DevicePtr>): PackedShape {
+    return { ...this.#plainShape(kind, part), ...(this.takesNorm(kind) && { norm: { epsilon: this.#epsilon } }) };
+  }
+
+  #plainShape(
+    { matrix, tokens, weights: { cols, rows } }: PackedKind,
+    { dtype, rows: some }: PackedPart<DevicePtr>,
+  ): PackedShape {
+    return { dtype, rows: some, cols, tokens, output: OUTPUTS[matrix], outStride: rows };
   }
 }
 
