@@ -19,7 +19,7 @@ export interface CommandInput {
   readonly env: (name: string) => string | undefined;
 }
 
-/** Exit status of a server whose GPU can do nothing more in this process. */
+/** Exit status of a process whose GPU can do nothing more in it. */
 export const DEVICE_LOST_STATUS = 4;
 
 /** Runs a command. Gives the exit status. */

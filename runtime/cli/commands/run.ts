@@ -4,7 +4,7 @@
  * @module
  */
 import { Chat } from "../chat.ts";
-import { type CommandInput, oneLine } from "../main.ts";
+import { type CommandInput, DEVICE_LOST_STATUS, oneLine } from "../main.ts";
 import { namedModel } from "../named_model.ts";
 import { openHub } from "../open_hub.ts";
 import { readFlagFile } from "../read_flag_file.ts";
@@ -20,7 +20,10 @@ Ctrl-C stops an answer, or ends the chat where there is none`;
 /** Longest message, UTF-16 units. */
 const MAX_LINE = 2 ** 20;
 
-/** Chats over standard input and output until the input ends. Gives 1 when the last message had no answer. */
+/**
+ * Chats over standard input and output until the input ends or the device is lost. Gives 1 when the last message had no
+ * answer.
+ */
 export async function run(input: CommandInput): Promise<number> {
   const { settings } = input;
   const template = settings.chatTemplate && await readFlagFile("--chat-template", settings.chatTemplate);
@@ -32,12 +35,20 @@ export async function run(input: CommandInput): Promise<number> {
   const chat = new Chat({ ...settings, engine, text });
   const terminal = Deno.stdin.isTerminal();
   if (terminal) console.error(`${engine.info.model} on ${engine.info.device}. /help shows what else can be said.`);
-  return await talk(chat, { terminal });
+  return await talk(chat, { terminal, lost: engine.deviceLost });
 }
 
-async function talk(chat: Chat, { terminal }: { readonly terminal: boolean }): Promise<number> {
+async function talk(
+  chat: Chat,
+  { terminal, lost }: { readonly terminal: boolean; readonly lost?: Promise<Error> },
+): Promise<number> {
   const input = inputLines();
   const ended = Promise.withResolvers<undefined>();
+  let gone = false;
+  void lost?.then(() => {
+    gone = true;
+    ended.resolve(undefined);
+  });
   let answering: AbortController | undefined;
   let failed = false;
   using _signals = listenForStop((status) => {
@@ -60,6 +71,7 @@ async function talk(chat: Chat, { terminal }: { readonly terminal: boolean }): P
     answering = undefined;
   }
   if (terminal) write("\n");
+  if (gone) return DEVICE_LOST_STATUS;
   return failed ? 1 : 0;
 }
 
