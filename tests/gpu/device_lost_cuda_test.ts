@@ -107,6 +107,25 @@ Deno.test({
 });
 
 Deno.test({
+  name: "cli.ts run says that its GPU is lost, and ends with the status that says so",
+  ignore,
+  async fn() {
+    await using directory = await makeModel();
+    const args = ["run", directory.model, "--device", "cuda", "--kv-tokens", "4096", "--max-tokens", "4"];
+    await using cli = new RunningCli(args, { program: PROGRAM, input: "" });
+    await cli.write("hello\n");
+    await cli.matchErrors(/the answer is cut off/);
+    cli.signal("SIGUSR1");
+    // The signal and the message take different ways.
+    await new Promise((resolve) => setTimeout(resolve, 1000));
+    await cli.write("again\n");
+    const { status, errors } = await cli.end();
+    assertEquals(status, DEVICE_LOST_STATUS, errors);
+    assertMatch(errors, /infinite-llm: .*CUDA_ERROR_ILLEGAL_ADDRESS/);
+  },
+});
+
+Deno.test({
   name:
     "A holder whose GPU is lost ends with the status that says so, and the answer that lay on it comes all the same",
   ignore,
