@@ -138,6 +138,15 @@ export const FLAGS = {
       "given; cluster shares it out",
     commands: MODEL_COMMANDS,
   },
+  weights: {
+    kind: "choice",
+    choices: ["auto", "packed", "bf16", "both"],
+    default: "bf16",
+    help:
+      "On a GPU, how weights are kept that the file has as Q8_0, Q4_0 or Q4_1: packed leaves most memory to the KV " +
+      "cache, bf16 expands them, both does both; auto is both where copies take at most a quarter of the memory",
+    commands: MODEL_COMMANDS,
+  },
   deterministic: {
     kind: "switch",
     default: false,

@@ -69,6 +69,7 @@ function engineOptions(
       kvType,
       memoryUtilization: settings.gpuMemoryUtilization,
       deterministic: settings.deterministic,
+      weights: settings.weights,
       threads: settings.threads ?? Math.min(navigator.hardwareConcurrency, MAX_DEFAULT_THREADS),
     },
     kvBytes: settings.kvMemory,

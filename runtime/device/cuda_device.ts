@@ -306,7 +306,7 @@ function open(config: ModelConfig, contents: Contents, options: CudaDeviceOption
   const weights = opened.use(contents.weights({ ...filling, packing, keep }));
   const packed = keep === "bf16"
     ? undefined
-    : new CudaPacked({ kernels, properties: context.properties, config, weights, sizes: DECODE_BUCKETS });
+    : opened.use(new CudaPacked({ context, kernels, config, weights, sizes: deterministic ? [] : DECODE_BUCKETS }));
   const direct = !deterministic && (options.direct ?? true) && CudaDirect.supports(context.properties, config)
     ? new CudaDirect({ kernels, properties: context.properties, config, sizes: DECODE_BUCKETS })
     : undefined;

@@ -23,7 +23,7 @@ export interface OpenDeviceOptions
     Pick<KvSize, "kvBytes" | "kvTokens">,
     Pick<
       CudaDeviceOptions,
-      "ordinal" | "memoryUtilization" | "deterministic" | "kernelDirectory" | "libraries" | "onKernel"
+      "ordinal" | "memoryUtilization" | "deterministic" | "weights" | "kernelDirectory" | "libraries" | "onKernel"
     > {
   /** Which device. @default {"auto"} */
   readonly kind?: DeviceChoice;
