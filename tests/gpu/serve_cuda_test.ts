@@ -1,4 +1,4 @@
-import { assert, assertStringIncludes } from "@std/assert";
+import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { TestGpu } from "../../kernels/cuda/test_gpu.ts";
 import { buildSyntheticGguf } from "../synthetic/synthetic_gguf.ts";
 import { serveAndStream } from "./serve_and_stream.ts";
@@ -26,6 +26,37 @@ Deno.test({
       const common = PROMPTS.map((_, i) => countCommon(got.streams[i], wanted.streams[i], TIE));
       console.log(`tokens in common before the first tie that parts them: ${common.join(", ")} of ${TOKENS}`);
       assert(common.every((count) => count > 0), `${common}`);
+    } finally {
+      await Deno.remove(directory, { recursive: true });
+    }
+  },
+});
+
+/** Tokens and bytes of the KV cache in the line in which a server says that it is ready. */
+function capacity(ready: string): { readonly tokens: number; readonly size: string } {
+  const [, tokens, size] = /KV cache of (\d+) tokens, (.+)$/.exec(ready.trim()) ?? [];
+  return { tokens: Number(tokens), size };
+}
+
+Deno.test({
+  name: "cli.ts serve --device cuda --kv-type fp8 holds twice the tokens of bf16 in the same memory and streams text",
+  ignore: TestGpu.missing() !== undefined,
+  async fn() {
+    const directory = await Deno.makeTempDir();
+    try {
+      const model = `${directory}/model.gguf`;
+      const spec = { layers: 2, hidden: 256, heads: 4, kvHeads: 2, headDim: 128, intermediate: 384 };
+      await Deno.writeFile(model, buildSyntheticGguf({ ...spec, contextLength: 2048 }));
+      const serve = (kvType: string) =>
+        serveAndStream([model, "--kv-memory", "16MiB", "--device", "cuda", "--kv-type", kvType], {
+          prompts: PROMPTS,
+          tokens: 16,
+        });
+      const [bf16, fp8] = [await serve("bf16"), await serve("fp8")];
+      assertStringIncludes(fp8.ready, "KV fp8");
+      assertEquals(capacity(fp8.ready), { ...capacity(bf16.ready), tokens: 2 * capacity(bf16.ready).tokens });
+      assertEquals(capacity(fp8.ready).tokens, 2 ** 24 / (2 * 2 * 2 * 128));
+      assert(fp8.streams.every((stream) => stream.length === 16));
     } finally {
       await Deno.remove(directory, { recursive: true });
     }
