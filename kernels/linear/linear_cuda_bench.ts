@@ -12,6 +12,7 @@ import { KernelCache } from "../cuda/cuda.ts";
 import { cudaMatrixBytes, cudaPairBytes, type CudaWeightType } from "./cuda_layout.ts";
 import { DirectLinear, type LinearOutput, MAX_DIRECT_TOKENS } from "./linear_direct_cuda.ts";
 import { MAX_PACKED_TOKENS, PackedLinear } from "./linear_packed_cuda.ts";
+import { WideLinear } from "./linear_packed_wide_cuda.ts";
 import { MAX_STREAM_TOKENS, StreamLinear } from "./linear_stream_cuda.ts";
 import { SEEDS } from "./spec.ts";
 
@@ -54,7 +55,7 @@ interface Row {
   readonly dtype: CudaWeightType;
   readonly tokens: number;
   /** The faster one of our kernels. */
-  readonly kernel: "direct" | "stream" | "packed";
+  readonly kernel: "direct" | "stream" | "packed" | "wide";
   /** Median time of its launch, microseconds; with programmatic launches, and with plain ones. */
   readonly us: number;
   readonly plainUs: number;
@@ -73,6 +74,7 @@ class Bench implements Disposable {
   readonly #blas = new BlasLt(this.context);
   readonly #linear = new DirectLinear(this.#kernels, this.context.properties);
   readonly #packed = new PackedLinear(this.#kernels, this.context.properties);
+  readonly #wide = new WideLinear(this.context, this.#kernels);
   readonly #streamed = new StreamLinear(this.context, this.#kernels);
   readonly #pool: DeviceBuffer = this.context.alloc(POOL_BYTES);
   readonly #x: DeviceBuffer = this.context.alloc(4 * 64 * 16384);
@@ -163,7 +165,12 @@ class Bench implements Disposable {
   /** Our kernels that can do a product. */
   #candidates({ rows, cols, output }: Product, dtype: CudaWeightType, tokens: number) {
     const shape = { rows, cols, tokens, output };
-    if (dtype !== "BF16") return [{ kernel: "packed" as const, plan: this.#packed.plan({ dtype, ...shape }) }];
+    if (dtype !== "BF16") {
+      const packed = { dtype, ...shape };
+      return tokens <= MAX_PACKED_TOKENS
+        ? [{ kernel: "packed" as const, plan: this.#packed.plan(packed) }]
+        : [{ kernel: "wide" as const, plan: this.#wide.plan(packed) }];
+    }
     const direct = tokens <= MAX_DIRECT_TOKENS ? [{ kernel: "direct" as const, plan: this.#linear.plan(shape) }] : [];
     const streamed = tokens <= MAX_STREAM_TOKENS
       ? [{ kernel: "stream" as const, plan: this.#streamed.plan(shape) }]
@@ -187,6 +194,7 @@ class Bench implements Disposable {
 
   [Symbol.dispose](): void {
     this.#streamed[Symbol.dispose]();
+    this.#wide[Symbol.dispose]();
     this.#blas[Symbol.dispose]();
     this.context[Symbol.dispose]();
   }
@@ -210,9 +218,7 @@ if (import.meta.main) {
   const quick = Deno.args.includes("--quick");
   const rows: Row[] = [];
   for (const dtype of ["BF16", "Q4_0", "Q8_0", "Q4_1"] as const) {
-    const counts = (quick ? [1, 32, 64] : [1, 2, 4, 8, 16, 32, 64]).filter((count) =>
-      dtype === "BF16" || count <= MAX_PACKED_TOKENS
-    );
+    const counts = dtype !== "BF16" ? quick ? [1, 64] : [1, 4, 16, 64] : quick ? [1, 32, 64] : [1, 2, 4, 8, 16, 32, 64];
     for (const product of PRODUCTS) {
       for (const tokens of counts) {
         const row = bench.row(product, dtype, tokens);
