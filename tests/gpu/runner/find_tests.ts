@@ -13,9 +13,17 @@ const GPU_FOLDER = "tests/gpu";
 /** The repository. */
 const ROOT = fileURLToPath(new URL("../../..", import.meta.url));
 
-/** Whether a file named `name` beside its subject tests on a GPU: `x_cuda_test.ts`, `gpu_test.ts`, `x_gpu_test.ts`. */
+/**
+ * Whether a file named `name` beside its subject tests on a GPU: `x_cuda_test.ts`, `x_cuda_part_test.ts`, `gpu_test.ts`,
+ * `x_gpu_test.ts`.
+ */
 export function needsGpu(name: string): boolean {
-  return /(_cuda|(^|_)gpu)_test\.ts$/.test(name);
+  return /(_cuda(_[a-z0-9]+)?|(^|_)gpu)_test\.ts$/.test(name);
+}
+
+/** Whether a test goes to lengths that would take a sanitizer hours: `x_cuda_long_test.ts`. */
+function isLong(name: string): boolean {
+  return name.endsWith("_long_test.ts");
 }
 
 function* walk(folder: string): Generator<string> {
@@ -28,7 +36,7 @@ function* walk(folder: string): Generator<string> {
 
 /** Paths of the test files of kernels, relative to the repository, sorted: what a sanitizer is to see. */
 export function findKernelTests(): string[] {
-  return [...walk("kernels")].sort();
+  return [...walk("kernels")].filter((path) => !isLong(path)).sort();
 }
 
 /** Paths of every test file that needs a GPU, relative to the repository, sorted. */

@@ -36,9 +36,6 @@ export interface SanitizedFile extends SanitizerReport {
   readonly seconds: number;
 }
 
-/** Tests read their sizes from this: a sanitizer slows kernels down by tens. */
-export const SANITIZER_VARIABLE = "INFINITE_LLM_SANITIZER";
-
 /** Runs the files, `jobs` at a time. */
 export async function sanitize(options: SanitizeOptions): Promise<readonly SanitizedFile[]> {
   const waiting = [...options.files];
@@ -80,7 +77,7 @@ async function sanitizeFile(file: string, options: SanitizeOptions): Promise<San
     const { code, stdout, stderr } = await new Deno.Command("timeout", {
       args: ["--kill-after=5", String(limitSeconds), "compute-sanitizer", ...checks, ...test],
       cwd: fileURLToPath(new URL("../../..", import.meta.url)),
-      env: { [SANITIZER_VARIABLE]: tool, NO_COLOR: "1" },
+      env: { NO_COLOR: "1" },
       stdin: "null",
       stdout: "piped",
       stderr: "piped",
