@@ -93,11 +93,7 @@ export class RequestStream implements AsyncIterable<RequestEvent>, AsyncIterator
   /** The next event. Rejects once with what the request failed on at the door. */
   next(): Promise<IteratorResult<RequestEvent, undefined>> {
     this.#readMs = this.#source.now();
-    const event = this.#queue.shift();
-    if (event !== undefined) {
-      if (event.kind === "token") this.#unreadTokens -= event.ids.length;
-      return Promise.resolve({ done: false, value: event });
-    }
+    if (this.#queue.length > 0) return Promise.resolve({ done: false, value: this.#dequeue() });
     if (this.#failure !== undefined) {
       const { error } = this.#failure;
       this.#failure = undefined;
@@ -118,31 +114,35 @@ export class RequestStream implements AsyncIterable<RequestEvent>, AsyncIterator
     return Promise.resolve({ done: true, value: undefined });
   }
 
-  /** Takes an event from the engine. */
-  push(event: RequestEvent): void {
+  /** Takes events from the engine, in order; tokens that come together are joined. */
+  push(...events: readonly RequestEvent[]): void {
     if (this.#state !== "open") return;
-    if (event.kind === "token") {
-      this.#firstTokenMs ??= this.#source.now();
-      this.#completionTokens += event.ids.length;
+    for (const event of events) {
+      if (event.kind === "token") {
+        this.#firstTokenMs ??= this.#source.now();
+        this.#completionTokens += event.ids.length;
+      }
+      if (event.kind === "choice-end") this.#openChoices.delete(event.index);
     }
-    if (event.kind === "choice-end") this.#openChoices.delete(event.index);
-    this.#deliver(event);
-    if (event.kind === "end") this.#close();
+    this.#deliver(events);
+    if (events.some(({ kind }) => kind === "end")) this.#close();
     else if (this.#tooSlow()) this.#dropReader();
   }
 
   /** Ends the request with an error event, where the engine cannot do so any more. */
   abort(error: RequestFailure): void {
     if (this.#state !== "open") return;
-    for (const index of this.#openChoices) this.#deliver({ kind: "choice-end", index, reason: "error", text: "" });
     const nowMs = this.#source.now();
     const firstTokenMs = this.#firstTokenMs ?? nowMs;
-    this.#deliver({
-      kind: "end",
-      usage: { promptTokens: this.#promptTokens, cachedTokens: 0, completionTokens: this.#completionTokens },
-      error,
-      timing: { queuedMs: 0, prefillMs: firstTokenMs - this.#startMs, decodeMs: nowMs - firstTokenMs },
-    });
+    this.#deliver([
+      ...[...this.#openChoices].map((index) => ({ kind: "choice-end", index, reason: "error", text: "" } as const)),
+      {
+        kind: "end",
+        usage: { promptTokens: this.#promptTokens, cachedTokens: 0, completionTokens: this.#completionTokens },
+        error,
+        timing: { queuedMs: 0, prefillMs: firstTokenMs - this.#startMs, decodeMs: nowMs - firstTokenMs },
+      },
+    ]);
     this.#close();
   }
 
@@ -155,13 +155,25 @@ export class RequestStream implements AsyncIterable<RequestEvent>, AsyncIterator
     this.#close();
   }
 
-  #deliver(event: RequestEvent): void {
-    const reader = this.#readers.shift();
-    if (reader !== undefined) {
+  #deliver(events: readonly RequestEvent[]): void {
+    // Joined first: a reader that waits gets all tokens that are there as one event.
+    for (const event of events) this.#enqueue(event);
+    while (this.#queue.length > 0) {
+      const reader = this.#readers.shift();
+      if (reader === undefined) return;
       this.#readMs = this.#source.now();
-      reader.resolve({ done: false, value: event });
-      return;
+      reader.resolve({ done: false, value: this.#dequeue() });
     }
+  }
+
+  /** The first event of the queue, which holds one. */
+  #dequeue(): RequestEvent {
+    const [event] = this.#queue.splice(0, 1);
+    if (event.kind === "token") this.#unreadTokens -= event.ids.length;
+    return event;
+  }
+
+  #enqueue(event: RequestEvent): void {
     if (event.kind !== "token") {
       this.#queue.push(event);
       return;

@@ -177,3 +177,15 @@ Deno.test("RequestStream.abort() ends open choices and the request once", async 
     },
   ]);
 });
+
+Deno.test("RequestStream joins tokens that come together also for a reader that waits", async () => {
+  const { stream, events } = open({ n: 2 });
+  const first = events.next();
+  stream.push(token(1), token(2), token(3, 1), token(4, 1), { kind: "choice-end", index: 1, reason: "stop", text: "" });
+  assertEquals((await first).value, { kind: "token", index: 0, ids: [1, 2], text: "1 2 " });
+  const [second, third] = [await events.next(), await events.next()];
+  assertEquals(second.value, { kind: "token", index: 1, ids: [3, 4], text: "3 4 " });
+  assertEquals(third.value?.kind, "choice-end");
+  stream.push(token(5), END);
+  assertEquals((await rest(events)).map(({ kind }) => kind), ["token", "end"]);
+});

@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { MessagePort as NodeMessagePort, receiveMessageOnPort } from "node:worker_threads";
 import { serveThreads } from "../../kernels/wasm/threads.ts";
 import {
   type EngineCommand,
@@ -140,7 +141,7 @@ class WorkerEngine implements EngineHandle {
         leaveAsked: this.#leaveAsked.promise,
       };
     }
-    link.port.onmessage = ({ data }: MessageEvent<EngineReply>) => this.#take(data);
+    link.port.onmessage = ({ data }: MessageEvent<EngineReply>) => this.#takeAll(data);
     link.worker.onerror = (event) => {
       event.preventDefault();
       this.#end(brokenEngine(event.message));
@@ -213,11 +214,39 @@ class WorkerEngine implements EngineHandle {
     post(this.#link, command);
   }
 
-  #take(reply: EngineReply): void {
+  /**
+   * Takes a reply and those that came behind it. Where this thread cannot keep up with every step, a request's tokens of
+   * several steps become one event.
+   */
+  #takeAll(first: EngineReply): void {
+    const events = new Map<number, RequestEvent[]>();
+    const deliver = () => {
+      for (const [key, batch] of events) this.#streams.get(key)?.push(...batch);
+      events.clear();
+    };
+    for (let reply: EngineReply | undefined = first; reply !== undefined; reply = this.#nextReply()) {
+      if (reply.kind !== "events") {
+        deliver();
+        this.#take(reply);
+        continue;
+      }
+      for (const { key, event } of reply.events) {
+        const batch = events.get(key);
+        if (batch === undefined) events.set(key, [event]);
+        else batch.push(event);
+      }
+    }
+    deliver();
+  }
+
+  /** A reply that waits. */
+  #nextReply(): EngineReply | undefined {
+    const { port } = this.#link;
+    return port instanceof NodeMessagePort ? receiveMessageOnPort(port)?.message : undefined;
+  }
+
+  #take(reply: Exclude<EngineReply, { kind: "events" }>): void {
     switch (reply.kind) {
-      case "events":
-        for (const { key, event } of reply.events) this.#streams.get(key)?.push(event);
-        break;
       case "rejected":
         this.#streams.get(reply.key)?.fail(errorFromParts(reply.error));
         break;

@@ -13,18 +13,22 @@ export interface FeedItem {
   readonly event: RequestEvent;
 }
 
-interface Settled {
-  readonly source: number;
-  readonly result: IteratorResult<RequestEvent>;
-}
+/** What a source came to when it was pulled. */
+type Pulled =
+  | { readonly source: number; readonly result: IteratorResult<RequestEvent> }
+  | { readonly source: number; readonly error: unknown };
 
 /** Pulls one event at a time from each source: when nobody calls {@linkcode next}, nothing is pulled. */
 export class EventFeed {
   readonly #sources: readonly AsyncIterator<RequestEvent>[];
   readonly #open: Set<number>;
-  readonly #pending = new Map<number, Promise<Settled>>();
-  #peeked: Settled | undefined;
-  #wake: ((reason: "idle" | undefined) => void) | undefined;
+  /** Sources that were pulled and of which nothing was taken since. */
+  readonly #asked = new Set<number>();
+  readonly #ready: Pulled[] = [];
+  #wake: ((reason?: "idle") => void) | undefined;
+  /** Fires when there may have been no event for a while: one timer for many events. */
+  #timer: ReturnType<typeof setTimeout> | undefined;
+  #idleAtMs = Infinity;
   #closed = false;
 
   /** Reads `sources`; none of them is started yet. */
@@ -39,10 +43,12 @@ export class EventFeed {
    * @throws what a source throws before that.
    */
   async settle(waitMs: number): Promise<FeedItem | undefined> {
-    const settled = await this.#wait(waitMs);
-    if (settled === "idle" || settled === undefined) return undefined;
-    this.#peeked = settled;
-    return settled.result.done ? undefined : { source: settled.source, event: settled.result.value };
+    const idle = await this.#wait(waitMs) === "idle";
+    this.#stopTimer();
+    const first = this.#ready[0];
+    if (idle || first === undefined) return undefined;
+    if ("error" in first) throw first.error;
+    return first.result.done ? undefined : { source: first.source, event: first.result.value };
   }
 
   /**
@@ -50,14 +56,22 @@ export class EventFeed {
    *
    * @throws what a source throws.
    */
-  async next(waitMs?: number): Promise<FeedItem | "idle" | undefined> {
+  async next(waitMs: number = Infinity): Promise<FeedItem | "idle" | undefined> {
     for (;;) {
-      const settled = this.#peeked ?? await this.#wait(waitMs);
-      this.#peeked = undefined;
-      if (settled === undefined || settled === "idle") return settled;
-      this.#pending.delete(settled.source);
-      if (!settled.result.done) return { source: settled.source, event: settled.result.value };
-      this.#open.delete(settled.source);
+      if (await this.#wait(waitMs) === "idle") return "idle";
+      const pulled = this.#ready.shift();
+      if (pulled === undefined) {
+        this.#stopTimer();
+        return undefined;
+      }
+      const { source } = pulled;
+      this.#asked.delete(source);
+      if ("error" in pulled) {
+        this.#stopTimer();
+        throw pulled.error;
+      }
+      if (!pulled.result.done) return { source, event: pulled.result.value };
+      this.#open.delete(source);
     }
   }
 
@@ -69,29 +83,52 @@ export class EventFeed {
   /** Ends all sources; whoever waits for an event gets undefined. */
   close(): void {
     this.#closed = true;
+    this.#stopTimer();
     for (const source of this.#open) void this.#sources[source].return?.().catch(() => {});
     this.#open.clear();
-    this.#wake?.(undefined);
+    this.#ready.length = 0;
+    this.#wake?.();
   }
 
-  async #wait(waitMs?: number): Promise<Settled | "idle" | undefined> {
+  /** Waits until something was pulled, everything has ended, or nothing came for a while. */
+  #wait(waitMs: number): Promise<"idle" | undefined> | undefined {
     for (const source of this.#open) this.#pull(source);
-    if (this.#closed || this.#pending.size === 0) return undefined;
-    const { promise: woken, resolve } = Promise.withResolvers<"idle" | undefined>();
-    this.#wake = resolve;
-    const timer = waitMs === undefined ? undefined : setTimeout(resolve, waitMs, "idle");
-    try {
-      return await Promise.race([...this.#pending.values(), woken]);
-    } finally {
-      clearTimeout(timer);
+    if (this.#closed || this.#asked.size === 0 || this.#ready.length > 0) return undefined;
+    if (waitMs < Infinity) {
+      this.#idleAtMs = performance.now() + waitMs;
+      if (this.#timer === undefined) this.#startTimer(waitMs);
     }
+    return new Promise((resolve) => {
+      this.#wake = (reason) => {
+        this.#wake = undefined;
+        resolve(reason);
+      };
+    });
   }
 
   #pull(source: number): void {
-    if (this.#pending.has(source)) return;
-    const pulled = this.#sources[source].next().then((result) => ({ source, result }));
-    // It may reject after the feed was closed, when nobody waits for it any more.
-    pulled.catch(() => {});
-    this.#pending.set(source, pulled);
+    if (this.#asked.has(source)) return;
+    this.#asked.add(source);
+    const take = (pulled: Pulled) => {
+      if (this.#closed) return;
+      this.#ready.push(pulled);
+      this.#wake?.();
+    };
+    this.#sources[source].next().then((result) => take({ source, result }), (error) => take({ source, error }));
+  }
+
+  #startTimer(ms: number): void {
+    this.#timer = setTimeout(() => {
+      this.#timer = undefined;
+      if (this.#wake === undefined) return;
+      const leftMs = this.#idleAtMs - performance.now();
+      if (leftMs > 0) this.#startTimer(leftMs);
+      else this.#wake("idle");
+    }, ms);
+  }
+
+  #stopTimer(): void {
+    clearTimeout(this.#timer);
+    this.#timer = undefined;
   }
 }

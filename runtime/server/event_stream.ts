@@ -3,7 +3,6 @@
  *
  * @module
  */
-import { type ServerSentEventMessage, ServerSentEventStream } from "@std/http";
 import type { FinishReason, RequestEvent, Usage } from "../engine/request.ts";
 import { ApiError, toApiError } from "./api_error.ts";
 import type { EventFeed } from "./event_feed.ts";
@@ -35,11 +34,12 @@ export interface EventStreamOptions {
 /** A streamed answer. Events are pulled only as fast as the client reads; cancelling the body ends the feed. */
 export function eventStream(feed: EventFeed, writer: ChunkWriter, options: EventStreamOptions): Response {
   const source = messages(feed, writer, options);
-  const stream = new ReadableStream<ServerSentEventMessage>({
+  const encoder = new TextEncoder();
+  const stream = new ReadableStream<Uint8Array<ArrayBuffer>>({
     async pull(controller) {
       const { done, value } = await source.next();
       if (done) controller.close();
-      else controller.enqueue(value);
+      else controller.enqueue(encoder.encode(value));
     },
     cancel() {
       // Not left to the generator, which may wait for an event or may not have begun.
@@ -47,19 +47,34 @@ export function eventStream(feed: EventFeed, writer: ChunkWriter, options: Event
       void source.return(undefined);
     },
   }, { highWaterMark: 0 });
-  return new Response(stream.pipeThrough(new ServerSentEventStream()), {
+  return new Response(stream, {
     headers: { "content-type": "text/event-stream", "cache-control": "no-cache", "x-accel-buffering": "no" },
   });
 }
 
-async function* messages(
-  feed: EventFeed,
-  writer: ChunkWriter,
-  options: EventStreamOptions,
-): AsyncGenerator<ServerSentEventMessage> {
+/** The messages of the answer, one or more at a time. */
+async function* messages(feed: EventFeed, writer: ChunkWriter, options: EventStreamOptions): AsyncGenerator<string> {
+  const { pingMs } = options;
   try {
-    for (const chunk of writer.open()) yield message(chunk);
-    const usages = yield* chunks(feed, writer, options);
+    const head = joined(writer.open());
+    if (head !== "") yield head;
+    const usages: Usage[] = [];
+    const reasons = new Map<number, FinishReason[]>();
+    for (let item = await feed.next(pingMs); item !== undefined; item = await feed.next(pingMs)) {
+      if (item === "idle") {
+        yield ": ping\n\n";
+        continue;
+      }
+      const { source, event } = item;
+      if (event.kind === "end") {
+        usages.push(event.usage);
+        checkEnd(event, reasons.get(source) ?? []);
+        continue;
+      }
+      if (event.kind === "choice-end") reasons.set(source, [...reasons.get(source) ?? [], event.reason]);
+      const text = joined(writer.write(source, event));
+      if (text !== "") yield text;
+    }
     if (feed.closed) return;
     const usage = usageBody(usages);
     options.onUsage(usage);
@@ -71,34 +86,16 @@ async function* messages(
   } finally {
     feed.close();
   }
-  yield { data: " [DONE]" };
+  yield "data: [DONE]\n\n";
 }
 
-async function* chunks(
-  feed: EventFeed,
-  writer: ChunkWriter,
-  options: EventStreamOptions,
-): AsyncGenerator<ServerSentEventMessage, Usage[]> {
-  const usages: Usage[] = [];
-  const reasons = new Map<number, FinishReason[]>();
-  for (let item = await feed.next(options.pingMs); item !== undefined; item = await feed.next(options.pingMs)) {
-    if (item === "idle") {
-      yield { comment: " ping" };
-      continue;
-    }
-    const { source, event } = item;
-    if (event.kind === "end") {
-      usages.push(event.usage);
-      checkEnd(event, reasons.get(source) ?? []);
-      continue;
-    }
-    if (event.kind === "choice-end") reasons.set(source, [...reasons.get(source) ?? [], event.reason]);
-    for (const chunk of writer.write(source, event)) yield message(chunk);
-  }
-  return usages;
+function joined(chunks: Iterable<object>): string {
+  let text = "";
+  for (const chunk of chunks) text += message(chunk);
+  return text;
 }
 
-/** The space after the colon, which some clients insist on, is part of the data here. */
-function message(chunk: object): ServerSentEventMessage {
-  return { data: ` ${JSON.stringify(chunk)}` };
+/** JSON has no line breaks. Some clients insist on the space after the colon. */
+function message(chunk: object): string {
+  return `data: ${JSON.stringify(chunk)}\n\n`;
 }
