@@ -52,6 +52,10 @@ Deno.test("cli.ts ends with 1 and one line when a file or value is bad, and show
     { args: ["serve", "--model", join(directory.path, "none.gguf")], says: "found no such file" },
     { args: ["serve", "--model", directory.model, "--device", "cuda", "--kv-type", "f16"], says: "stores bf16" },
     {
+      args: ["serve", "--model", directory.model, "--device", "wasm", "--kv-type", "fp8"],
+      says: "processors store f32, f16 or bf16, got fp8",
+    },
+    {
       args: ["serve", "--model", directory.model, "--chat-template", template],
       says: "wanted a readable file, found nothing",
     },
