@@ -37,6 +37,26 @@ const VARIANTS: readonly Variant[] = [
   { name: "Q4_K", spec: { dtype: "Q4_K", hidden: 256, heads: 4, headDim: 64, intermediate: 256 } },
   { name: "Q5_K, untied", spec: { dtype: "Q5_K", hidden: 256, heads: 4, headDim: 64, intermediate: 512, tied: false } },
   { name: "Q6_K", spec: { dtype: "Q6_K", hidden: 256, heads: 2, kvHeads: 1, headDim: 128, intermediate: 256 } },
+  {
+    name: "types that differ within a layer",
+    spec: {
+      dtype: "Q4_0",
+      hidden: 256,
+      heads: 4,
+      kvHeads: 2,
+      headDim: 64,
+      intermediate: 256,
+      tied: false,
+      embeddingDtype: "Q6_K",
+      tensorDtypes: {
+        "0.attn_k": "Q4_1",
+        "0.attn_v": "Q8_0",
+        "0.ffn_down": "Q4_1",
+        "1.attn_v": "Q6_K",
+        "1.ffn_up": "Q4_1",
+      },
+    },
+  },
   { name: "linear RoPE", spec: { rope: { kind: "linear", factor: 4 } } },
   {
     name: "llama3 RoPE",

@@ -50,6 +50,25 @@ testDevice("CudaDevice, deterministic,", {
   ignored,
 });
 
+testDevice("CudaDevice with packed weights", {
+  open: (model, options) => CudaDevice.open(model, { ...options, weights: "packed" }),
+  tolerance: TOLERANCE,
+  sameness: TOLERANCE,
+  blockTokens: POOL.blockTokens,
+  kvTypes: [POOL.kvType],
+  activations: [POOL.activations],
+  ignored,
+});
+
+testDevice("CudaDevice with packed weights, deterministic,", {
+  open: (model, options) => CudaDevice.open(model, { ...options, weights: "packed", deterministic: true }),
+  tolerance: TOLERANCE,
+  blockTokens: POOL.blockTokens,
+  kvTypes: [POOL.kvType],
+  activations: [POOL.activations],
+  ignored,
+});
+
 testDevice("CudaDevice with fp8 KV", {
   open: (model, options) => CudaDevice.open(model, options),
   tolerance: FP8_TOLERANCE,

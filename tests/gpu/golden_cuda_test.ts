@@ -43,13 +43,20 @@ const FP8: Bounds = { topLogprob: 2, logSumExp: 1, textRms: 0.2, textMean: 0.05,
 
 interface Mode {
   readonly mode: string;
-  readonly options: Pick<CudaDeviceOptions, "deterministic" | "kvType">;
+  readonly options: Pick<CudaDeviceOptions, "deterministic" | "kvType" | "weights">;
   readonly bounds: Bounds;
 }
 
 const MODES: readonly Mode[] = [
   { mode: "CudaDevice", options: {}, bounds: BF16 },
   { mode: "deterministic CudaDevice", options: { deterministic: true }, bounds: BF16 },
+  { mode: "CudaDevice with packed weights", options: { weights: "packed" }, bounds: BF16 },
+  { mode: "CudaDevice with packed weights and copies", options: { weights: "both" }, bounds: BF16 },
+  {
+    mode: "deterministic CudaDevice with packed weights",
+    options: { deterministic: true, weights: "packed" },
+    bounds: BF16,
+  },
   { mode: "CudaDevice with fp8 KV", options: { kvType: "fp8" }, bounds: FP8 },
   { mode: "deterministic CudaDevice with fp8 KV", options: { deterministic: true, kvType: "fp8" }, bounds: FP8 },
 ];

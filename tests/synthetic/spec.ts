@@ -41,6 +41,8 @@ export interface SyntheticSpec {
   readonly dtype?: DType;
   /** Type of the embedding and the head. @default {the same as dtype} */
   readonly embeddingDtype?: DType;
+  /** Types of single matrices, by the end of their GGUF name before `.weight`. @default {{}} */
+  readonly tensorDtypes?: Readonly<Record<string, DType>>;
   /** Base of the rotary frequencies. @default {10000} */
   readonly theta?: number;
   /** Rotated dimensions of a head. @default {headDim} */
@@ -68,6 +70,7 @@ export function withDefaults(spec: SyntheticSpec): FullSpec {
     tied: true,
     biases: false,
     embeddingDtype: dtype,
+    tensorDtypes: {},
     theta: 10_000,
     ropeDimensions: headDim,
     rope: { kind: "none" },
@@ -110,12 +113,13 @@ export function makeWeights(spec: FullSpec): Weight[] {
   ): Weight => {
     const random = new SeededRandom(seed, huggingFace);
     const deviation = gain / Math.sqrt(cols);
+    const own = Object.entries(spec.tensorDtypes).find(([end]) => gguf.endsWith(`.${end}.weight`));
     const values = Float32Array.from({ length: rows * cols }, () => deviation * random.normal());
     return {
       gguf,
       huggingFace,
       shape: [rows, cols],
-      dtype: fitting(dtype, cols),
+      dtype: fitting(own?.[1] ?? dtype, cols),
       values,
       ...(rotatedHeads && { rotatedHeads }),
     };
