@@ -7,14 +7,16 @@
 // An item is a tile of rows and a segment of the columns; a CTA takes items blockIdx.x, + gridDim.x, ... A tile is WARPGROUPS
 // * PIECES pieces of `pieceRows` rows. One thread copies the pieces of a chunk of 64 * ATOMS columns into a ring, another the
 // inputs of the chunk; weights come at once, inputs when the predecessor has ended (programmatic launch). A CTA takes
-// less than half of a multiprocessor, so that the next product's weights arrive while this one ends. A warpgroup multiplies
+// less than half of a multiprocessor, and lets the next kernel begin when it has nearly all weights asked for: the next product's
+// first weights then arrive while this one ends, and not before, when they would take this one's time. A warpgroup multiplies
 // its pieces by all tokens: the weights are the A operand, 64 rows with the 128-byte swizzle, the inputs the B operand.
 // Rows beyond a piece are multiplied too, whatever they are, and not written.
 //
 // Order of summation: chunks ascending within a segment, then the segments in order, the last CTA of a tile to arrive adding
 // the sums that all have left in `scratch`. It depends on K and `segments` alone, not on M, the grid or the pieces.
 //
-// Needs: K a multiple of 8; rows of x and w at multiples of 16 bytes; `counters` zero before and after.
+// Needs: slots a multiple of a tile's pieces, so that a slot always serves one warpgroup: one that came early to a slot that
+// another has not seen full would take the barrier's phases for each other. K a multiple of 8; rows of x and w at multiples of 16 bytes; `counters` zero before and after.
 //
 // Test: linear_stream_cuda_test.ts. Time: linear_cuda_bench.ts. Ladder: docs/perf/2026-11-24-few-token-products.md.
 //
@@ -50,6 +52,11 @@ constexpr u32 CHUNK = 64 * ATOMS;
 constexpr u32 SUMS = TOKENS / 2;
 constexpr u32 THREADS = WARPGROUPS * 128;
 constexpr u32 MAX_SLOTS = 32;
+// Segments begin at multiples of so many chunks.
+constexpr u32 UNIT = 4 / ATOMS;
+// Whether what is added to is read before the sums are there.
+constexpr bool READS_EARLY = OUTPUT == 2 && PIECES * SUMS <= 16;
+static_assert(4 % ATOMS == 0, "segments begin at multiples of 256 columns");
 static_assert(OUTPUT != 3 || PIECES == 2, "a warpgroup has the gate and the up rows");
 
 struct alignas(64) TensorMap {
@@ -65,6 +72,8 @@ struct StreamArgs {
   u32 tokens, rows, cols, outStride;
   u32 pieceRows, tiles, segments;
   u32 weightSlots, inputSlots;
+  // Pieces that are still to be asked for when the next kernel may begin.
+  u32 releaseAhead;
 };
 
 // A box at (column, row) of a matrix into shared memory.
@@ -138,9 +147,9 @@ struct Item {
   __device__ __forceinline__ Item(const StreamArgs& args, u32 index) {
     tile = index / args.segments;
     segment = index % args.segments;
-    const u32 chunks = (args.cols + CHUNK - 1) / CHUNK;
-    firstChunk = chunks * segment / args.segments;
-    endChunk = chunks * (segment + 1) / args.segments;
+    const u32 chunks = (args.cols + CHUNK - 1) / CHUNK, units = (chunks + UNIT - 1) / UNIT;
+    firstChunk = units * segment / args.segments * UNIT;
+    endChunk = min(chunks, units * (segment + 1) / args.segments * UNIT);
   }
 };
 
@@ -152,65 +161,122 @@ __device__ __forceinline__ u32 weight_row(const StreamArgs& args, u32 tile, u32 
 
 __device__ __forceinline__ float silu(float v) { return v / (1.f + __expf(-v)); }
 
-// Writes the sums of one piece, or of a gate and an up piece, whose first row (of the output) is `first`.
-__device__ __forceinline__ void write_out(const StreamArgs& args, const float (&sums)[PIECES][SUMS], u32 piece, u32 first) {
-  const u32 lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4;
+// Calls `take(index of a sum, its place in the output)` for what this thread has of a piece whose first row is `first`.
+template <typename Take>
+__device__ __forceinline__ void each_place(const StreamArgs& args, u32 first, const Take& take) {
+  const u32 lane = threadIdx.x % 32;
 #pragma unroll
   for (u32 half = 0; half < 2; half++) {
-    const u32 within = warp * 16 + half * 8 + lane / 4, row = first + within;
+    const u32 within = threadIdx.x / 32 % 4 * 16 + half * 8 + lane / 4, row = first + within;
     if (within >= args.pieceRows || row >= args.rows) continue;
+    u64 to = (u64)(lane % 4 * 2) * args.outStride + row;
 #pragma unroll
     for (u32 i = 0; i < TOKENS / 8; i++) {
 #pragma unroll
       for (u32 e = 0; e < 2; e++) {
-        const u32 token = i * 8 + lane % 4 * 2 + e;
-        if (token >= args.tokens) continue;
-        const u64 to = (u64)token * args.outStride + row;
-        float v = sums[piece][i * 4 + half * 2 + e];
-        if (OUTPUT == 3) v = silu(v) * sums[PIECES - 1][i * 4 + half * 2 + e];
-        if (OUTPUT == 0 || OUTPUT == 3) ((u16*)args.out)[to] = (u16)bf16_pair(v, 0.f);
-        else if (OUTPUT == 2) ((float*)args.out)[to] += v;
-        else ((float*)args.out)[to] = v;
+        if (i * 8 + lane % 4 * 2 + e < args.tokens) take(i * 4 + half * 2 + e, to + e * args.outStride);
       }
+      to += 8 * args.outStride;
     }
   }
 }
 
+// What lies at the places of a piece.
+__device__ __forceinline__ void read_old(const StreamArgs& args, float (&old)[SUMS], u32 first) {
+  each_place(args, first, [&](u32 i, u64 at) { old[i] = ((const float*)args.out)[at]; });
+}
+
+// Writes the sums of a piece; with OUTPUT 3 `other` are those of the up rows, with OUTPUT 2 what was there.
+__device__ __forceinline__ void write_out(const StreamArgs& args, const float (&sums)[SUMS], const float (&other)[SUMS], u32 first) {
+  each_place(args, first, [&](u32 i, u64 to) {
+    float v = sums[i];
+    if (OUTPUT == 2) v += other[i];
+    if (OUTPUT == 3) v = silu(v) * other[i];
+    if (OUTPUT == 0 || OUTPUT == 3) ((u16*)args.out)[to] = (u16)bf16_pair(v, 0.f);
+    else ((float*)args.out)[to] = v;
+  });
+}
+
 __device__ __forceinline__ void sync_consumers() { asm volatile("bar.sync 1, %0;" ::"n"(THREADS) : "memory"); }
 
-// Leaves this segment's sums in memory. True for the CTA that is the last of its tile: its sums are then those of all.
-__device__ __forceinline__ bool add_segments(const StreamArgs& args, float (&sums)[PIECES][SUMS], const Item& item, u32* shared) {
-  constexpr u32 QUADS = PIECES * SUMS / 4;
-  float4* const tile = (float4*)args.scratch + (u64)item.tile * args.segments * QUADS * THREADS + threadIdx.x;
-  float4* const own = tile + item.segment * QUADS * THREADS;
+constexpr u32 QUADS = PIECES * SUMS / 4;
+
+// Where this thread's sums of the first segment of a tile lie; those of the next QUADS * THREADS behind.
+__device__ __forceinline__ float4* sums_of(const StreamArgs& args, const Item& item) {
+  return (float4*)args.scratch + (u64)item.tile * args.segments * QUADS * THREADS + threadIdx.x;
+}
+
+// Leaves this segment's sums in memory. True for the CTA that is the last of its tile.
+__device__ __forceinline__ bool leave_sums(const StreamArgs& args, const float (&sums)[PIECES][SUMS], const Item& item, u32* shared) {
+  float4* const own = sums_of(args, item) + item.segment * QUADS * THREADS;
 #pragma unroll
   for (u32 q = 0; q < QUADS; q++) {
     const float* v = &sums[q / (SUMS / 4)][q % (SUMS / 4) * 4];
     __stcg(own + q * THREADS, make_float4(v[0], v[1], v[2], v[3]));
   }
-  __threadfence();
   sync_consumers();
-  if (threadIdx.x == 0) *shared = atomicAdd(args.counters + item.tile, 1u);
+  if (threadIdx.x == 0) {
+    __threadfence();
+    const u32 before = atomicAdd(args.counters + item.tile, 1u);
+    if (before == args.segments - 1) args.counters[item.tile] = 0;
+    __threadfence();
+    *(volatile u32*)shared = before;
+  }
   sync_consumers();
-  const bool last = *(volatile u32*)shared == args.segments - 1;
-  if (!last) return false;
-  __threadfence();
-  if (threadIdx.x == 0) args.counters[item.tile] = 0;
+  return *(volatile u32*)shared == args.segments - 1;
+}
+
+__device__ __forceinline__ float4 read_sums(const float4* at) {
+  float4 v;
+  asm volatile("ld.global.cg.v4.f32 {%0, %1, %2, %3}, [%4];"
+               : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w)
+               : "l"(at)
+               : "memory");
+  return v;
+}
+
+// The sums of all segments of a tile, added in order.
+__device__ __forceinline__ void add_sums(const StreamArgs& args, float (&sums)[PIECES][SUMS], const Item& item) {
+  constexpr u32 BATCH = PIECES * SUMS > 32 ? 1 : PIECES * SUMS > 16 ? 2 : 4, WIDTH = PIECES * SUMS > 16 || QUADS < 2 ? 1 : 2;
+  const float4* const from = sums_of(args, item);
 #pragma unroll
   for (u32 p = 0; p < PIECES; p++) {
 #pragma unroll
     for (u32 i = 0; i < SUMS; i++) sums[p][i] = 0.f;
   }
-#pragma unroll 4
-  for (u32 segment = 0; segment < args.segments; segment++) {
+#pragma unroll 1
+  for (u32 first = 0; first < args.segments; first += BATCH) {
 #pragma unroll
-    for (u32 q = 0; q < QUADS; q++) {
-      const float4 part = __ldcg(tile + (segment * QUADS + q) * THREADS);
-      float* v = &sums[q / (SUMS / 4)][q % (SUMS / 4) * 4];
-      v[0] += part.x, v[1] += part.y, v[2] += part.z, v[3] += part.w;
+    for (u32 quad = 0; quad < QUADS; quad += WIDTH) {
+      float4 parts[BATCH][WIDTH];
+#pragma unroll
+      for (u32 j = 0; j < BATCH; j++) {
+#pragma unroll
+        for (u32 q = 0; q < WIDTH; q++) {
+          parts[j][q] = make_float4(0.f, 0.f, 0.f, 0.f);
+          if (first + j < args.segments) parts[j][q] = read_sums(from + ((first + j) * QUADS + quad + q) * THREADS);
+        }
+      }
+#pragma unroll
+      for (u32 j = 0; j < BATCH; j++) {
+#pragma unroll
+        for (u32 q = 0; q < WIDTH; q++) {
+          float* v = &sums[(quad + q) / (SUMS / 4)][(quad + q) % (SUMS / 4) * 4];
+          v[0] += parts[j][q].x, v[1] += parts[j][q].y, v[2] += parts[j][q].z, v[3] += parts[j][q].w;
+        }
+      }
+      // There are no registers for what the compiler would read ahead.
+      if (PIECES * SUMS > 16) {
+#pragma unroll
+        for (u32 p = 0; p < PIECES; p++) hold(sums[p]);
+      }
     }
   }
-  return true;
+}
+
+// Has the copy engine know a matrix before it is asked for a part of it.
+__device__ __forceinline__ void prefetch_map(const TensorMap& map) {
+  asm volatile("prefetch.tensormap [%0];" ::"l"(&map) : "memory");
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS + 64, 2) linear_stream(const __grid_constant__ StreamArgs args) {
@@ -226,6 +292,8 @@ extern "C" __global__ void __launch_bounds__(THREADS + 64, 2) linear_stream(cons
   u32* const arrived = (u32*)(memory + (inputEmpty + 8 * MAX_SLOTS - shared));
   const u32 items = args.tiles * args.segments;
   const u32 warp = __shfl_sync(0xffffffffu, threadIdx.x / 32, 0), lane = threadIdx.x % 32;
+  if (lane == 0 && warp == 4 * WARPGROUPS) prefetch_map(args.weights);
+  if (lane == 0 && warp == 4 * WARPGROUPS + 1) prefetch_map(args.x);
   if (threadIdx.x < args.weightSlots) {
     barrier_init(weightFull + 8 * threadIdx.x, 1);
     barrier_init(weightEmpty + 8 * threadIdx.x, 4);
@@ -236,10 +304,15 @@ extern "C" __global__ void __launch_bounds__(THREADS + 64, 2) linear_stream(cons
   }
   barriers_made();
   __syncthreads();
-  release_dependents();
   if (warp == 4 * WARPGROUPS) {
     // Weights: nothing that a kernel writes.
     if (lane != 0) return;
+    u32 left = 0;
+    for (u32 index = blockIdx.x; index < items; index += gridDim.x) {
+      const Item item(args, index);
+      left += (item.endChunk - item.firstChunk) * TILE_PIECES;
+    }
+    if (left <= args.releaseAhead) release_dependents();
     Ring ring;
     for (u32 index = blockIdx.x; index < items; index += gridDim.x) {
       const Item item(args, index);
@@ -255,6 +328,7 @@ extern "C" __global__ void __launch_bounds__(THREADS + 64, 2) linear_stream(cons
             copy_box_once(to + atom * args.pieceRows * 128, args.weights, chunk * CHUNK + atom * 64, row, full);
           }
           ring.advance(args.weightSlots);
+          if (--left == args.releaseAhead) release_dependents();
         }
       }
     }
@@ -284,7 +358,14 @@ extern "C" __global__ void __launch_bounds__(THREADS + 64, 2) linear_stream(cons
   for (u32 skipped = 0; skipped < group * PIECES; skipped++) weightRing.advance(args.weightSlots);
   for (u32 index = blockIdx.x; index < items; index += gridDim.x) {
     const Item item(args, index);
-    float sums[PIECES][SUMS];
+    const u32 firstRow = OUTPUT == 3 ? (item.tile * WARPGROUPS + group) * args.pieceRows
+                                     : (item.tile * TILE_PIECES + group * PIECES) * args.pieceRows;
+    float sums[PIECES][SUMS], old[PIECES][SUMS];
+    const auto read_all = [&]() {
+#pragma unroll
+      for (u32 p = 0; p < PIECES; p++) read_old(args, old[p], firstRow + p * args.pieceRows);
+    };
+    if (READS_EARLY && args.segments == 1) read_all();
 #pragma unroll
     for (u32 p = 0; p < PIECES; p++) {
 #pragma unroll
@@ -320,14 +401,17 @@ extern "C" __global__ void __launch_bounds__(THREADS + 64, 2) linear_stream(cons
       inputRing.advance(args.inputSlots);
       for (u32 skipped = 0; skipped + PIECES < TILE_PIECES; skipped++) weightRing.advance(args.weightSlots);
     }
-    if (args.segments > 1 && !add_segments(args, sums, item, arrived)) continue;
+    if (args.segments > 1) {
+      if (!leave_sums(args, sums, item, arrived)) continue;
+      if (READS_EARLY) read_all();
+      add_sums(args, sums, item);
+    }
+    if (OUTPUT == 2 && !READS_EARLY) read_all();
     if (OUTPUT == 3) {
-      write_out(args, sums, 0, (item.tile * WARPGROUPS + group) * args.pieceRows);
+      write_out(args, sums[0], sums[PIECES - 1], firstRow);
     } else {
 #pragma unroll
-      for (u32 piece = 0; piece < PIECES; piece++) {
-        write_out(args, sums, piece, (item.tile * TILE_PIECES + group * PIECES + piece) * args.pieceRows);
-      }
+      for (u32 p = 0; p < PIECES; p++) write_out(args, sums[p], old[p], firstRow + p * args.pieceRows);
     }
   }
 }

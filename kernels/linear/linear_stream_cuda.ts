@@ -63,16 +63,18 @@ export interface StreamSchedule {
   readonly pieceRows: number;
   /** Parts of the columns that are summed for themselves. */
   readonly segments: number;
-  /** Pieces of weights that shared memory holds. */
+  /** Pieces of weights that shared memory holds, a multiple of a tile's pieces. */
   readonly weightSlots: number;
   /** Chunks of inputs that it holds. */
   readonly inputSlots: number;
   /** 64 columns times this are a chunk. */
   readonly atoms: number;
+  /** Pieces of weights of a block that are still to be asked for when the next kernel may begin. */
+  readonly releaseAhead: number;
 }
 
 /** What a schedule may be asked for. */
-export type StreamChoice = Partial<Pick<StreamSchedule, "segments" | "pieceRows" | "atoms">> & {
+export type StreamChoice = Partial<Pick<StreamSchedule, "segments" | "pieceRows" | "atoms" | "releaseAhead">> & {
   /** Pieces of a tile. */
   readonly tilePieces?: number;
   /** Shared memory of a block, bytes. */
@@ -134,7 +136,7 @@ export function streamSchedule(
 ): StreamSchedule {
   checkShape(shape);
   const { rows, tokens, output } = shape;
-  const { atoms = 1, segments = segmentsOf(shape), sharedBytes = HALF_SHARED_BYTES } = choice;
+  const { segments = segmentsOf(shape), sharedBytes = HALF_SHARED_BYTES } = choice;
   const padded = [8, 16, 32].find((size) => tokens <= size) ?? MAX_STREAM_TOKENS;
   const pair = output === "swiglu";
   const all = pair ? 2 * rows : rows;
@@ -144,13 +146,16 @@ export function streamSchedule(
   const tilePieces = choice.tilePieces ?? (pair ? Math.ceil(needed / 2) * 2 : needed);
   const pieces = pair || tilePieces === MAX_PIECES ? 2 : 1;
   const pieceRows = choice.pieceRows ?? Math.min(OPERAND_ROWS, Math.ceil(share / tilePieces / 8) * 8);
+  const atoms = choice.atoms ?? (pieceRows >= 48 ? 1 : pieceRows >= 24 ? 2 : 4);
   const pieceBytes = pieceRows * ATOM_ROW_BYTES * atoms;
   const inputBytes = padded * ATOM_ROW_BYTES * atoms;
   const inputSlotsFor = (weightSlots: number) => Math.min(MAX_SLOTS, Math.ceil(weightSlots / tilePieces) + 1);
   const fits = (weightSlots: number) =>
     streamSharedBytes({ pieceRows, padded, atoms, weightSlots, inputSlots: inputSlotsFor(weightSlots) }) <= sharedBytes;
-  let weightSlots = Math.min(MAX_SLOTS, Math.floor(sharedBytes / (pieceBytes + inputBytes / tilePieces)));
-  while (weightSlots > tilePieces && !fits(weightSlots)) weightSlots--;
+  const most = Math.min(MAX_SLOTS, Math.floor(sharedBytes / (pieceBytes + inputBytes / tilePieces)));
+  // A slot serves one warpgroup only.
+  let weightSlots = Math.max(tilePieces, most - most % tilePieces);
+  while (weightSlots > tilePieces && !fits(weightSlots)) weightSlots -= tilePieces;
   return {
     padded,
     warpgroups: tilePieces / pieces,
@@ -160,6 +165,7 @@ export function streamSchedule(
     weightSlots,
     inputSlots: inputSlotsFor(weightSlots),
     atoms,
+    releaseAhead: choice.releaseAhead ?? weightSlots,
   };
 }
 
@@ -246,7 +252,7 @@ export class StreamPlan {
   /** Enqueues the product. An output has the same bits for every M. @throws {CudaError} */
   run(stream: CudaStream, { weights, x, out, programmatic }: StreamOperands): void {
     const { rows, cols, tokens, output, xStride = cols, outStride = rows } = this.shape;
-    const { padded, warpgroups, pieceRows, segments, weightSlots, inputSlots } = this.schedule;
+    const { padded, warpgroups, pieceRows, segments, weightSlots, inputSlots, releaseAhead } = this.schedule;
     const bytes = new Uint8Array(ARGUMENT_BYTES);
     const view = new DataView(bytes.buffer);
     bytes.set(
@@ -273,6 +279,7 @@ export class StreamPlan {
       segments,
       weightSlots,
       inputSlots,
+      releaseAhead,
     ].forEach((value, i) => view.setUint32(280 + 4 * i, value, true));
     stream.launch(this.#function, {
       grid: [this.#grid],

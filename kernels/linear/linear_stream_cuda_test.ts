@@ -38,8 +38,7 @@ Deno.test("streamSchedule() sums in one order for every number of tokens and mul
     for (const output of OUTPUTS) {
       const orders = new Set(
         [[1, 132], [8, 132], [9, 132], [32, 114], [33, 78], [64, 132]].map(([tokens, multiprocessors]) => {
-          const { segments, atoms } = streamSchedule({ rows, cols, tokens, output }, multiprocessors);
-          return `${segments} ${atoms}`;
+          return streamSchedule({ rows, cols, tokens, output }, multiprocessors).segments;
         }),
       );
       assertEquals(orders.size, 1, `${rows} x ${cols} ${output}`);
@@ -55,7 +54,7 @@ Deno.test("streamSchedule() leaves room for a second block on a multiprocessor a
         const { warpgroups, pieces, pieceRows, weightSlots } = schedule;
         const what = `${rows} x ${cols} ${output} ${tokens} tokens`;
         assert(streamSharedBytes(schedule) <= 114 * 1024 - 1024, what);
-        assert(weightSlots >= warpgroups * pieces, what);
+        assert(weightSlots > 0 && weightSlots % (warpgroups * pieces) === 0, what);
         assert(pieceRows % 8 === 0 && pieceRows >= 8 && pieceRows <= 64, what);
         assert(output !== "swiglu" || pieces === 2, what);
       }
