@@ -11,7 +11,8 @@
 //   header [tiles, chunks, KV heads a section, 0]
 //   chunk  [query row, tokens, position, kvBegin, kvEnd, first table entry of the sequence, output row, partial], kvBegin
 //          a multiple of 256
-//   tile   [chunk, first row]: rows of a chunk are (token, head of the group), row = token * GROUP + head
+//   tile   [chunk, first row, first KV block, end, parts, slot, first slot, 0]: rows of a chunk are (token, head of the group),
+//          row = token * GROUP + head. A tile that is cut along its KV blocks has several parts, each with a slot of its own.
 // An item is a tile and a KV head. Item i lies in section i / (tiles * S) of S KV heads: the keys and values of a section fit
 // in L2, and inside a section the longest tiles come first. Blocks take items from `counter`, which is 0 before and after.
 //
@@ -140,10 +141,72 @@ DEVICE void multiply_values(float (&o)[DP / 2], const u32 (&p)[32], u32 slot) {
   }
 }
 
+// Where parts of tiles meet: float4s of [slot][KV head][block of the cluster][share of a node][thread], and how many parts of
+// [first slot][KV head][block of the cluster][warp] are there.
+struct Parts {
+  float4* slots;
+  u32* arrived;
+};
+
+// Leaves a part in its slot. Whether it is the last of its tile; then it becomes the whole: sums, maxima and values of all.
+DEVICE bool join_parts(const Item& item, float (&o)[DP / 2], Rows& rows, float scale, const Parts& parts) {
+  constexpr int WORDS = DP / 8 + 1, ALL = 128 * WARPGROUPS;
+  const int thread = threadIdx.x - 128, lane = thread % 32;
+  const auto place = [&](int slot) {
+    return parts.slots + (u64)((slot * KV_HEADS + item.kvHead) * CLUSTER + cluster_rank()) * (WORDS * ALL) + thread;
+  };
+  float4* own = place(item.slot);
+#pragma unroll
+  for (int i = 0; i < WORDS - 1; i++) __stcg(own + i * ALL, make_float4(o[4 * i], o[4 * i + 1], o[4 * i + 2], o[4 * i + 3]));
+  __stcg(own + (WORDS - 1) * ALL, make_float4(rows.max[0], rows.max[1], rows.sum[0], rows.sum[1]));
+  __threadfence();
+  __syncwarp();
+  u32 before = 0;
+  if (lane == 0) {
+    u32* counter = parts.arrived + ((item.firstSlot * KV_HEADS + item.kvHead) * CLUSTER + cluster_rank()) * CONSUMER_WARPS + thread / 32;
+    asm volatile("atom.acq_rel.gpu.global.add.u32 %0, [%1], 1;" : "=r"(before) : "l"(counter) : "memory");
+    if (before == (u32)item.parts - 1) *counter = 0;
+  }
+  before = __shfl_sync(~0u, before, 0);
+  if (before != (u32)item.parts - 1) return false;
+  __threadfence();
+  float most[2] = {-INFINITE, -INFINITE};
+  for (int part = 0; part < item.parts; part++) {
+    const float4 of = load_float4(place(item.firstSlot + part) + (WORDS - 1) * ALL);
+    most[0] = fmaxf(most[0], of.x);
+    most[1] = fmaxf(most[1], of.y);
+  }
+#pragma unroll
+  for (int i = 0; i < DP / 2; i++) o[i] = 0.0f;
+  float sum[2] = {0.0f, 0.0f};
+  for (int part = 0; part < item.parts; part++) {
+    const float4* from = place(item.firstSlot + part);
+    const float4 of = load_float4(from + (WORDS - 1) * ALL);
+    const float weight[2] = {of.x == -INFINITE ? 0.0f : exp2_fast((of.x - most[0]) * scale),
+                             of.y == -INFINITE ? 0.0f : exp2_fast((of.y - most[1]) * scale)};
+    sum[0] = fmaf(of.z, weight[0], sum[0]);
+    sum[1] = fmaf(of.w, weight[1], sum[1]);
+#pragma unroll
+    for (int i = 0; i < WORDS - 1; i++) {
+      const float4 four = load_float4(from + i * ALL);
+      o[4 * i] = fmaf(four.x, weight[0], o[4 * i]);
+      o[4 * i + 1] = fmaf(four.y, weight[0], o[4 * i + 1]);
+      o[4 * i + 2] = fmaf(four.z, weight[1], o[4 * i + 2]);
+      o[4 * i + 3] = fmaf(four.w, weight[1], o[4 * i + 3]);
+    }
+  }
+#pragma unroll
+  for (int i = 0; i < 2; i++) {
+    rows.max[i] = most[i];
+    rows.sum[i] = sum[i];
+  }
+  return true;
+}
+
 DEVICE void take_turn(int warpgroup) { asm volatile("bar.sync %0, 256;" ::"r"(1 + warpgroup) : "memory"); }
 DEVICE void pass_turn(int warpgroup) { asm volatile("bar.arrive %0, 256;" ::"r"(1 + warpgroup) : "memory"); }
 
-DEVICE void consume(u32 shared, float scale, const Output& output) {
+DEVICE void consume(u32 shared, float scale, const Output& output, const Parts& parts) {
   const int warpgroup = uniform(threadIdx.x / 128 - 1), warp = threadIdx.x % 128 / 32, lane = threadIdx.x % 32;
   const int following = (warpgroup + 1) % WARPGROUPS;
   const int column = 2 * (lane % 4);
@@ -168,19 +231,19 @@ DEVICE void consume(u32 shared, float scale, const Output& output) {
   const auto queries = [&] { return uniform(shared + (turn & 1) * Q_BYTES + warpgroup * (64 * 128)); };
 
   Item item = queue.next();
-  if (item.blocks > 0) {
+  if (item.end > 0) {
     barrier_wait(shared + Q_FULL_AT, 0);
     const u32 keys = full();
     wgmma_fence();
     multiply_keys(s, queries(), keys);
     wgmma_commit();
   }
-  while (item.blocks > 0) {
+  while (item.end > 0) {
     const int row = item.row + warpgroup * 64 + warp * 16 + lane / 4;
     // Positions and limits count from kvBegin.
     const int length = item.kvEnd - item.kvBegin, position = item.position - item.kvBegin;
     const int limit[2] = {min(length, position + row / GROUP + 1), min(length, position + (row + 8) / GROUP + 1)};
-    const int unmasked = min(item.blocks, max(0, min(length, position + item.row / GROUP + 1)) / BLOCK);
+    const int unmasked = min(item.end, max(0, min(length, position + item.row / GROUP + 1)) / BLOCK);
     Rows rows;
 #pragma unroll
     for (int i = 0; i < DP / 2; i++) o[i] = 0.0f;
@@ -190,7 +253,7 @@ DEVICE void consume(u32 shared, float scale, const Output& output) {
     hold(s);
     release(ring.slot);
     ring.advance();
-    weigh<true>(s, rows, (item.blocks - 1) * BLOCK + column, limit, scale);
+    weigh<true>(s, rows, (item.end - 1) * BLOCK + column, limit, scale);
     pack_weights(p, s);
 
     const auto step = [&](bool mask, int block) __attribute__((always_inline)) {
@@ -227,9 +290,9 @@ DEVICE void consume(u32 shared, float scale, const Output& output) {
         for (int i = 0; i < DP / 2; i++) o[i] *= rows.decay[i / 2 % 2];
       }
     };
-    int block = item.blocks - 2;
-    for (; block >= unmasked; block--) step(true, block);
-    for (; block >= 0; block--) step(false, block);
+    int block = item.end - 2;
+    for (; block >= max(unmasked, item.begin); block--) step(true, block);
+    for (; block >= item.begin; block--) step(false, block);
     __syncwarp();
     if (lane == 0) barrier_arrive(shared + Q_EMPTY_AT + 8 * (turn & 1));
 
@@ -239,7 +302,7 @@ DEVICE void consume(u32 shared, float scale, const Output& output) {
     const u32 values = full(), valueSlot = ring.slot;
     ring.advance();
     u32 keys = values;
-    if (next.blocks > 0) {
+    if (next.end > 0) {
       barrier_wait(shared + Q_FULL_AT + 8 * (turn & 1), turn >> 1 & 1);
       keys = full();
     }
@@ -258,11 +321,14 @@ DEVICE void consume(u32 shared, float scale, const Output& output) {
     hold(p);
     release(valueSlot);
 #pragma unroll
-    for (int i = 0; i < 2; i++) {
-      const float sum = quad_sum(rows.sum[i]);
-      const float inverse = sum == 0.0f ? 0.0f : 1.0f / sum;
-      const auto lse = [&] { return sum == 0.0f ? -INFINITE : (rows.max[i] * scale + log2f(sum)) * 0.69314718055994531f; };
-      write_row(item, row + 8 * i, i, o, inverse, output, lse);
+    for (int i = 0; i < 2; i++) rows.sum[i] = quad_sum(rows.sum[i]);
+    if (item.parts == 1 || join_parts(item, o, rows, scale, parts)) {
+#pragma unroll
+      for (int i = 0; i < 2; i++) {
+        const float sum = rows.sum[i], inverse = sum == 0.0f ? 0.0f : 1.0f / sum;
+        const auto lse = [&] { return sum == 0.0f ? -INFINITE : (rows.max[i] * scale + log2f(sum)) * 0.69314718055994531f; };
+        write_row(item, row + 8 * i, i, o, inverse, output, lse);
+      }
     }
     item = next;
   }
@@ -275,7 +341,7 @@ DEVICE void consume(u32 shared, float scale, const Output& output) {
 extern "C" __global__ __cluster_dims__(CLUSTER, 1, 1) __launch_bounds__(THREADS, 1) void attend_prefill(
     const bf16* q, const u8* layer, const int* table,
     const int* plan, bf16* out, float* partialO,
-    float* partialLse, u32* counter, u64 blockBytes, float scale) {
+    float* partialLse, u32* counter, u64 blockBytes, float scale, float4* slots, u32* arrived) {
   extern __shared__ u8 raw[];
   const u32 shared = ((u32)__cvta_generic_to_shared(raw) + 1023) & ~1023u;
   if (threadIdx.x == 0) make_barriers(shared);
@@ -290,7 +356,7 @@ extern "C" __global__ __cluster_dims__(CLUSTER, 1, 1) __launch_bounds__(THREADS,
     }
   } else {
     asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(CONSUMER_REGISTERS));
-    consume(shared, scale, {out, partialO, partialLse});
+    consume(shared, scale, {out, partialO, partialLse}, {slots, arrived});
   }
   // No block goes while others may still reach into it.
   if (CLUSTER > 1) cluster_sync();

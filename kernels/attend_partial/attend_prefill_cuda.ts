@@ -149,9 +149,14 @@ export function prefillKernel(variant: PrefillVariant, shape: PrefillShape): Pre
   }
 }
 
-/** Tokens of a block of keys and values of the tree kernel, and bytes of a node that one of its blocks keeps. */
+/** Warps of a block of the Hopper kernels that compute. */
+const CONSUMER_WARPS = 8;
+/** Parts of tiles, for each worker, that there is room for. */
+const PARTS_PER_WORKER = 2.5;
+/** Tokens of a block of keys and values of the tree kernel. */
 const TREE_BLOCK_TOKENS = 128;
-function treeNodeBytes(headDim: number): number {
+/** Bytes of what one block keeps: sums of its 128 rows and two more numbers for each. */
+function shareBytes(headDim: number): number {
   const paddedDim = Math.ceil(headDim / 64) * 64;
   return (paddedDim / 8 + 1) * 16 * 256;
 }
@@ -170,6 +175,10 @@ export class AttendPrefill implements Disposable {
   readonly #workers: number;
   readonly #l2Bytes: number;
   readonly #mostTokens: number;
+  /** Room for parts of tiles, of all KV heads, and how many of them are there; of the Hopper kernel. */
+  readonly #slots: number;
+  readonly #parts: DeviceBuffer | undefined;
+  readonly #arrived: DeviceBuffer | undefined;
   /** Nodes that wait, of the tree kernel; levels of them. */
   readonly #pending: DeviceBuffer | undefined;
   readonly #levels: number;
@@ -205,12 +214,20 @@ export class AttendPrefill implements Disposable {
     this.#function.setSharedBytes(sharedBytes);
     this.#mostTokens = this.variant === "tree" ? mostTokens : Infinity;
     this.#levels = Math.max(1, Math.ceil(Math.log2(mostTokens / TREE_BLOCK_TOKENS)) - 1);
+    this.#slots = this.variant === "hopper" ? Math.ceil(PARTS_PER_WORKER * this.#workers / shape.kvHeads) : 0;
+    const cuts = this.#slots * shape.kvHeads * cluster;
     this.#counter = context.alloc(256);
     if (this.variant === "tree") {
-      this.#pending = context.alloc(this.#workers * cluster * this.#levels * treeNodeBytes(shape.headDim));
+      this.#pending = context.alloc(this.#workers * cluster * this.#levels * shareBytes(shape.headDim));
+    }
+    if (this.#slots > 0) {
+      this.#parts = context.alloc(cuts * shareBytes(shape.headDim));
+      this.#arrived = context.alloc(cuts * 4 * CONSUMER_WARPS);
     }
     using stream = context.stream();
-    stream.fill(this.#counter.address, 0, this.#counter.bytes);
+    for (const buffer of [this.#counter, this.#arrived]) {
+      if (buffer !== undefined) stream.fill(buffer.address, 0, buffer.bytes);
+    }
     stream.synchronize();
   }
 
@@ -222,7 +239,13 @@ export class AttendPrefill implements Disposable {
   plan(chunks: readonly PrefillChunk[]): Int32Array<ArrayBuffer> {
     const { tileRows } = this.#kernel;
     if (this.variant === "tree") checkNodes(chunks, this.#mostTokens);
-    return planPrefill(chunks, { shape: this.#shape, tileRows, l2Bytes: this.#l2Bytes, workers: this.#workers });
+    return planPrefill(chunks, {
+      shape: this.#shape,
+      tileRows,
+      l2Bytes: this.#l2Bytes,
+      workers: this.#workers,
+      slots: this.#slots,
+    });
   }
 
   /** Items of a plan. */
@@ -252,6 +275,9 @@ export class AttendPrefill implements Disposable {
         { u64: BigInt(work.blockBytes) },
         { f32: (this.#pending === undefined ? Math.LOG2E : 1) / Math.sqrt(this.#shape.headDim) },
         ...this.#pending === undefined ? [] : [{ ptr: this.#pending.address }, { i32: this.#levels }],
+        ...this.#parts === undefined || this.#arrived === undefined
+          ? []
+          : [{ ptr: this.#parts.address }, { ptr: this.#arrived.address }],
       ],
     });
   }
@@ -260,5 +286,7 @@ export class AttendPrefill implements Disposable {
   [Symbol.dispose](): void {
     this.#counter[Symbol.dispose]();
     this.#pending?.[Symbol.dispose]();
+    this.#parts?.[Symbol.dispose]();
+    this.#arrived?.[Symbol.dispose]();
   }
 }

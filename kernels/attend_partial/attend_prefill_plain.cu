@@ -92,7 +92,7 @@ extern "C" __global__ __launch_bounds__(THREADS, 2) void attend_prefill(
 
   for (int index = blockIdx.x; index < tiles * KV_HEADS; index += gridDim.x) {
     const int within = index % (tiles * section);
-    const int* tile = plan + 4 + 8 * chunks + 2 * (within / section);
+    const int* tile = plan + 4 + 8 * chunks + 8 * (within / section);
     const int* chunk = plan + 4 + 8 * tile[0];
     const int queryRow = chunk[0], tokens = chunk[1], kvBegin = chunk[3], outRow = chunk[6];
     const int length = chunk[4] - kvBegin, position = chunk[2] - kvBegin, first = tile[1];

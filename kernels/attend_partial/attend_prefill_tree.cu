@@ -169,12 +169,12 @@ struct Tree {
         break;
       }
       if (waiting >> level & 1) {
-        const float4 kept = __ldcg(node + HELD / 4 * (128 * WARPGROUPS));
+        const float4 kept = load_float4(node + HELD / 4 * (128 * WARPGROUPS));
         Two right = {kept.x, kept.y};
         merge_rows(lse, right, toLeft, toRight);
         lse = right;
 #pragma unroll
-        for (int i = 0; i < HELD / 4; i++) join(o, i, __ldcg(node + i * (128 * WARPGROUPS)), toLeft, toRight);
+        for (int i = 0; i < HELD / 4; i++) join(o, i, load_float4(node + i * (128 * WARPGROUPS)), toLeft, toRight);
         waiting &= ~(1 << level);
       }
     }
@@ -207,12 +207,12 @@ DEVICE void consume(u32 shared, float scale, const Output& output, float4* pendi
 
   for (u32 turn = 0;; turn++) {
     const Item item = queue.next();
-    if (item.blocks == 0) break;
+    if (item.end == 0) break;
     const int row = item.row + warpgroup * 64 + warp * 16 + lane / 4;
     // Positions and limits count from kvBegin.
     const int length = item.kvEnd - item.kvBegin, position = item.position - item.kvBegin;
     const int limit[2] = {min(length, position + row / GROUP + 1), min(length, position + (row + 8) / GROUP + 1)};
-    const int unmasked = min(item.blocks, max(0, min(length, position + item.row / GROUP + 1)) / BLOCK);
+    const int unmasked = min(item.end, max(0, min(length, position + item.row / GROUP + 1)) / BLOCK);
     barrier_wait(shared + Q_FULL_AT + 8 * (turn & 1), turn >> 1 & 1);
     const u32 queries = uniform(shared + (turn & 1) * Q_BYTES + warpgroup * (64 * 128));
     float o[HELD], right[HELD], s[32], odd[32];
@@ -274,7 +274,7 @@ DEVICE void consume(u32 shared, float scale, const Output& output, float4* pendi
       }
       tree.push(o, lse, block);
     };
-    int block = item.blocks - 1;
+    int block = item.end - 1;
     for (; block >= unmasked; block--) step(true, block);
     for (; block >= 0; block--) step(false, block);
     __syncwarp();

@@ -47,10 +47,23 @@ export interface PlanOptions {
   readonly l2Bytes: number;
   /** Tiles that run at a time. */
   readonly workers: number;
+  /** Parts of tiles there is room for, each of all KV heads; with none, tiles stay whole. @default {0} */
+  readonly slots?: number;
 }
 
 const HEADER_INTS = 4;
 const CHUNK_INTS = 8;
+const TILE_INTS = 8;
+/** Tokens of a block of keys and values. */
+const BLOCK_TOKENS = 128;
+/** Blocks that make a part worth its cost, and what a whole tile and a part cost beside their blocks, in blocks. */
+const LEAST_PART_BLOCKS = 6;
+const TILE_COST = 3;
+const PART_COST = 5;
+/** Most parts of a tile that are tried. */
+const MOST_PARTS = 32;
+/** Time, as a share, that cutting must save. */
+const LEAST_GAIN = 0.1;
 
 /** Bytes of a head's keys and values of one page in the pool. */
 export function pageHeadBytes({ headDim, kvType = "bf16" }: PrefillShape): number {
@@ -70,9 +83,42 @@ export const PREFILL_TOLERANCE = {
   lse: 4e-6,
 } as const;
 
+/** About how long it takes, in blocks: costs of items, longest first, each of them for all KV heads, on so many workers. */
+function makespan(costs: readonly number[], { kvHeads, workers }: { kvHeads: number; workers: number }): number {
+  const total = costs.reduce((sum, cost) => sum + cost, 0) * kvHeads;
+  let longest = total / workers;
+  // The worker with the longest of a turn had as long ones before.
+  for (let turn = 0; turn * workers < costs.length * kvHeads; turn++) {
+    longest = Math.max(longest, (turn + 1) * costs[Math.floor(turn * workers / kvHeads)]);
+  }
+  return longest;
+}
+
+/** In how many parts each tile is best cut; `blocks` are the tiles' KV blocks, most first. */
+function partsOf(blocks: readonly number[], { shape: { kvHeads }, workers, slots = 0 }: PlanOptions): number[] {
+  const whole = blocks.map(() => 1);
+  if (blocks.length === 0 || blocks.length * kvHeads > 4 * workers) return whole;
+  let best = {
+    parts: whole,
+    span: (1 - LEAST_GAIN) * makespan(blocks.map((n) => n + TILE_COST), { kvHeads, workers }),
+  };
+  for (let cuts = 2; cuts <= MOST_PARTS; cuts++) {
+    const length = Math.ceil(blocks[0] / cuts);
+    if (length < LEAST_PART_BLOCKS) break;
+    const parts = blocks.map((n) => Math.ceil(n / length));
+    if (parts.reduce((sum, n) => n === 1 ? sum : sum + n, 0) > slots) break;
+    const costs = blocks.flatMap((n, i) =>
+      Array<number>(parts[i]).fill(Math.ceil(n / parts[i]) + (parts[i] === 1 ? TILE_COST : PART_COST))
+    );
+    const span = makespan(costs.sort((a, b) => b - a), { kvHeads, workers });
+    if (span < best.span) best = { parts, span };
+  }
+  return best.parts;
+}
+
 /**
  * The plan of a launch, to be copied to the device: header, chunks, tiles. Tiles with the most KV tokens come first, so that
- * what is left for the end is short.
+ * what is left for the end is short; few tiles with many are cut into parts.
  *
  * @throws {RangeError} when a chunk's numbers are no natural numbers, or `kvBegin` is not at a segment.
  */
@@ -111,10 +157,23 @@ export function planPrefill(chunks: readonly PrefillChunk[], options: PlanOption
   const balanced = sections.findIndex((heads) => heads * work >= 2 * workers * (tiles[0]?.cost ?? 0));
   const cached = sections.findLastIndex((heads) => heads * headBytes <= l2Bytes / 2);
   const section = sections[balanced < 0 ? sections.length - 1 : Math.max(balanced, cached)];
-  const plan = new Int32Array(HEADER_INTS + CHUNK_INTS * chunks.length + 2 * tiles.length);
-  plan.set([tiles.length, chunks.length, section]);
+  const blocks = tiles.map(({ cost }) => Math.max(1, Math.ceil(cost / BLOCK_TOKENS)));
+  const parts = partsOf(blocks, options);
+  let slot = 0;
+  const items = tiles.flatMap(({ chunk, row }, tile) => {
+    const first = slot;
+    if (parts[tile] > 1) slot += parts[tile];
+    return Array.from({ length: parts[tile] }, (_, part) => {
+      const [begin, end] = [part, part + 1].map((cut) => Math.floor(cut * blocks[tile] / parts[tile]));
+      return [chunk, row, begin, end, parts[tile], first + part, first, 0];
+    });
+  });
+  // Longest first, parts too.
+  items.sort((a, b) => (b[3] - b[2]) - (a[3] - a[2]));
+  const plan = new Int32Array(HEADER_INTS + CHUNK_INTS * chunks.length + TILE_INTS * items.length);
+  plan.set([items.length, chunks.length, section]);
   plan.set(numbers, HEADER_INTS);
-  tiles.forEach(({ chunk, row }, index) => plan.set([chunk, row], HEADER_INTS + numbers.length + 2 * index));
+  plan.set(items.flat(), HEADER_INTS + numbers.length);
   return plan;
 }
 

@@ -16,7 +16,7 @@ function chunk(fields: Partial<PrefillChunk>): PrefillChunk {
 /** Tiles as [chunk, first row]. */
 function tilesOf(plan: Int32Array): [number, number][] {
   const at = 4 + 8 * plan[1];
-  return Array.from({ length: plan[0] }, (_, i) => [plan[at + 2 * i], plan[at + 2 * i + 1]]);
+  return Array.from({ length: plan[0] }, (_, i) => [plan[at + 8 * i], plan[at + 8 * i + 1]]);
 }
 
 Deno.test("planPrefill() writes header, chunks and tiles as the kernels read them", () => {
@@ -26,7 +26,10 @@ Deno.test("planPrefill() writes header, chunks and tiles as the kernels read the
   ], OPTIONS);
   assertEquals(
     [...plan],
-    [3, 2, 8, 0, 3, 40, 100, 0, 140, 17, 3, 0, 0, 2, 900, 256, 512, 5, 9, 1, 1, 0, 0, 128, 0, 0],
+    [
+      ...[3, 2, 8, 0, 3, 40, 100, 0, 140, 17, 3, 0, 0, 2, 900, 256, 512, 5, 9, 1],
+      ...[1, 0, 0, 2, 1, 0, 0, 0, 0, 128, 0, 2, 1, 0, 0, 0, 0, 0, 0, 2, 1, 0, 0, 0],
+    ],
   );
   assertEquals(planItems(plan, OPTIONS.shape), 24);
 });
@@ -74,6 +77,52 @@ Deno.test("planPrefill() makes a section so large that its longest tile does not
   assertEquals(planPrefill(mixed, { ...OPTIONS, workers: 20 })[2], 1);
   const shape = { heads: 32, kvHeads: 32, headDim: 128 };
   assertEquals(planPrefill([chunk({ tokens: 4096 })], { ...OPTIONS, shape })[2], 16);
+});
+
+Deno.test("planPrefill() cuts few tiles with much to see into parts that cover their blocks once", () => {
+  fc.assert(
+    fc.property(
+      fc.array(fc.record({ tokens: fc.integer({ min: 1, max: 700 }), position: fc.nat(50000) }), { maxLength: 6 }),
+      fc.constantFrom(1, 2, 4, 8),
+      fc.integer({ min: 0, max: 60 }),
+      (sizes, kvHeads, slots) => {
+        const shape = { heads: 8, kvHeads, headDim: 64 };
+        const options = { ...OPTIONS, shape, slots };
+        const plan = planPrefill(sizes.map((size) => chunk(size)), options);
+        const seen = new Map<string, number[][]>();
+        for (let i = 0; i < plan[0]; i++) {
+          const [index, row, ...part] = plan.subarray(4 + 8 * plan[1] + 8 * i);
+          seen.set(`${index} ${row}`, [...seen.get(`${index} ${row}`) ?? [], part]);
+        }
+        let used = 0;
+        for (const [name, parts] of seen) {
+          const [index, row] = name.split(" ").map(Number);
+          const { tokens, position } = sizes[index];
+          const last = Math.min(row + OPTIONS.tileRows, tokens * 8 / kvHeads) - 1;
+          parts.sort(([a], [b]) => a - b);
+          assertEquals(parts[0][0], 0);
+          assertEquals(parts.at(-1)?.[1], Math.ceil((position + Math.floor(last * kvHeads / 8) + 1) / 128));
+          parts.forEach(([begin, end, count, slot, first], i) => {
+            assert(begin < end);
+            assertEquals(begin, i === 0 ? 0 : parts[i - 1][1]);
+            assertEquals([count, slot - first], [parts.length, count === 1 ? 0 : i]);
+            if (count > 1) used++;
+          });
+        }
+        assert(used <= slots, `${used} of ${slots} slots`);
+      },
+    ),
+    { seed: 6 },
+  );
+  const parts = (tokens: number, position: number): number =>
+    planPrefill([chunk({ tokens, position })], { ...OPTIONS, tileRows: 256, workers: 66, slots: 40 })[0];
+  assertEquals([parts(64, 32_704), parts(256, 32_512), parts(512, 32_256), parts(4096, 0), parts(64, 0)], [
+    8,
+    8,
+    8,
+    64,
+    1,
+  ]);
 });
 
 Deno.test("planPrefill() refuses chunks that the kernels cannot take", () => {

@@ -44,7 +44,7 @@ constexpr int LANDING_BYTES = 2 * PART_BYTES;
 constexpr int ROWS = 64 * WARPGROUPS;
 constexpr int TILE_ROWS = ROWS * CLUSTER;
 constexpr int Q_BYTES = ROWS * DP * 2;
-constexpr int ITEM_BYTES = 48;
+constexpr int ITEM_BYTES = 64;
 constexpr int CONSUMER_WARPS = 4 * WARPGROUPS;
 constexpr int LOADER_WARPS = 3;
 constexpr int THREADS = 128 * (WARPGROUPS + 1);
@@ -112,17 +112,18 @@ DEVICE void bulk_copy_all(u32 to, const u8* from, u32 bytes, u32 barrier) {
       : "memory");
 }
 
-// A tile and a KV head. In shared memory as three times four numbers.
+// A tile and a KV head, or a part of their KV blocks. In shared memory as four times four numbers.
 struct Item {
   int queryRow, tokens, position, kvBegin;
   int kvEnd, outRow, partial, row;  // row: first row of this block's tile in the chunk
-  int kvHead, blocks, table, unused;  // blocks: KV blocks that some row of the cluster's tiles sees, at least 1; 0: no item
+  int kvHead, table, begin, end;    // KV blocks [begin, end) of the chunk, at least one; end = 0: no item
+  int parts, slot, firstSlot, unused;
 };
 
 DEVICE Item read_item(const int* plan, int index) {
   const int tiles = plan[0], chunks = plan[1], section = plan[2];
   const int within = index % (tiles * section);
-  const int* tile = plan + 4 + 8 * chunks + 2 * (within / section);
+  const int* tile = plan + 4 + 8 * chunks + 8 * (within / section);
   const int* chunk = plan + 4 + 8 * tile[0];
   Item item;
   item.queryRow = chunk[0];
@@ -137,8 +138,11 @@ DEVICE Item read_item(const int* plan, int index) {
   item.kvHead = index / (tiles * section) * section + within % section;
   const int last = min(tile[1] + TILE_ROWS, item.tokens * GROUP) - 1;
   const int end = min(item.kvEnd, item.position + last / GROUP + 1);
-  item.blocks = max(1, end - item.kvBegin + BLOCK - 1) / BLOCK;
-  item.blocks = max(1, item.blocks);
+  item.begin = tile[2];
+  item.end = min(tile[3], max(1, (end - item.kvBegin + BLOCK - 1) / BLOCK));
+  item.parts = tile[4];
+  item.slot = tile[5];
+  item.firstSlot = tile[6];
   item.unused = 0;
   return item;
 }
@@ -154,7 +158,7 @@ struct Items {
     Item item;
     int* words = &item.queryRow;
 #pragma unroll
-    for (int i = 0; i < 12; i += 4) {
+    for (int i = 0; i < 16; i += 4) {
       asm volatile("ld.shared.v4.b32 {%0, %1, %2, %3}, [%4];"
                    : "=r"(words[i]), "=r"(words[i + 1]), "=r"(words[i + 2]), "=r"(words[i + 3])
                    : "r"(shared + ITEMS_AT + slot * ITEM_BYTES + 4 * i)
@@ -172,7 +176,7 @@ struct Items {
     if (threadIdx.x % 32 == 0) {
       const int* words = &item.queryRow;
 #pragma unroll
-      for (int i = 0; i < 12; i += 4) {
+      for (int i = 0; i < 16; i += 4) {
         asm volatile("st.shared.v4.b32 [%0], {%1, %2, %3, %4};" ::"r"(shared + ITEMS_AT + slot * ITEM_BYTES + 4 * i),
                      "r"(words[i]), "r"(words[i + 1]), "r"(words[i + 2]), "r"(words[i + 3])
                      : "memory");

@@ -19,6 +19,13 @@ DEVICE void transpose_quad(u32 (&w)[4]) {
   }
 }
 
+// Four floats that other threads, or this one, have written in this launch.
+DEVICE float4 load_float4(const float4* from) {
+  float4 x;
+  asm volatile("ld.global.cg.v4.f32 {%0, %1, %2, %3}, [%4];" : "=f"(x.x), "=f"(x.y), "=f"(x.z), "=f"(x.w) : "l"(from) : "memory");
+  return x;
+}
+
 struct Output {
   bf16* out;
   float* partialO;

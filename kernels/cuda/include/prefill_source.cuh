@@ -52,15 +52,24 @@ struct Source {
     return head + (u64)block * blockBytes + (value ? PART_BYTES : 0);
   }
 
-  // Pages of 8 bits, as they lie in the pool.
+  // Pages of 8 bits, their subtiles in the order of a slot.
   DEVICE void land(int block, int first, int second, bool value) {
+    constexpr int BYTES = KV_SUBTILE_BYTES;
     const u32 landed = shared + LANDED_AT + 8 * ring.slot, to = shared + LANDINGS_AT + ring.slot * LANDING_BYTES;
     const int pages = min(2, (length - block * BLOCK + PAGE - 1) / PAGE);
     barrier_wait(shared + LEFT_AT + 8 * ring.slot, ring.parity ^ 1);
     if (threadIdx.x % 32 == 0) {
       barrier_expect(landed, pages * PART_BYTES);
-      if (pages > 0 && mine(0)) bulk_copy_all(to, page(first, value), PART_BYTES, landed);
-      if (pages > 1 && mine(1)) bulk_copy_all(to + PART_BYTES, page(second, value), PART_BYTES, landed);
+      if (value) {
+        if (pages > 0 && mine(0)) bulk_copy_all(to, page(first, true), PART_BYTES, landed);
+        if (pages > 1 && mine(1)) bulk_copy_all(to + PART_BYTES, page(second, true), PART_BYTES, landed);
+      } else {
+#pragma unroll
+        for (int sub = 0; sub < SUBTILES; sub++) {
+          if (pages > 0 && mine(0)) bulk_copy_all(to + 2 * sub * BYTES, page(first, false) + sub * BYTES, BYTES, landed);
+          if (pages > 1 && mine(1)) bulk_copy_all(to + (2 * sub + 1) * BYTES, page(second, false) + sub * BYTES, BYTES, landed);
+        }
+      }
     }
     __syncwarp();
     ring.advance();
@@ -141,11 +150,11 @@ DEVICE void produce(u32 shared, const u8* layer, const int* table, const int* pl
     const int* entries = table + item.table + item.kvBegin / PAGE;
     const int pages = (source.length + PAGE - 1) / PAGE;
     // A lane keeps one table entry of a window of 32 pages, and one of the window below, which is read ahead.
-    int window = (item.blocks - 1) / 16;
+    int window = (item.end - 1) / 16;
     const auto entry = [&](int of) { return of >= 0 && 32 * of + lane < pages ? entries[32 * of + lane] : 0; };
     int current = entry(window), below = entry(window - 1);
     int first = 0, second = 0;
-    for (int block = item.blocks - 1; block >= 0; block--) {
+    for (int block = item.end - 1; block >= item.begin; block--) {
       if (block / 16 != window) {
         window = block / 16;
         current = below;
@@ -155,11 +164,11 @@ DEVICE void produce(u32 shared, const u8* layer, const int* table, const int* pl
       const int nextSecond = __shfl_sync(~0u, current, 2 * block % 32 + 1);
       source.keys(block, nextFirst, nextSecond);
       if (TREE) source.values(block, nextFirst, nextSecond);
-      else if (block + 1 < item.blocks) source.values(block + 1, first, second);
+      else if (block + 1 < item.end) source.values(block + 1, first, second);
       first = nextFirst;
       second = nextSecond;
     }
-    if (!TREE) source.values(0, first, second);
+    if (!TREE) source.values(item.begin, first, second);
     index = __shfl_sync(~0u, next, 0);
   }
   release_dependents();
@@ -167,67 +176,83 @@ DEVICE void produce(u32 shared, const u8* layer, const int* table, const int* pl
   queue.put(none);
 }
 
-// Eight queries as the products take them: as they are, or as the nearest finite numbers of f16.
-DEVICE uint4 query_words(uint4 words) {
-  if (!KV_FP8) return words;
-  u32* each = &words.x;
-#pragma unroll
-  for (int i = 0; i < 4; i++) {
-    const float low = fminf(fmaxf(bf16_low(each[i]), -LARGEST_F16), LARGEST_F16);
-    const float high = fminf(fmaxf(bf16_high(each[i]), -LARGEST_F16), LARGEST_F16);
-    each[i] = f16_pair(low, high);
-  }
-  return words;
-}
-
-// Warps 1 to 3 of the producer: queries of an item into swizzled rows; rows and dims that do not exist become zero.
-DEVICE void load_queries(u32 shared, const bf16* q, const Item& item, u32 turn) {
+// Row, chunk of 16 bytes and place of the queries of a tile that the thread loads.
+template <class Visit>
+DEVICE void each_chunk(u32 queries, Visit visit) {
   const int lane = threadIdx.x % 32, warp = threadIdx.x % 128 / 32 - 1;
   constexpr int ROW_CHUNKS = SUBTILES * 8;
-  const u32 buffer = turn & 1;
-  barrier_wait(shared + Q_EMPTY_AT + 8 * buffer, (turn >> 1 & 1) ^ 1);
 #pragma unroll 4
   for (int first = warp * (32 / ROW_CHUNKS); first < ROWS; first += LOADER_WARPS * (32 / ROW_CHUNKS)) {
     const int r = first + lane / ROW_CHUNKS, c = lane % ROW_CHUNKS;
+    if (r < ROWS) visit(r, c, queries + c / 8 * (ROWS * 128) + r * 128 + ((c % 8) ^ (r % 8)) * 16);
+  }
+}
+
+// Warps 1 to 3 of the producer: queries of an item into swizzled rows; rows and dims that do not exist become zero. Where keys
+// and values have 8 bits, queries become the nearest finite numbers of f16.
+DEVICE void load_queries(u32 shared, const bf16* q, const Item& item, u32 turn) {
+  const u32 buffer = turn & 1;
+  barrier_wait(shared + Q_EMPTY_AT + 8 * buffer, (turn >> 1 & 1) ^ 1);
+  each_chunk(shared + buffer * Q_BYTES, [&](int r, int c, u32 to) {
     const int row = item.row + r, token = row / GROUP;
     const bool real = token < item.tokens && 8 * c < HEAD_DIM;
     const u64 at = (u64)(item.queryRow + (real ? token : 0)) * HEADS + item.kvHead * GROUP + row % GROUP;
-    const bf16* from = q + at * HEAD_DIM + (real ? 8 * c : 0);
-    const u32 to = shared + buffer * Q_BYTES + c / 8 * (ROWS * 128) + r * 128 + ((c % 8) ^ (r % 8)) * 16;
-    if (r >= ROWS) continue;
-    if (KV_FP8) {
-      put_chunk(to, query_words(real ? *(const uint4*)from : uint4{0, 0, 0, 0}));
-    } else {
-      asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(real ? 16 : 0) : "memory");
-    }
-  }
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(q + at * HEAD_DIM + (real ? 8 * c : 0)),
+                 "r"(real ? 16 : 0)
+                 : "memory");
+  });
   asm volatile("cp.async.wait_all;" ::: "memory");
+  if (KV_FP8) {
+    each_chunk(shared + buffer * Q_BYTES, [&](int r, int c, u32 to) {
+      uint4 words = get_chunk(to);
+      u32* word = &words.x;
+#pragma unroll
+      for (int i = 0; i < 4; i++) {
+        const float low = fminf(fmaxf(bf16_low(word[i]), -LARGEST_F16), LARGEST_F16);
+        const float high = fminf(fmaxf(bf16_high(word[i]), -LARGEST_F16), LARGEST_F16);
+        word[i] = f16_pair(low, high);
+      }
+      put_chunk(to, words);
+    });
+  }
   wgmma_publish();
   __syncwarp();
-  if (lane == 0) barrier_arrive(shared + Q_FULL_AT + 8 * buffer);
+  if (threadIdx.x % 32 == 0) barrier_arrive(shared + Q_FULL_AT + 8 * buffer);
 }
 
-// Warps 1 to 3 of the producer, where keys and values have 8 bits: the next landing becomes the next slot, in f16. Tokens from
-// `valid` on become zero.
+// Warps 1 to 3 of the producer, where keys and values have 8 bits: the next landing becomes the next slot, in f16. Of values,
+// tokens from `valid` on become zero.
+//
+// Rows of 64 dimensions lie in the same order on both sides, 64 and 128 bytes each. A thread takes every 24th row, so that its
+// place in the swizzles stays the same.
 DEVICE void unpack(u32 shared, Ring<LANDINGS + 1 - KV_FP8>& landings, Ring<SLOTS>& slots, bool value, int valid) {
-  const int thread = threadIdx.x % 128 - 32;
-  const u32 from = shared + LANDINGS_AT + landings.slot * LANDING_BYTES, to = shared + RING_AT + slots.slot * SLOT_BYTES;
-  constexpr int CHUNKS = LANDING_BYTES / 16, STEP = 32 * LOADER_WARPS;
+  constexpr int ALL_ROWS = 2 * PAGE * SUBTILES, STEP = 8 * LOADER_WARPS, AHEAD = 4;
+  const int thread = threadIdx.x % 128 - 32, first = thread / 4;
+  const int chunk = (thread % 4 ^ (first / 2 % 4)) * 2;
+  const u32 from = shared + LANDINGS_AT + landings.slot * LANDING_BYTES + thread * 16;
+  const u32 to = shared + RING_AT + slots.slot * SLOT_BYTES + first * 128;
+  const u32 low = to + (chunk ^ first % 8) * 16, high = to + (chunk + 1 ^ first % 8) * 16;
+  const bool whole = !value || valid >= BLOCK;
   barrier_wait(shared + LANDED_AT + 8 * landings.slot, landings.parity);
   barrier_wait(shared + EMPTY_AT + 8 * slots.slot, slots.parity ^ 1);
-#pragma unroll 4
-  for (int chunk = thread; chunk < CHUNKS; chunk += STEP) {
-    // 16 dimensions of a token, a chunk of 64 dims [page][subtile][token][4].
-    const int c = chunk % 4, t = chunk / 4 % PAGE, sub = chunk / (4 * PAGE) % SUBTILES, page = chunk / (4 * PAGE * SUBTILES);
-    const uint4 words = get_chunk(from + chunk * 16);
-    const bool seen = page * PAGE + t < valid;
-    const int pair = (c ^ (t / 2 % 4)) * 2;
-    const u32 row = to + (value ? page * PAGE_BYTES + sub * SUBTILE_BYTES : sub * 2 * SUBTILE_BYTES + page * SUBTILE_BYTES) + t * 128;
-    const uint4 low = {f16_of_e4m3(words.x), f16_of_e4m3(words.x >> 16), f16_of_e4m3(words.y), f16_of_e4m3(words.y >> 16)};
-    const uint4 high = {f16_of_e4m3(words.z), f16_of_e4m3(words.z >> 16), f16_of_e4m3(words.w), f16_of_e4m3(words.w >> 16)};
-    const uint4 none = {0, 0, 0, 0};
-    put_chunk(row + (pair ^ t % 8) * 16, seen ? low : none);
-    put_chunk(row + (pair + 1 ^ t % 8) * 16, seen ? high : none);
+#pragma unroll
+  for (int base = 0; base < ALL_ROWS; base += AHEAD * STEP) {
+    uint4 words[AHEAD];
+#pragma unroll
+    for (int i = 0; i < AHEAD; i++) {
+      const int row = base + i * STEP;
+      if (row + STEP <= ALL_ROWS || row + first < ALL_ROWS) words[i] = get_chunk(from + row * 64);
+    }
+#pragma unroll
+    for (int i = 0; i < AHEAD; i++) {
+      const int row = base + i * STEP;
+      if (row + STEP > ALL_ROWS && row + first >= ALL_ROWS) continue;
+      uint4 a = {f16_of_e4m3(words[i].x), f16_of_e4m3(words[i].x >> 16), f16_of_e4m3(words[i].y), f16_of_e4m3(words[i].y >> 16)};
+      uint4 b = {f16_of_e4m3(words[i].z), f16_of_e4m3(words[i].z >> 16), f16_of_e4m3(words[i].w), f16_of_e4m3(words[i].w >> 16)};
+      if (!whole && (row + first) / (PAGE * SUBTILES) * PAGE + (row + first) % PAGE >= valid) a = b = {0, 0, 0, 0};
+      put_chunk(low + row * 128, a);
+      put_chunk(high + row * 128, b);
+    }
   }
   wgmma_publish();
   __syncwarp();
@@ -244,15 +269,15 @@ DEVICE void load(u32 shared, const bf16* q) {
   Ring<SLOTS> slots;
   for (u32 turn = 0;; turn++) {
     const Item item = queue.next();
-    if (item.blocks == 0) break;
+    if (item.end == 0) break;
     load_queries(shared, q, item, turn);
     if (!KV_FP8) continue;
     const int length = item.kvEnd - item.kvBegin;
-    for (int block = item.blocks - 1; block >= 0; block--) {
+    for (int block = item.end - 1; block >= item.begin; block--) {
       unpack(shared, landings, slots, false, length - block * BLOCK);
       const int values = TREE ? block : block + 1;
-      if (values < item.blocks) unpack(shared, landings, slots, true, length - values * BLOCK);
+      if (values < item.end) unpack(shared, landings, slots, true, length - values * BLOCK);
     }
-    if (!TREE) unpack(shared, landings, slots, true, length);
+    if (!TREE) unpack(shared, landings, slots, true, length - item.begin * BLOCK);
   }
 }
