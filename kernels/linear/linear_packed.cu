@@ -94,6 +94,8 @@ constexpr u32 STRIP_OUTPUTS = OUTPUT == 3 ? 8 : 16;
 constexpr float LARGEST = 32512.f;
 // Nibbles lie in the high halves of bytes.
 constexpr float UNIT = WEIGHTS == Q8_0 ? 1.f : 0.0625f;
+// Blocks of x that a thread has in flight.
+constexpr u32 READS = NORM ? 2 : 4;
 // Adding it leaves an integer's bits at the end of a float.
 constexpr float ROUNDER = 12582912.f;
 
@@ -209,20 +211,26 @@ __device__ __forceinline__ u32 bytesOf(u32 a, u32 b, u32 c, u32 d) {
   return __byte_perm(__byte_perm(a, b, SELECT), __byte_perm(c, d, SELECT), 0x5410);
 }
 
-// Four pairs of columns, eight apart; `column` is the first.
-__device__ __forceinline__ void readPairs(const PackedArgs& args, u32 token, u32 column, float (&x)[8]) {
-#pragma unroll
-  for (u32 i = 0; i < 8; i++) x[i] = 0.f;
-  if (token >= args.tokens || column >= args.cols) return;
+// A lane's pairs of columns of a block, as they are stored.
+struct Pairs {
+#if NORM
+  float2 x[4], gain[4];
+#else
+  u32 x[4];
+#endif
+};
+
+// `column` is the first; the pairs are eight columns apart.
+__device__ __forceinline__ void readPairs(const PackedArgs& args, u32 token, u32 column, Pairs& pairs) {
+  const bool inside = token < args.tokens && column < args.cols;
   const u64 at = (u64)token * args.xStride + column;
 #pragma unroll
   for (u32 i = 0; i < 4; i++) {
 #if NORM
-    const float2 pair = *(const float2*)((const float*)args.x + at + 8 * i);
-    x[2 * i] = pair.x, x[2 * i + 1] = pair.y;
+    pairs.x[i] = inside ? *(const float2*)((const float*)args.x + at + 8 * i) : make_float2(0.f, 0.f);
+    pairs.gain[i] = inside ? *(const float2*)(args.gain + column + 8 * i) : make_float2(0.f, 0.f);
 #else
-    const u32 pair = *(const u32*)((const u16*)args.x + at + 8 * i);
-    x[2 * i] = bf16_low(pair), x[2 * i + 1] = bf16_high(pair);
+    pairs.x[i] = inside ? *(const u32*)((const u16*)args.x + at + 8 * i) : 0;
 #endif
   }
 }
@@ -302,57 +310,64 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32, RESIDENT) linear_packed
     float square = 0.f;
 #endif
 #pragma unroll 1
-    for (u32 first = 0; first < chunks * 8; first += WARPS * 32) {
-      // A lane's pairs of columns of a block.
-      const u32 share = first + threadIdx.x;
-      const u32 chunk = share / 8, block = share / 4 % 2, j = share % 4, column = chunk * 64 + block * 32 + 2 * j;
-      float x[8];
-      readPairs(args, token, column, x);
-#if NORM
-      if (column < args.cols) {
+    for (u32 start = threadIdx.x; start - lane < chunks * 8; start += READS * WARPS * 32) {
+      Pairs reads[READS];
+#pragma unroll
+      for (u32 r = 0; r < READS; r++) {
+        const u32 share = start + r * WARPS * 32;
+        readPairs(args, token, share / 4 * 32 + share % 4 * 2, reads[r]);
+      }
+#pragma unroll
+      for (u32 r = 0; r < READS; r++) {
+        const u32 share = start + r * WARPS * 32;
+        if (share - lane >= chunks * 8) break;
+        const u32 chunk = share / 8, block = share / 4 % 2, j = share % 4;
+        float x[8];
 #pragma unroll
         for (u32 i = 0; i < 4; i++) {
-          const float2 gain = *(const float2*)(args.gain + column + 8 * i);
-          square = fmaf(x[2 * i], x[2 * i], square);
-          square = fmaf(x[2 * i + 1], x[2 * i + 1], square);
-          x[2 * i] *= gain.x;
-          x[2 * i + 1] *= gain.y;
+#if NORM
+          const float2 pair = reads[r].x[i], gain = reads[r].gain[i];
+          square = fmaf(pair.x, pair.x, square);
+          square = fmaf(pair.y, pair.y, square);
+          x[2 * i] = pair.x * gain.x, x[2 * i + 1] = pair.y * gain.y;
+#else
+          x[2 * i] = bf16_low(reads[r].x[i]), x[2 * i + 1] = bf16_high(reads[r].x[i]);
+#endif
         }
-      }
-#endif
-      float largest = 0.f, sum = 0.f;
+        float largest = 0.f, sum = 0.f;
 #pragma unroll
-      for (u32 i = 0; i < 8; i++) {
-        largest = fmaxf(largest, fabsf(x[i]));
-        sum += x[i];
-      }
-      largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, 1));
-      largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, 2));
+        for (u32 i = 0; i < 8; i++) {
+          largest = fmaxf(largest, fabsf(x[i]));
+          sum += x[i];
+        }
+        largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, 1));
+        largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, 2));
 #if WEIGHTS == Q4_1
-      sum += __shfl_xor_sync(0xffffffffu, sum, 1);
-      sum += __shfl_xor_sync(0xffffffffu, sum, 2);
+        sum += __shfl_xor_sync(0xffffffffu, sum, 1);
+        sum += __shfl_xor_sync(0xffffffffu, sum, 2);
 #endif
-      const float inverse = largest > 0.f ? LARGEST / largest : 0.f;
-      u32 low[8], high[8];
+        const float inverse = largest > 0.f ? LARGEST / largest : 0.f;
+        u32 low[8], high[8];
 #pragma unroll
-      for (u32 i = 0; i < 8; i++) {
-        low[i] = __float_as_uint(fmaf(x[i], inverse, ROUNDER));
-        high[i] = low[i] + 128;
-      }
-      // A word of nibbles has pairs 0 and 2 in the low halves of its bytes, one of Q8_0 pairs 0 and 1.
-      if (share >= chunks * 8) continue;
-      uint2* to = (uint2*)(planes + ((chunk * TOKENS + token) * 2 * 4 + j) * 16 + block * 8);
-      if (WEIGHTS == Q8_0) {
-        to[0] = make_uint2(bytesOf<0x0051>(high[0], high[2], high[1], high[3]), bytesOf<0x0051>(high[4], high[6], high[5], high[7]));
-        to[8] = make_uint2(bytesOf<0x0040>(low[0], low[2], low[1], low[3]), bytesOf<0x0040>(low[4], low[6], low[5], low[7]));
-      } else {
-        to[0] = make_uint2(bytesOf<0x0051>(high[2], high[6], high[3], high[7]), bytesOf<0x0051>(high[0], high[4], high[1], high[5]));
-        to[8] = make_uint2(bytesOf<0x0040>(low[2], low[6], low[3], low[7]), bytesOf<0x0040>(low[0], low[4], low[1], low[5]));
-      }
-      if (j == 0) scales[(chunk * TOKENS + token) * 2 + block] = largest * (UNIT / LARGEST);
+        for (u32 i = 0; i < 8; i++) {
+          low[i] = __float_as_uint(fmaf(x[i], inverse, ROUNDER));
+          high[i] = low[i] + 128;
+        }
+        // A word of nibbles has pairs 0 and 2 in the low halves of its bytes, one of Q8_0 pairs 0 and 1.
+        if (share >= chunks * 8) continue;
+        uint2* to = (uint2*)(planes + ((chunk * TOKENS + token) * 2 * 4 + j) * 16 + block * 8);
+        if (WEIGHTS == Q8_0) {
+          to[0] = make_uint2(bytesOf<0x0051>(high[0], high[2], high[1], high[3]), bytesOf<0x0051>(high[4], high[6], high[5], high[7]));
+          to[8] = make_uint2(bytesOf<0x0040>(low[0], low[2], low[1], low[3]), bytesOf<0x0040>(low[4], low[6], low[5], low[7]));
+        } else {
+          to[0] = make_uint2(bytesOf<0x0051>(high[2], high[6], high[3], high[7]), bytesOf<0x0051>(high[0], high[4], high[1], high[5]));
+          to[8] = make_uint2(bytesOf<0x0040>(low[2], low[6], low[3], low[7]), bytesOf<0x0040>(low[0], low[4], low[1], low[5]));
+        }
+        if (j == 0) scales[(chunk * TOKENS + token) * 2 + block] = largest * (UNIT / LARGEST);
 #if WEIGHTS == Q4_1
-      if (j == 0) totals[(chunk * TOKENS + token) * 2 + block] = sum;
+        if (j == 0) totals[(chunk * TOKENS + token) * 2 + block] = sum;
 #endif
+      }
     }
 #if NORM
 #pragma unroll
