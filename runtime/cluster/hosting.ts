@@ -5,6 +5,7 @@
  */
 import type { MemberCard } from "../../scheduler/protocol/member.ts";
 import type { ControlMessage } from "../../scheduler/protocol/messages.ts";
+import { DEVICE_LOST_CODE } from "../device/device_lost_error.ts";
 import type { Engine } from "../engine/engine.ts";
 import { CapacityError } from "../engine/request.ts";
 import type { Peers } from "./peers.ts";
@@ -30,6 +31,8 @@ interface Hosted {
   readonly call: number;
   readonly id: string;
   events: string[];
+  /** Ends of choices by an error, told together with that. */
+  readonly failed: string[];
   sent: number;
 }
 
@@ -54,14 +57,21 @@ export class Hosting {
     const { engine, peers, leaving } = this.#options;
     const id = hostedId(from.incarnation, call);
     if (this.#hosted.has(id)) return;
-    const hosted: Hosted = { front: from.incarnation, call, id, events: [], sent: 0 };
+    const hosted: Hosted = { front: from.incarnation, call, id, events: [], failed: [], sent: 0 };
     try {
       if (leaving()) {
         throw new CapacityError("Cannot run the request: the member is leaving", { status: 503, code: "leaving" });
       }
       engine.add({ ...decodeRequest(request.json), id }, (event) => {
         if (this.#hosted.get(id) !== hosted) return;
-        hosted.events.push(JSON.stringify(event));
+        const json = JSON.stringify(event);
+        if (event.kind === "choice-end" && event.reason === "error") {
+          hosted.failed.push(json);
+          return;
+        }
+        // Others may have a device for it.
+        if (event.kind === "end" && event.error?.code === DEVICE_LOST_CODE) return this.#returnOne(hosted);
+        hosted.events.push(...hosted.failed.splice(0), json);
         if (event.kind === "end") this.#flushOne(hosted, true);
         else this.#flushSoon();
       });
@@ -97,6 +107,12 @@ export class Hosting {
       engine.cancel(id);
       peers.tell(front, { kind: "handed-back", call });
     }
+  }
+
+  /** Hands one back that has ended here, with what came before. */
+  #returnOne(hosted: Hosted): void {
+    this.#flushOne(hosted, true);
+    this.#options.peers.tell(hosted.front, { kind: "handed-back", call: hosted.call });
   }
 
   /** Events of one step travel together. */

@@ -282,6 +282,8 @@ export class Instance {
   #turn(): void {
     const { engine } = this;
     if (this.#stepping || this.#stopped) return;
+    // Also where a lost device has left no request to find out with.
+    engine.checkSound();
     this.borrower.work();
     this.mover.work();
     if (!engine.busy) {

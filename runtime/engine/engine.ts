@@ -15,7 +15,7 @@ import type { Sequence } from "../../scheduler/sequence.ts";
 import { type CheckedPlan, logitRows, type PlannedSequence } from "../../scheduler/step_plan.ts";
 import { StepScheduler } from "../../scheduler/step_scheduler.ts";
 import { type Device, type FollowingStep, SEGMENT_TOKENS, type StepOutput } from "../device/device.ts";
-import { DeviceLostError } from "../device/device_lost_error.ts";
+import { DEVICE_LOST_CODE, DeviceLostError } from "../device/device_lost_error.ts";
 import type { LogitRow } from "../sampling/row.ts";
 import type { TokenTable } from "../text/codec.ts";
 import type { Choice, ChoiceEnd, TakenToken } from "./choice.ts";
@@ -258,7 +258,7 @@ export class Engine {
    * breaks it in a step that ends later is thrown by the next call.
    */
   run(done: (worked: boolean) => void): void {
-    this.#checkSound();
+    this.checkSound();
     if (this.#underWay) throw new Error("Cannot run a step: another one is under way");
     // Before the plan is made: a listener may cancel what is in it.
     const resumed = this.#tellResumedEnds();
@@ -287,7 +287,7 @@ export class Engine {
       done(true);
     }, { following: followingStep(plan) });
     returned = true;
-    this.#checkSound();
+    this.checkSound();
   }
 
   /**
@@ -347,7 +347,8 @@ export class Engine {
     }
   }
 
-  #checkSound(): void {
+  /** Does nothing but throw. @throws {Error} what broke the engine, where something has: it can be used no more. */
+  checkSound(): void {
     if (this.#broken !== undefined) throw this.#broken.error;
   }
 
@@ -439,7 +440,8 @@ export class Engine {
 
   #fail(sequence: Sequence, error: unknown): void {
     const message = error instanceof Error ? error.message : String(error);
-    this.#abort(sequence, { message, code: "device_error", status: 500 });
+    const code = error instanceof DeviceLostError ? DEVICE_LOST_CODE : "device_error";
+    this.#abort(sequence, { message, code, status: 500 });
   }
 
   /** Ends a request that grew, or whose creditors left, beyond what is within reach. */

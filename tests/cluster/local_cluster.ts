@@ -35,6 +35,8 @@ export interface LocalMember {
   readonly role?: "full" | "holder";
   /** KV tokens it holds. */
   readonly kvTokens: number;
+  /** Called before each of its steps; what it throws is the step's. */
+  readonly beforeStep?: () => void;
   /** Tokens of its blocks, a multiple of 16: a member on a GPU has larger ones. @default {16} */
   readonly blockTokens?: number;
 }
@@ -228,7 +230,7 @@ export class LocalCluster implements Disposable {
   }
 
   async #full(
-    { kvTokens, blockTokens = BLOCK_TOKENS }: LocalMember,
+    { kvTokens, blockTokens = BLOCK_TOKENS, beforeStep = () => {} }: LocalMember,
     { model, maxModelLen }: LocalClusterOptions,
   ): Promise<{ readonly parts: FullParts; readonly digest: string }> {
     const now = () => this.#time.nowMs;
@@ -236,6 +238,11 @@ export class LocalCluster implements Disposable {
     const device = this.#opened.use(
       blockTokens === BLOCK_TOKENS ? inner : new GroupedDevice(inner, blockTokens / BLOCK_TOKENS),
     );
+    const begin = device.begin.bind(device);
+    device.begin = (...batch) => {
+      beforeStep();
+      return begin(...batch);
+    };
     const policy = this.#opened.use(
       await SchedulerHost.load("builtin:fcfs", { now, random: () => 0.5, log: () => {} }),
     );

@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { DeviceLostError } from "../../runtime/device/device_lost_error.ts";
 import type { Random } from "./random.ts";
 import type { FaultKind, Scenario } from "./scenario.ts";
 import type { SimNetwork } from "./sim_network.ts";
@@ -31,12 +32,14 @@ export interface FaultWorld {
 export class Faults {
   readonly #world: FaultWorld;
   readonly #random: Random;
+  readonly #lost: Random;
   #stopped = false;
 
   /** Draws from a stream of its own. */
   constructor(world: FaultWorld, random: Random) {
     this.#world = world;
     this.#random = random.stream("faults");
+    this.#lost = random.stream("lost devices");
   }
 
   /** Begins. */
@@ -123,14 +126,18 @@ export class Faults {
         note(`${name} by ${durationMs.toFixed(0)} ms`);
         process.clock.jump(durationMs);
         break;
-      case "device":
+      case "device": {
         if (process.device === undefined) return;
         note(name);
+        // A draw of its own, so that others stay what they are.
+        const lost = this.#lost.chance(0.3);
         process.device.beforeStep = () => {
           if (process.device !== undefined) process.device.beforeStep = () => {};
-          throw new Error("Cannot run a step: out of memory, as injected");
+          const error = new Error("Cannot run a step: out of memory, as injected");
+          throw lost ? new DeviceLostError(error) : error;
         };
         break;
+      }
       case "move":
         this.#move(process, note);
         break;

@@ -4,6 +4,7 @@
  *
  * @module
  */
+import { DeviceLostError } from "../../runtime/device/device_lost_error.ts";
 import type { EngineRequest } from "../../runtime/engine/request.ts";
 import { Faults, type FaultWorld } from "./faults.ts";
 import { checkProcess, checkRest, checkSlots, checkViews, type Unrest } from "./invariants.ts";
@@ -205,6 +206,7 @@ export class World implements FaultWorld {
     try {
       run();
     } catch (error) {
+      if (error instanceof DeviceLostError) return this.#endLost(process);
       const message = error instanceof Error ? error.message : String(error);
       throw error instanceof Violation
         ? error
@@ -214,6 +216,14 @@ export class World implements FaultWorld {
     const thorough = this.#turns++ % TURNS_PER_CHECK === 0;
     checkProcess(process, { thorough });
     if (thorough) checkSlots(this.alive);
+  }
+
+  /** A process whose device is lost ends, and is started anew. */
+  #endLost(process: SimProcess): void {
+    this.count("fault.device-lost");
+    this.time.after(0, `${process.name} ends without its device`, () => {
+      this.kill(process, { noticeMs: 0, backMs: this.scenario.timings.leaseMs });
+    });
   }
 
   /** Keeps the first of the violations that came where nothing may throw. */
