@@ -84,14 +84,14 @@ extern "C" __global__ void __launch_bounds__(256) linear_pack(const u8* from, u3
   }
 }
 
-// to: bf16 [rows, cols].
+// to: bf16 [rows, cols]. A thread has pair i of all four lanes instead: eight columns in a row.
 extern "C" __global__ void __launch_bounds__(256) linear_unpack(const u8* from, u32 rows, u32 cols, bf16* to, u32 half) {
   const u32 chunks = (cols + 63) / 64, blocks = cols / 32;
   const u64 items = (u64)rows * chunks * 4;
   for (u64 item = (u64)blockIdx.x * 256 + threadIdx.x; item < items; item += (u64)gridDim.x * 256) {
-    const u32 j = item % 4, chunk = item / 4 % chunks, row = (u32)(item / 4 / chunks);
+    const u32 i = item % 4, chunk = item / 4 % chunks, row = (u32)(item / 4 / chunks);
     const Place place = placeOf(row, half);
-    const u32 lower = place.row / 8, g = place.row % 8, lane = 4 * g + j;
+    const u32 lower = place.row / 8, g = place.row % 8;
     const u8* record = from + ((u64)place.strip * chunks + chunk) * RECORD_BYTES;
     for (u32 b = 0; b < 2; b++) {
       if (chunk * 2 + b >= blocks) continue;
@@ -99,19 +99,22 @@ extern "C" __global__ void __launch_bounds__(256) linear_unpack(const u8* from, 
       const float scale = half_at(scales), minimum = WEIGHTS == Q4_1 ? half_at(scales + 64) : 0.f;
       float v[8];
 #pragma unroll
-      for (u32 i = 0; i < 8; i++) {
+      for (u32 j = 0; j < 4; j++) {
+        const u32* words = (const u32*)record + 4 * (4 * g + j);
         if (WEIGHTS == Q8_0) {
-          const u32 word = ((const u32*)record)[128 * b + 4 * lane + 2 * lower + i / 4];
-          const u32 byte = i % 4 == 1 ? 2 : i % 4 == 2 ? 1 : i % 4;
-          v[i] = scale * (float)(i32)(signed char)(word >> 8 * byte);
+          const u32 word = words[128 * b + 2 * lower + i / 2] >> 8 * (i % 2);
+          v[2 * j] = scale * (float)(i32)(signed char)word;
+          v[2 * j + 1] = scale * (float)(i32)(signed char)(word >> 16);
         } else {
-          const u32 nibble = ((const u32*)record)[4 * lane + 2 * b + lower] >> (4 * (i / 2) + 16 * (i % 2)) & 15;
-          v[i] = WEIGHTS == Q4_0 ? scale * (float)((i32)(nibble ^ 8) - 8) : fmaf(scale, (float)nibble, minimum);
+          const u32 word = words[2 * b + lower] >> 4 * i;
+#pragma unroll
+          for (u32 e = 0; e < 2; e++) {
+            const u32 nibble = word >> 16 * e & 15;
+            v[2 * j + e] = WEIGHTS == Q4_0 ? scale * (float)((i32)(nibble ^ 8) - 8) : fmaf(scale, (float)nibble, minimum);
+          }
         }
       }
-      u32* pairs = (u32*)(to + (u64)row * cols + chunk * 64 + b * 32) + j;
-#pragma unroll
-      for (u32 i = 0; i < 4; i++) pairs[4 * i] = bf16_pair(v[2 * i], v[2 * i + 1]);
+      store(to + (u64)row * cols + chunk * 64 + b * 32 + i * 8, v);
     }
   }
 }
