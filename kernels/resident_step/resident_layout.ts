@@ -36,98 +36,105 @@ export interface ResidentGpu {
   readonly sharedBytesPerBlock: number;
 }
 
-/** Most tokens of a step. */
-export const MAX_RESIDENT_TOKENS = 8;
+/** Numbers of tokens that there are kernels for. */
+export const RESIDENT_TOKENS = [1, 2, 4, 8] as const;
 
+/** Blocks of a cluster. */
+const CLUSTER = 8;
+/** Multiprocessors that clusters of eight may find no place on. */
+const UNPLACED = 16;
 /** Columns that a warp takes at a time. */
 const COLUMNS = 32;
 /** Most query heads that share a KV head. */
 const MAX_GROUP = 8;
 /** Widest head: one tile of the pool. */
 const MAX_HEAD_DIM = 64;
-/** Most warps that compute, with one round of columns and with several: what registers allow. */
-const MOST_WARPS = { one: 19, more: 15 } as const;
-const LEAST_WARPS = 4;
-/** Most parts that the pages of a sequence are split into. */
-const MOST_SPLITS = 8;
+/** Most clusters for gate, up and down. */
+const MOST_PARTS = 8;
+/** Warps that compute. */
+const MOST_WARPS = 19;
+const LEAST_WARPS = 8;
 /** Layers in shared memory beyond which nothing is gained. */
-const MOST_SLOTS = 4;
-/** Parts of a layer that are waited for. */
-const PARTS = 4;
+const MOST_SLOTS = 3;
 /** Rows of weights in a tile. */
 const TILE = 8;
 /** Words of a head's output of a warp. */
 const HEAD_WORDS = 80;
-/** Bytes of a row in a tile of the pool. */
-const ROW_BYTES = 128;
-
-/** Bytes of cosines and sines of a token. */
-const TURNS_BYTES = 256;
+/** Bytes of queries, of the new key and value, and of cosines and sines. */
+const QUERY_BYTES = 8 * 128 + 2 * 128 + 32 * 8;
 
 /** The sizes of one kernel. */
 export interface ResidentLayout {
   /** What it is for. */
   readonly shape: ResidentShape;
+  /** Clusters that share gate, up and down. */
+  readonly parts: number;
   /** Blocks of threads. */
   readonly ctas: number;
   /** Warps of a block that compute. */
   readonly warps: number;
-  /** Parts that the pages of a sequence may be split into. */
-  readonly splits: number;
   /** Layers whose weights are in shared memory at a time. */
   readonly slots: number;
   /** Bytes of shared memory of a block. */
   readonly sharedBytes: number;
-  /** Bytes of the memory that blocks exchange values through. */
+  /** Bytes of the memory that clusters exchange values through. */
   readonly exchangeBytes: number;
 }
 
 /** The sizes of the kernel for a model on a GPU; undefined when it does not take the model. */
 export function tryResidentLayout(shape: ResidentShape, gpu: ResidentGpu): ResidentLayout | undefined {
-  const { hidden, heads, kvHeads, headDim, intermediate, layers, pairs, tokens } = shape;
-  const width = heads * headDim;
-  if ([hidden, width, intermediate].some((columns) => columns % COLUMNS !== 0)) return undefined;
+  const { hidden, heads, kvHeads, headDim, intermediate, pairs, tokens } = shape;
+  const group = heads / kvHeads;
+  if (!Number.isInteger(group) || group > MAX_GROUP) return undefined;
+  if ([hidden, group * headDim, intermediate].some((columns) => columns % COLUMNS !== 0)) return undefined;
   if (headDim > MAX_HEAD_DIM || headDim % TILE !== 0 || 2 * pairs > headDim) return undefined;
-  if (heads % kvHeads !== 0 || heads / kvHeads > MAX_GROUP) return undefined;
-  if (tokens < 1 || tokens > MAX_RESIDENT_TOKENS) return undefined;
-  const ctas = gpu.multiprocessors;
-  const splits = Math.min(MOST_SPLITS, Math.floor(ctas / (tokens * kvHeads)));
-  if (splits < 1) return undefined;
+  if (!RESIDENT_TOKENS.some((count) => count === tokens)) return undefined;
+  const places = Math.floor((gpu.multiprocessors - UNPLACED) / CLUSTER) - kvHeads;
+  for (let parts = Math.min(MOST_PARTS, places); parts >= 1; parts--) {
+    if (intermediate / COLUMNS % parts === 0) return withParts(shape, { gpu, parts });
+  }
+  return undefined;
+}
+
+function withParts(
+  shape: ResidentShape,
+  { gpu, parts }: { readonly gpu: ResidentGpu; readonly parts: number },
+): ResidentLayout | undefined {
+  const { hidden, heads, kvHeads, headDim, intermediate, layers, tokens } = shape;
+  const group = heads / kvHeads;
+  const [groupWidth, partWidth] = [group * headDim, intermediate / parts];
   const warps = warpsOf(hidden / COLUMNS);
-  const qkvRows = (heads + 2 * kvHeads) * headDim;
-  const share = (rows: number) => Math.ceil(rows / ctas);
-  const [qkvShare, outShare] = [share(qkvRows), share(hidden)];
-  const gateShare = 2 * (2 * Math.ceil(share(intermediate) / 2));
-  const slotBytes = 2 * 4 * hidden + (qkvShare + gateShare) * rowStride(hidden) + outShare * rowStride(width) +
-    outShare * rowStride(intermediate);
-  const tiles = Math.max(...[qkvShare, outShare, gateShare].map((rows) => Math.ceil(rows / TILE)));
-  const sums = 8 * tokens * tiles + (tokens * tiles % 2 === 0 ? 8 : 0);
-  const words = 2 * warps * sums + 2 * warps * 8 + warps * (heads / kvHeads) * HEAD_WORDS + 2 * warps * 8;
-  const fixed = 4 * words + 10 * ROW_BYTES + TURNS_BYTES;
-  const barriers = 16 * PARTS;
-  const slots = Math.min(
-    MOST_SLOTS,
-    layers,
-    Math.floor((gpu.sharedBytesPerBlock - fixed) / (slotBytes + barriers)),
+  const qkvRows = (group + 2) * headDim;
+  const [qkvShare, gateShare, rowShare] = [qkvRows / CLUSTER, partWidth / CLUSTER, hidden / CLUSTER];
+  const slotBytes = 4 * hidden + Math.max(
+    qkvShare * rowStride(hidden) + rowShare * rowStride(groupWidth),
+    2 * gateShare * rowStride(hidden) + rowShare * rowStride(partWidth),
   );
+  const sharers = (columns: number) => Math.min(columns / COLUMNS, warps);
+  const sums = (rows: number) => {
+    const values = TILE * tokens * Math.ceil(rows / TILE);
+    return values + (values / TILE % 2 === 0 ? TILE : 0);
+  };
+  const words = tokens * hidden + qkvRows + 8 * 4 * Math.ceil(group * 66 / 4) +
+    sharers(hidden) * Math.max(sums(qkvShare), sums(2 * gateShare)) +
+    Math.max(sharers(groupWidth), sharers(partWidth)) * sums(rowShare) + warps * (8 + group * HEAD_WORDS + 8 + 8);
+  const fixed = 4 * words + 2 * tokens * partWidth + QUERY_BYTES + 8 * 4;
+  const slots = Math.min(MOST_SLOTS, layers, Math.floor((gpu.sharedBytesPerBlock - fixed) / (slotBytes + 8 * 4)));
   if (slots < 1) return undefined;
-  const lse = Math.ceil(splits * tokens * heads / 32) * 32;
-  const layerWords = tokens * (qkvRows + splits * width + 2 * hidden + intermediate / 2) + lse;
   return {
     shape,
-    ctas,
+    parts,
+    ctas: CLUSTER * (kvHeads + parts),
     warps,
-    splits,
     slots,
-    sharedBytes: slots * (slotBytes + barriers) + fixed,
-    exchangeBytes: 2 * 4 * layers * layerWords,
+    sharedBytes: slots * (slotBytes + 8 * 4) + fixed,
+    exchangeBytes: 2 * 4 * layers * (kvHeads + parts) * tokens * hidden,
   };
 }
 
 /** Warps that share so many times 32 columns most evenly. */
 function warpsOf(blocks: number): number {
-  if (blocks <= MOST_WARPS.one) return Math.max(blocks, LEAST_WARPS);
-  return Math.ceil(blocks / Math.ceil(blocks / MOST_WARPS.more));
+  return Math.max(Math.ceil(blocks / Math.ceil(blocks / MOST_WARPS)), LEAST_WARPS);
 }
 
 /** Bytes from a row of weights to the next in shared memory: neighbours lie in different halves of the banks. */

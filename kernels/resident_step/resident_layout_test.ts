@@ -15,23 +15,24 @@ const SMOL: ResidentShape = {
   tokens: 1,
 };
 
-Deno.test("tryResidentLayout() fits the shared memory and spreads attention over the blocks", () => {
+Deno.test("tryResidentLayout() fits the shared memory and leaves no cluster without a place", () => {
   for (const tokens of [1, 2, 4, 8]) {
     const layout = tryResidentLayout({ ...SMOL, tokens }, H100);
     assert(layout !== undefined);
     assert(layout.sharedBytes <= H100.sharedBytesPerBlock);
-    assert(layout.slots >= 2);
-    assert(tokens * SMOL.kvHeads * layout.splits <= H100.multiprocessors);
+    assertEquals(layout.parts, 8);
+    assert(layout.ctas <= H100.multiprocessors);
   }
 });
 
 Deno.test("tryResidentLayout() refuses what the kernel does not take", () => {
   const refused: readonly Partial<ResidentShape>[] = [
-    { tokens: 9 },
+    { tokens: 3 },
     { headDim: 128, heads: 4, kvHeads: 4 },
     { intermediate: 1520 },
     { hidden: 4096, intermediate: 14_336, heads: 32, kvHeads: 8 },
     { heads: 9, kvHeads: 1 },
+    { heads: 14, kvHeads: 14 },
   ];
   assertEquals(refused.map((change) => tryResidentLayout({ ...SMOL, ...change }, H100)), refused.map(() => undefined));
   assertEquals(tryResidentLayout(SMOL, { ...H100, sharedBytesPerBlock: 49_152 }), undefined);

@@ -1,39 +1,41 @@
-// resident_step - all layers of a decode step of a small model as one kernel: one block of threads a multiprocessor stays for
-// the whole step, and what a layer's parts hand to each other goes from block to block through the L2 cache.
+// resident_step - all layers of a decode step of a small model as one kernel, whose blocks of threads stay for the whole step.
 //
-// Tokens ids [T], one a sequence -> residual [T, HIDDEN] f32 behind the last layer, keys and values of the tokens in the pool.
-// The layers are those of Llama: RMSNorm, query, key and value, rotation, attention, output, RMSNorm, gate and up, SwiGLU, down.
+// Ids [T], one a sequence -> residual [T, HIDDEN] f32 behind the last layer, keys and values of the tokens in the pool. The
+// layers are those of Llama: RMSNorm, query, key and value, rotation, attention, output, RMSNorm, gate and up, SwiGLU, down.
 //
-// Limit: a layer is five products or attentions that need all of the one before; the weights' bytes over the read rate are
-// less (1.5 us of the 135M shape on an H200, against five exchanges of about 0.7 us).
+// Limit: what depends on each other, not bytes. An exchange between all blocks through the L2 cache takes 1.2 us and more, one
+// within a cluster of blocks about 0.3 us; reading a layer's weights 1.5 us (135M shape, H200).
 //
-// Exchange: every value is stored once, as a word of its own place in the step, and its readers poll the word until it is not EMPTY. There is no
-// barrier, no fence and no counter: a word that has arrived is all that its reader needs. Places are emptied one step later,
-// while the other half of them is in use.
+// Work: a cluster of eight blocks has a KV head with its queries, and the share of the output projection that these need; or a
+// share of gate and up with the same columns of down. So a layer has two exchanges between clusters, and three within.
+// Between clusters: every cluster has its sums of all rows; a block of each cluster reads what all have of an eighth of the
+// rows, adds it to the residual it keeps, and hands the rows to its cluster.
 //
-// Weights: each block has a share of the rows of every matrix. The last warp copies whole layers of them ahead into shared
-// memory, as far as there is room, whatever the exchange does.
+// Exchange between clusters: a value is stored once, as a word of its own place in the step, and its reader polls the word until it
+// is not EMPTY. There is no barrier, fence or counter. Places are emptied one step later, while the other half is in use.
+// Within a cluster: stores that count up the reader's barrier. A buffer is never written again before all that read it have
+// told other clusters something that the next writer had to wait for.
 //
-// Work: warp w multiplies columns 32 w to 32 w + 31 (then 32 (w + WARPS) ..) of the block's rows as m16n8k16 products: tokens
-// are M, rows of weights N. A lane needs 8 columns of one token: it polls for exactly these and holds the residual of them
-// in registers all the way, the same in all blocks. A norm is bf16(x * gain) going in and a scale of the sums coming out.
-//
-// Attention: block j has one token, KV head and split of the pages. A warp has 16 tokens at a time, whose old keys and values
-// are fetched while the layer's first product runs.
+// Weights: the last warp copies a block's rows of the layers ahead into shared memory, SLOTS layers at a time.
+// Products: warp w takes columns 32 w to 32 w + 31 (then 32 (w + WARPS) ..) as m16n8k16; tokens are M, rows of weights N.
+// A norm is bf16(x * gain) going in and a scale of the sums coming out.
+// Attention: each block has one token, and one of 8 / TOKENS parts of its pages. A warp takes 16 tokens at a time, of which the
+// first are on their way before the query is there.
 //
 // Launch: cooperative, CTAS blocks of THREADS, so that all of them run at the same time.
 // Test: resident_step_cuda_test.ts. Time: resident_step_cuda_bench.ts. Ladder: docs/perf/2026-11-24-resident-step.md.
 //
-// Defines: HIDDEN, HEADS, KV_HEADS, HEAD_DIM, INTERMEDIATE, LAYERS, VOCAB, PAIRS, HALVES (as rope_append), TOKENS (1 to 8),
-// CTAS, SPLITS (TOKENS * KV_HEADS * SPLITS <= CTAS), WARPS, SLOTS (layers of weights in shared memory). The launcher says what
-// shared memory and exchange it has made (SHARED_BYTES, EXCHANGE_BYTES).
+// Defines: HIDDEN, HEADS, KV_HEADS, HEAD_DIM, INTERMEDIATE, LAYERS, VOCAB, PAIRS, HALVES (as rope_append), TOKENS (1, 2, 4 or 8),
+// PARTS (clusters for gate, up and down), WARPS, SLOTS (layers of weights in shared memory). The launcher says what shared
+// memory and exchange it has made (SHARED_BYTES, EXCHANGE_BYTES).
 //
 // @arch sm_90a sm_100
-// @define HIDDEN=576 HEADS=9 KV_HEADS=3 HEAD_DIM=64 INTERMEDIATE=1536 LAYERS=30 VOCAB=49152 PAIRS=32 HALVES=0 TOKENS=1 CTAS=132 SPLITS=8 WARPS=18 SLOTS=3
-// @define HIDDEN=576 HEADS=9 KV_HEADS=3 HEAD_DIM=64 INTERMEDIATE=1536 LAYERS=30 VOCAB=49152 PAIRS=32 HALVES=0 TOKENS=8 CTAS=132 SPLITS=5 WARPS=18 SLOTS=2
-// @define HIDDEN=960 HEADS=15 KV_HEADS=5 HEAD_DIM=64 INTERMEDIATE=2560 LAYERS=32 VOCAB=49152 PAIRS=32 HALVES=1 TOKENS=4 CTAS=132 SPLITS=6 WARPS=15 SLOTS=1
+// @define HIDDEN=576 HEADS=9 KV_HEADS=3 HEAD_DIM=64 INTERMEDIATE=1536 LAYERS=30 VOCAB=49152 PAIRS=32 HALVES=0 TOKENS=1 PARTS=8 WARPS=18 SLOTS=2
+// @define HIDDEN=576 HEADS=9 KV_HEADS=3 HEAD_DIM=64 INTERMEDIATE=1536 LAYERS=30 VOCAB=49152 PAIRS=32 HALVES=0 TOKENS=8 PARTS=8 WARPS=18 SLOTS=1
+// @define HIDDEN=96 HEADS=9 KV_HEADS=3 HEAD_DIM=32 INTERMEDIATE=160 LAYERS=3 VOCAB=50 PAIRS=12 HALVES=1 TOKENS=4 PARTS=5 WARPS=8 SLOTS=1
 
 #include "bulk_copy.cuh"
+#include "cluster.cuh"
 #include "dependents.cuh"
 #include "kv_pool.cuh"
 #include "tensor_tile.cuh"
@@ -41,67 +43,82 @@
 
 #define EMPTY 0xffffffffu
 #define LOG2E 1.4426950408889634f
-#define LN2 0.6931471805599453f
 
 constexpr u32 THREADS = (WARPS + 1) * 32;
 constexpr u32 COMPUTE = WARPS * 32;
+constexpr u32 CTAS = (KV_HEADS + PARTS) * CLUSTER;
 constexpr u32 GROUP = HEADS / KV_HEADS;
-constexpr u32 WIDTH = HEADS * HEAD_DIM;
-constexpr u32 QKV_ROWS = (HEADS + 2 * KV_HEADS) * HEAD_DIM;
-static_assert(HIDDEN % 32 == 0 && WIDTH % 32 == 0 && INTERMEDIATE % 32 == 0, "warps take 32 columns at a time");
+// Columns of the second product of a block, and rows of both of a cluster.
+constexpr u32 GROUP_WIDTH = GROUP * HEAD_DIM;
+constexpr u32 PART_WIDTH = INTERMEDIATE / PARTS;
+constexpr u32 QKV_ROWS = (GROUP + 2) * HEAD_DIM;
+// Rows of a block.
+constexpr u32 QKV_SHARE = QKV_ROWS / CLUSTER;
+constexpr u32 GATE_SHARE = PART_WIDTH / CLUSTER;
+constexpr u32 ROW_SHARE = HIDDEN / CLUSTER;
+// Parts of a token's pages, and what a lane's eighth of a warp stands for where it does not stand for a token.
+constexpr u32 SPLITS = 8 / TOKENS;
+static_assert(HIDDEN % 32 == 0 && GROUP_WIDTH % 32 == 0 && PART_WIDTH % 32 == 0, "warps take 32 columns at a time");
 static_assert(HEAD_DIM <= 64 && HEAD_DIM % 8 == 0 && GROUP <= 8, "a head is one tile of the pool, a group one tile of heads");
-static_assert(TOKENS <= 8 && TOKENS * KV_HEADS * SPLITS <= CTAS, "a block has at most one part of the attention");
+static_assert(TOKENS == 1 || TOKENS == 2 || TOKENS == 4 || TOKENS == 8, "a block has one token");
+static_assert(INTERMEDIATE % PARTS == 0, "clusters share evenly");
 
-__device__ __forceinline__ constexpr u32 share(u32 rows) { return (rows + CTAS - 1) / CTAS; }
-__device__ __forceinline__ constexpr u32 blocks_of(u32 cols) { return (cols / 32 + WARPS - 1) / WARPS; }
+__device__ __forceinline__ constexpr u32 most(u32 a, u32 b) { return a > b ? a : b; }
+__device__ __forceinline__ constexpr u32 least(u32 a, u32 b) { return a < b ? a : b; }
 __device__ __forceinline__ constexpr u32 tiles_of(u32 rows) { return (rows + 7) / 8; }
 // Bytes from a row to the next in shared memory: neighbours lie in different halves of the banks.
 __device__ __forceinline__ constexpr u32 stride_of(u32 cols) { return cols * 2 % 128 == 64 ? cols * 2 : cols * 2 + 64; }
-
-constexpr u32 QKV_SHARE = share(QKV_ROWS), OUT_SHARE = share(HIDDEN), DOWN_SHARE = OUT_SHARE;
-constexpr u32 GATE_SHARE = (share(INTERMEDIATE) + 1) / 2 * 2;
-
-// A layer in shared memory: gain and rows of query, key and value; of output; gain and rows of gate and up in turns; of down.
-constexpr u32 GAIN = 4 * HIDDEN;
-constexpr u32 AT_QKV = GAIN;
-constexpr u32 AT_OUT = AT_QKV + QKV_SHARE * stride_of(HIDDEN);
-constexpr u32 AT_GATE_GAIN = AT_OUT + OUT_SHARE * stride_of(WIDTH);
-constexpr u32 AT_GATE = AT_GATE_GAIN + GAIN;
-constexpr u32 AT_DOWN = AT_GATE + 2 * GATE_SHARE * stride_of(HIDDEN);
-constexpr u32 SLOT_BYTES = AT_DOWN + DOWN_SHARE * stride_of(INTERMEDIATE);
-constexpr u32 PARTS = 4;
-
-__device__ __forceinline__ constexpr u32 most(u32 a, u32 b) { return a > b ? a : b; }
-constexpr u32 MOST_TILES = most(most(tiles_of(QKV_SHARE), tiles_of(OUT_SHARE)), tiles_of(2 * GATE_SHARE));
+// Warps that share the columns of a product, and groups of warps that share its rows.
+__device__ __forceinline__ constexpr u32 sharers_of(u32 cols) { return least(cols / 32, WARPS); }
+__device__ __forceinline__ constexpr u32 groups_of(u32 cols) { return WARPS / sharers_of(cols); }
+__device__ __forceinline__ constexpr u32 rounds_of(u32 cols) { return (cols / 32 + sharers_of(cols) - 1) / sharers_of(cols); }
 // Sums of a warp: [tile][token][8], padded so that the quarter sums of a value come from different banks.
 __device__ __forceinline__ constexpr u32 sums_of(u32 tiles) {
   return tiles * TOKENS * 8 + (tiles * TOKENS % 2 == 0 ? 8 : 0);
 }
+
+// A layer in shared memory: gain and rows of query, key and value, rows of output; or gain and rows of gate and up in turns,
+// rows of down.
+constexpr u32 GAIN = 4 * HIDDEN;
+constexpr u32 AT_QKV = GAIN;
+constexpr u32 AT_OUT = AT_QKV + QKV_SHARE * stride_of(HIDDEN);
+constexpr u32 AT_GATE = GAIN;
+constexpr u32 AT_DOWN = AT_GATE + 2 * GATE_SHARE * stride_of(HIDDEN);
+constexpr u32 SLOT_BYTES = most(AT_OUT + ROW_SHARE * stride_of(GROUP_WIDTH), AT_DOWN + ROW_SHARE * stride_of(PART_WIDTH));
+
+constexpr u32 FIRST_SUMS = sharers_of(HIDDEN) * sums_of(most(tiles_of(QKV_SHARE), tiles_of(2 * GATE_SHARE)));
+constexpr u32 SECOND_SUMS = most(sharers_of(GROUP_WIDTH), sharers_of(PART_WIDTH)) * sums_of(tiles_of(ROW_SHARE));
 // A head's output of a warp, and padding.
 constexpr u32 HEAD_WORDS = 80;
+// A part of the attention: GROUP times 64 dimensions, then (largest, sum) of each head.
+constexpr u32 PART_WORDS = GROUP * 66;
+constexpr u32 PART_STRIDE = (PART_WORDS + 3) / 4 * 4;
 
-// Behind the slots.
-constexpr u32 AT_SUMS = SLOTS * SLOT_BYTES;
-constexpr u32 AT_SQUARES = AT_SUMS + 2 * WARPS * sums_of(MOST_TILES) * 4;
-constexpr u32 AT_OUTPUTS = AT_SQUARES + 2 * WARPS * 8 * 4;
-constexpr u32 AT_MAXIMA = AT_OUTPUTS + WARPS * GROUP * HEAD_WORDS * 4;
-constexpr u32 AT_WEIGHTS = AT_MAXIMA + WARPS * 8 * 4;
-constexpr u32 AT_QUERY = AT_WEIGHTS + WARPS * 8 * 4;
+// Behind the slots; bytes.
+constexpr u32 AT_X = SLOTS * SLOT_BYTES;
+constexpr u32 AT_GATED = AT_X + 4 * TOKENS * HIDDEN;
+constexpr u32 AT_NEW_ROWS = AT_GATED + 2 * TOKENS * PART_WIDTH;
+constexpr u32 AT_PARTS = AT_NEW_ROWS + 4 * QKV_ROWS;
+constexpr u32 AT_SUMS = AT_PARTS + 4 * 8 * PART_STRIDE;
+constexpr u32 AT_SECOND_SUMS = AT_SUMS + 4 * FIRST_SUMS;
+constexpr u32 AT_SQUARES = AT_SECOND_SUMS + 4 * SECOND_SUMS;
+constexpr u32 AT_OUTPUTS = AT_SQUARES + 4 * WARPS * 8;
+constexpr u32 AT_MAXIMA = AT_OUTPUTS + 4 * WARPS * GROUP * HEAD_WORDS;
+constexpr u32 AT_WEIGHTS = AT_MAXIMA + 4 * WARPS * 8;
+constexpr u32 AT_QUERY = AT_WEIGHTS + 4 * WARPS * 8;
 constexpr u32 AT_NEW = AT_QUERY + 8 * 128;
 constexpr u32 AT_TURNS = AT_NEW + 2 * 128;
 constexpr u32 AT_BARRIERS = AT_TURNS + 32 * 8;
+// Barriers: a product's rows have landed, may be overwritten; x, gated, new rows and parts have come.
+constexpr u32 BARRIERS = 4 * SLOTS + 4;
+enum Arrival { X_THERE, GATED_THERE, ROWS_THERE, PARTS_THERE };
 
-// Words of the exchange of one layer.
-constexpr u32 X_QKV = 0;
-constexpr u32 X_PART = X_QKV + TOKENS * QKV_ROWS;
-constexpr u32 X_LSE = X_PART + SPLITS * TOKENS * WIDTH;
-constexpr u32 X_OUT = X_LSE + (SPLITS * TOKENS * HEADS + 31) / 32 * 32;
-constexpr u32 X_GATED = X_OUT + TOKENS * HIDDEN;
-constexpr u32 X_DOWN = X_GATED + TOKENS * INTERMEDIATE / 2;
-constexpr u32 LAYER_WORDS = X_DOWN + TOKENS * HIDDEN;
+// Words of the exchange of one layer: sums of the KV heads' clusters, then those of the others.
+constexpr u32 SUMS_WORDS = TOKENS * HIDDEN;
+constexpr u32 LAYER_WORDS = (KV_HEADS + PARTS) * SUMS_WORDS;
 
 #ifdef SHARED_BYTES
-static_assert(SHARED_BYTES == AT_BARRIERS + 2 * 8 * SLOTS * PARTS, "the launcher knows the shared memory");
+static_assert(SHARED_BYTES == AT_BARRIERS + 8 * BARRIERS, "the launcher knows the shared memory");
 static_assert(EXCHANGE_BYTES == 2ull * 4 * LAYERS * LAYER_WORDS, "the launcher knows the exchange");
 #endif
 
@@ -125,7 +142,7 @@ struct Step {
   const double* frequencies;
   u8* pool;
   u64 layer_bytes, block_bytes;
-  // Two halves of LAYERS * LAYER_WORDS words, and the number of steps so far.
+  // Two halves of LAYERS * LAYER_WORDS words, and which half is in use.
   u32* exchange;
   u32* steps;
   float* residual;
@@ -141,27 +158,43 @@ __device__ __forceinline__ uint4 peek4(const u32* at) {
                : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "l"(at) : "memory");
   return v;
 }
-__device__ __forceinline__ u32 peek(const u32* at) {
-  u32 v;
-  asm volatile("ld.relaxed.gpu.global.u32 %0, [%1];" : "=r"(v) : "l"(at) : "memory");
-  return v;
-}
-__device__ __forceinline__ bool arrived(u32 v) { return v != EMPTY; }
 __device__ __forceinline__ bool arrived(uint4 v) { return v.x != EMPTY && v.y != EMPTY && v.z != EMPTY && v.w != EMPTY; }
 // EMPTY is a NaN that stands for any other.
-__device__ __forceinline__ void tell(u32* to, u32 value) {
-  asm volatile("st.relaxed.gpu.global.u32 [%0], %1;" ::"l"(to), "r"(value == EMPTY ? 0x7fffffffu : value) : "memory");
+__device__ __forceinline__ void tell(u32* to, float value) {
+  const u32 bits = __float_as_uint(value);
+  asm volatile("st.relaxed.gpu.global.u32 [%0], %1;" ::"l"(to), "r"(bits == EMPTY ? 0x7fffffffu : bits) : "memory");
 }
-__device__ __forceinline__ void tell(u32* to, float value) { tell(to, __float_as_uint(value)); }
+
+// The address that `local` has in block `rank` of the cluster.
+__device__ __forceinline__ u32 address_in(u32 local, u32 rank) {
+  u32 address;
+  asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(address) : "r"(local), "r"(rank));
+  return address;
+}
+// Stores to a place of block `rank` and tells its barrier; both are named by their addresses here.
+__device__ __forceinline__ void hand(u32 to, u32 barrier, u32 rank, u32 value) {
+  asm volatile("st.async.shared::cluster.mbarrier::complete_tx::bytes.b32 [%0], %1, [%2];" ::"r"(address_in(to, rank)),
+               "r"(value), "r"(address_in(barrier, rank)) : "memory");
+}
+__device__ __forceinline__ void hand(u32 to, u32 barrier, u32 rank, float a, float b) {
+  asm volatile("st.async.shared::cluster.mbarrier::complete_tx::bytes.v2.f32 [%0], {%1, %2}, [%3];" ::"r"(
+                   address_in(to, rank)), "f"(a), "f"(b), "r"(address_in(barrier, rank)) : "memory");
+}
+__device__ __forceinline__ void hand(u32 to, u32 barrier, u32 rank, float4 v) {
+  asm volatile("st.async.shared::cluster.mbarrier::complete_tx::bytes.v4.f32 [%0], {%1, %2, %3, %4}, [%5];" ::"r"(
+                   address_in(to, rank)), "f"(v.x), "f"(v.y), "f"(v.z), "f"(v.w), "r"(address_in(barrier, rank)) : "memory");
+}
+// Until what the cluster handed over is here.
+__device__ __forceinline__ void await_handed(u32 barrier, u32 parity) {
+  asm volatile(
+      "{\n.reg .pred done;\nagain:\n"
+      "mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 done, [%0], %1;\n"
+      "@!done bra again;\n}" ::"r"(barrier), "r"(parity) : "memory");
+}
 
 __device__ __forceinline__ float exp2_of(float x) {
   float y;
   asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-  return y;
-}
-__device__ __forceinline__ float log2_of(float x) {
-  float y;
-  asm("lg2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
   return y;
 }
 
@@ -178,135 +211,135 @@ __device__ __forceinline__ void multiply_half(float (&c)[2], u32 a0, u32 a2, u32
 struct Place {
   u8* shared;
   u32 base;  // the same as an address of the shared window
-  u32 warp, lane, row, quarter;
+  u32 thread, warp, lane, row, quarter;
 };
 
 // Worked out anew by each part of a layer: kept across all of them, what depends on it would not fit into registers.
 __device__ __forceinline__ Place place(u8* memory) {
   Place at;
-  u32 thread;
-  asm volatile("mov.u32 %0, %%tid.x;" : "=r"(thread));
+  asm volatile("mov.u32 %0, %%tid.x;" : "=r"(at.thread));
   at.shared = memory;
   at.base = shared_address(memory);
-  at.warp = thread / 32;
-  at.lane = thread % 32;
+  at.warp = at.thread / 32;
+  at.lane = at.thread % 32;
   at.row = at.lane / 4;
   at.quarter = at.lane % 4;
   return at;
 }
 
-__device__ __forceinline__ u32 full_barrier(const Place& at, u32 slot, u32 part) {
-  return at.base + AT_BARRIERS + (slot * PARTS + part) * 16;
-}
-__device__ __forceinline__ u32 free_barrier(const Place& at, u32 slot, u32 part) {
-  return full_barrier(at, slot, part) + 8;
-}
+__device__ __forceinline__ u32 full_barrier(u32 base, u32 slot, u32 part) { return base + AT_BARRIERS + (slot * 2 + part) * 16; }
+__device__ __forceinline__ u32 free_barrier(u32 base, u32 slot, u32 part) { return full_barrier(base, slot, part) + 8; }
+__device__ __forceinline__ u32 arrival_barrier(u32 base, Arrival what) { return base + AT_BARRIERS + (4 * SLOTS + what) * 8; }
 
-// Copies of `count` rows of `cols` columns.
-__device__ __forceinline__ void copy_rows(u32 to, u32 stride, const u8* from, u32 cols, u32 count, u32 barrier, u32 lane) {
-  for (u32 row = lane; row < count; row += 32) bulk_copy_once(to + row * stride, from + (u64)row * cols * 2, cols * 2, barrier);
-}
-
-__device__ __forceinline__ u32 rows_here(u32 rows, u32 shared_by) {
-  const u32 first = blockIdx.x * shared_by;
-  return first >= rows ? 0 : min(shared_by, rows - first);
-}
+__device__ __forceinline__ u32 cluster_rank() { return blockIdx.x % CLUSTER; }
+__device__ __forceinline__ u32 cluster_index() { return blockIdx.x / CLUSTER; }
 
 // The last warp: weights ahead into shared memory, and the other half of the exchange emptied.
 __device__ __forceinline__ void fetch(const Step& step, const Place& at, u32* stale) {
-  const u32 lane = at.lane;
-  const u32 qkv = rows_here(QKV_ROWS, QKV_SHARE), out = rows_here(HIDDEN, OUT_SHARE);
-  const u32 gate = rows_here(INTERMEDIATE, GATE_SHARE);
+  const u32 rank = cluster_rank(), cluster = cluster_index();
+  const bool attends = cluster < KV_HEADS;
+  const u32 share = cluster - KV_HEADS;
 #pragma unroll 1
   for (u32 index = 0; index < LAYERS; index++) {
     const Layer layer = step.layers[index];
     const u32 slot = index % SLOTS, parity = (index / SLOTS & 1) ^ 1;
     const u32 to = at.base + slot * SLOT_BYTES;
 #pragma unroll
-    for (u32 part = 0; part < PARTS; part++) {
-      const u32 full = full_barrier(at, slot, part);
-      if (index >= SLOTS) barrier_wait(free_barrier(at, slot, part), parity);
-      const u32 bytes = part == 0   ? GAIN + qkv * HIDDEN * 2
-                        : part == 1 ? out * WIDTH * 2
-                        : part == 2 ? GAIN + 2 * gate * HIDDEN * 2
-                                    : out * INTERMEDIATE * 2;
-      if (lane == 0) barrier_expect(full, bytes);
+    for (u32 part = 0; part < 2; part++) {
+      const u32 full = full_barrier(at.base, slot, part);
+      if (index >= SLOTS) barrier_wait(free_barrier(at.base, slot, part), parity);
+      const u32 width = attends ? GROUP_WIDTH : PART_WIDTH;
+      const u32 rows = part == 1 ? ROW_SHARE : attends ? QKV_SHARE : 2 * GATE_SHARE;
+      if (at.lane == 0) barrier_expect(full, part == 1 ? rows * width * 2 : GAIN + rows * HIDDEN * 2);
       __syncwarp();
-      if (part == 0) {
-        if (lane == 0) bulk_copy(to, layer.attention_norm, GAIN, full);
-        copy_rows(to + AT_QKV, stride_of(HIDDEN), layer.qkv + (u64)blockIdx.x * QKV_SHARE * HIDDEN * 2, HIDDEN, qkv, full, lane);
-      } else if (part == 1) {
-        copy_rows(to + AT_OUT, stride_of(WIDTH), layer.output + (u64)blockIdx.x * OUT_SHARE * WIDTH * 2, WIDTH, out, full, lane);
-      } else if (part == 2) {
-        if (lane == 0) bulk_copy(to + AT_GATE_GAIN, layer.mlp_norm, GAIN, full);
-        const u8* from = layer.gate_up + (u64)blockIdx.x * GATE_SHARE * HIDDEN * 2;
-        copy_rows(to + AT_GATE, 2 * stride_of(HIDDEN), from, HIDDEN, gate, full, lane);
-        copy_rows(to + AT_GATE + stride_of(HIDDEN), 2 * stride_of(HIDDEN), from + (u64)INTERMEDIATE * HIDDEN * 2, HIDDEN, gate,
-                  full, lane);
-      } else {
-        copy_rows(to + AT_DOWN, stride_of(INTERMEDIATE), layer.down + (u64)blockIdx.x * DOWN_SHARE * INTERMEDIATE * 2,
-                  INTERMEDIATE, out, full, lane);
+      if (part == 1) {
+        const u64 cols = attends ? HEADS * HEAD_DIM : INTERMEDIATE;
+        const u8* from = (attends ? layer.output : layer.down) +
+                         ((u64)rank * ROW_SHARE * cols + (attends ? cluster : share) * width) * 2;
+        const u32 first = to + (attends ? AT_OUT : AT_DOWN), stride = attends ? stride_of(GROUP_WIDTH) : stride_of(PART_WIDTH);
+        for (u32 row = at.lane; row < ROW_SHARE; row += 32) {
+          bulk_copy_once(first + row * stride, from + row * cols * 2, width * 2, full);
+        }
+        continue;
+      }
+      if (at.lane == 0) bulk_copy(to, attends ? layer.attention_norm : layer.mlp_norm, GAIN, full);
+      for (u32 row = at.lane; row < rows; row += 32) {
+        u64 source;
+        if (attends) {
+          // The group's queries, its key, its value.
+          const u32 mine = rank * QKV_SHARE + row;
+          source = mine < GROUP_WIDTH              ? cluster * GROUP_WIDTH + mine
+                   : mine < GROUP_WIDTH + HEAD_DIM ? (HEADS + cluster) * HEAD_DIM + mine - GROUP_WIDTH
+                                                   : (HEADS + KV_HEADS + cluster) * HEAD_DIM + mine - GROUP_WIDTH - HEAD_DIM;
+        } else {
+          source = row % 2 * INTERMEDIATE + share * PART_WIDTH + rank * GATE_SHARE + row / 2;
+        }
+        bulk_copy_once(to + GAIN + row * stride_of(HIDDEN), (attends ? layer.qkv : layer.gate_up) + source * HIDDEN * 2, HIDDEN * 2,
+                       full);
       }
     }
     uint4* words = reinterpret_cast<uint4*>(stale + (u64)index * LAYER_WORDS);
-    for (u32 i = blockIdx.x * 32 + lane; i < LAYER_WORDS / 4; i += CTAS * 32) words[i] = make_uint4(EMPTY, EMPTY, EMPTY, EMPTY);
+    for (u32 i = blockIdx.x * 32 + at.lane; i < LAYER_WORDS / 4; i += CTAS * 32) words[i] = make_uint4(EMPTY, EMPTY, EMPTY, EMPTY);
   }
 }
 
-// acc += the block's rows times this warp's columns `a`.
-template <u32 ROWS, u32 COLS>
-__device__ __forceinline__ void multiply_rows(
-    float (&acc)[tiles_of(ROWS)][2], const u32 (&a)[blocks_of(COLS)][4], const u8* weights, const Place& at) {
+// Products of a block's ROWS rows of COLS columns: the columns and tiles of a warp.
+template <u32 ROWS, u32 COLS> struct Product {
+  static constexpr u32 SHARERS = sharers_of(COLS), ROUNDS = rounds_of(COLS);
+  static constexpr u32 TILES = tiles_of(ROWS), MINE = (TILES + groups_of(COLS) - 1) / groups_of(COLS);
+};
+
+// sums <- the block's rows times this warp's columns; `inputs(a, block)` gives the lane's columns of a block of 32.
+template <u32 ROWS, u32 COLS, typename Inputs>
+__device__ __forceinline__ void multiply_rows(const u8* weights, float* sums, const Place& at, Inputs inputs) {
+  using P = Product<ROWS, COLS>;
+  const u32 sharer = at.warp % P::SHARERS, first = at.warp / P::SHARERS * P::MINE;
+  if (at.warp / P::SHARERS >= groups_of(COLS)) return;
+  float acc[P::MINE][2];
 #pragma unroll
-  for (u32 tile = 0; tile < tiles_of(ROWS); tile++) {
+  for (u32 i = 0; i < P::MINE; i++) acc[i][0] = acc[i][1] = 0.f;
 #pragma unroll
-    for (u32 i = 0; i < 2; i++) acc[tile][i] = 0.f;
-    // A row that does not exist is read as the last one; what becomes of it is dropped.
-    const u8* row = weights + min(tile * 8 + at.row, ROWS - 1) * stride_of(COLS) + at.quarter * 16;
+  for (u32 round = 0; round < P::ROUNDS; round++) {
+    const u32 block = sharer + round * P::SHARERS;
+    if (P::ROUNDS > 1 && block >= COLS / 32) break;
+    u32 a[4];
+    inputs(a, block);
+    const u8* column = weights + block * 64 + at.quarter * 16;
 #pragma unroll
-    for (u32 b = 0; b < blocks_of(COLS); b++) {
-      const u32 block = at.warp + b * WARPS;
-      if (block >= COLS / 32) continue;
-      const uint4 w = *reinterpret_cast<const uint4*>(row + block * 64);
-      multiply_half(acc[tile], a[b][0], a[b][1], w.x, w.y);
-      multiply_half(acc[tile], a[b][2], a[b][3], w.z, w.w);
+    for (u32 i = 0; i < P::MINE; i++) {
+      // A row that does not exist is read as the last one; what becomes of it is dropped.
+      const uint4 w = *reinterpret_cast<const uint4*>(column + least((first + i) * 8 + at.row, ROWS - 1) * stride_of(COLS));
+      multiply_half(acc[i], a[0], a[1], w.x, w.y);
+      multiply_half(acc[i], a[2], a[3], w.z, w.w);
+    }
+  }
+  if (at.row >= TOKENS) return;
+#pragma unroll
+  for (u32 i = 0; i < P::MINE; i++) {
+    if (first + i < P::TILES) {
+      *reinterpret_cast<float2*>(sums + sharer * sums_of(P::TILES) + ((first + i) * TOKENS + at.row) * 8 + at.quarter * 2) =
+          make_float2(acc[i][0], acc[i][1]);
     }
   }
 }
 
-// Adds up what the warps have, squares too where NORM; `take(tile, token, row, value, in_charge)` gets every sum in four lanes at the
-// same time, of which one is in charge.
-template <u32 TILES, bool NORM, typename Take>
-__device__ __forceinline__ void add_up(
-    const float (&acc)[TILES][2], float squares, u32 buffer, u32 used, float epsilon, const Place& at, Take take) {
-  float* sums = reinterpret_cast<float*>(at.shared + AT_SUMS) + buffer * WARPS * sums_of(MOST_TILES);
-  float* all_squares = reinterpret_cast<float*>(at.shared + AT_SQUARES) + buffer * WARPS * 8;
+// Adds up what the warps have; `take(token, row, sum)` gets every sum in four lanes at the same time.
+template <u32 ROWS, u32 COLS, bool NORM, typename Take>
+__device__ __forceinline__ void add_up(const float* sums, float epsilon, const Place& at, Take take) {
+  using P = Product<ROWS, COLS>;
+  const float* squares = reinterpret_cast<const float*>(at.shared + AT_SQUARES);
 #pragma unroll
-  for (u32 tile = 0; tile < TILES; tile++) {
-    if (at.row < TOKENS) {
-      *reinterpret_cast<float2*>(sums + at.warp * sums_of(TILES) + (tile * TOKENS + at.row) * 8 + at.quarter * 2) =
-          make_float2(acc[tile][0], acc[tile][1]);
-    }
-  }
-  if (NORM) {
-    squares += __shfl_xor_sync(~0u, squares, 1);
-    squares += __shfl_xor_sync(~0u, squares, 2);
-    if (at.quarter == 0) all_squares[at.warp * 8 + at.row] = squares;
-  }
-  compute_sync();
-  if (threadIdx.x == 0) barrier_arrive(used);
-#pragma unroll
-  for (u32 first = 0; first < TILES * TOKENS * 32; first += COMPUTE) {
-    const u32 i = first + threadIdx.x;
-    if (i >= TILES * TOKENS * 32) break;
-    const u32 value = i / 4, quarter = i % 4, token = value / 8 % TOKENS;
+  for (u32 from = 0; from < P::TILES * TOKENS * 32; from += COMPUTE) {
+    const u32 i = from + at.thread;
+    if (i >= P::TILES * TOKENS * 32) break;
+    const u32 value = i / 4, token = value / 8 % TOKENS;
     float sum = 0.f, square = 0.f;
 #pragma unroll
-    for (u32 w = 0; w < (WARPS + 3) / 4; w++) {
-      const u32 warp = w * 4 + quarter;
-      if (warp >= WARPS) continue;
-      sum += sums[warp * sums_of(TILES) + value];
-      if (NORM) square += all_squares[warp * 8 + token];
+    for (u32 k = 0; k < (P::SHARERS + 3) / 4; k++) {
+      const u32 sharer = k * 4 + at.quarter;
+      if (sharer >= P::SHARERS) continue;
+      sum += sums[sharer * sums_of(P::TILES) + value];
+      if (NORM) square += squares[sharer * 8 + token];
     }
     sum += __shfl_xor_sync(~0u, sum, 1);
     sum += __shfl_xor_sync(~0u, sum, 2);
@@ -315,76 +348,120 @@ __device__ __forceinline__ void add_up(
       square += __shfl_xor_sync(~0u, square, 2);
       sum *= 1.f / sqrtf(square / (float)HIDDEN + epsilon);
     }
-    take(value / 8 / TOKENS, token, value % 8, sum, quarter == 0);
+    take(token, value / 8 / TOKENS * 8 + value % 8, sum);
   }
 }
 
-// The residual's columns of this lane, times the gain, as bf16; returns the sum of their squares.
-__device__ __forceinline__ float normed(
-    u32 (&a)[blocks_of(HIDDEN)][4], const float (&x)[blocks_of(HIDDEN)][8], const u8* gain, const Place& at) {
+// The first product of a layer: a norm of x, times the block's rows.
+template <u32 ROWS>
+__device__ __forceinline__ void multiply_normed(const u8* slot, u32 count, const Place& at) {
+  const float* x = reinterpret_cast<const float*>(at.shared + AT_X) + at.row * HIDDEN;
   float squares = 0.f;
+  float* sums = reinterpret_cast<float*>(at.shared + AT_SUMS);
+  multiply_rows<ROWS, HIDDEN>(slot + GAIN, sums, at, [&](u32(&a)[4], u32 block) {
+    float v[8], g[8];
 #pragma unroll
-  for (u32 b = 0; b < blocks_of(HIDDEN); b++) {
-    const u32 block = at.warp + b * WARPS;
-    if (block >= HIDDEN / 32) {
+    for (u32 i = 0; i < 8; i++) v[i] = 0.f;
+    if (at.row < count) load(x + block * 32 + at.quarter * 8, v);
+    load(reinterpret_cast<const float*>(slot) + block * 32 + at.quarter * 8, g);
 #pragma unroll
-      for (u32 i = 0; i < 4; i++) a[b][i] = 0;
-      continue;
-    }
-    float g[8];
-    load(reinterpret_cast<const float*>(gain) + block * 32 + at.quarter * 8, g);
+    for (u32 i = 0; i < 8; i++) squares += v[i] * v[i];
 #pragma unroll
-    for (u32 i = 0; i < 8; i++) squares += x[b][i] * x[b][i];
-#pragma unroll
-    for (u32 i = 0; i < 4; i++) a[b][i] = bf16_pair(x[b][2 * i] * g[2 * i], x[b][2 * i + 1] * g[2 * i + 1]);
+    for (u32 i = 0; i < 4; i++) a[i] = bf16_pair(v[2 * i] * g[2 * i], v[2 * i + 1] * g[2 * i + 1]);
+  });
+  squares += __shfl_xor_sync(~0u, squares, 1);
+  squares += __shfl_xor_sync(~0u, squares, 2);
+  if (at.quarter == 0 && at.warp < sharers_of(HIDDEN)) {
+    reinterpret_cast<float*>(at.shared + AT_SQUARES)[at.warp * 8 + at.row] = squares;
   }
-  return squares;
 }
 
-// x += what all blocks made of this lane's columns; the lane has a token.
-__device__ __forceinline__ void take_delta(float (&x)[blocks_of(HIDDEN)][8], const u32* from, const Place& at) {
-  uint4 v[blocks_of(HIDDEN)][2];
+// Residual of a block's rows: task k of a warp is one token and 16 columns, of which a lane has four, each alike for all
+// eight rows of lanes, which stand for the clusters while sums are read and for the blocks while x is handed on.
+constexpr u32 ROW_TASKS = (ROW_SHARE / 4 + 3) / 4;
+constexpr u32 TASKS = (TOKENS * ROW_TASKS + WARPS - 1) / WARPS;
+
+struct Task {
+  u32 token, column;
+  bool exists;
+
+  __device__ __forceinline__ Task(u32 index, u32 count, const Place& at) {
+    const u32 number = at.warp + index * WARPS, four = number % ROW_TASKS * 4 + at.quarter;
+    token = number / ROW_TASKS;
+    column = cluster_rank() * ROW_SHARE + four * 4;
+    exists = token < count && four < ROW_SHARE / 4;
+  }
+};
+
+// x += what SOURCES clusters have.
+template <u32 SOURCES>
+__device__ __forceinline__ void gather(float (&x)[TASKS][4], const u32* from, u32 count, const Place& at) {
+  constexpr u32 ROUNDS = (SOURCES + 7) / 8;
+  uint4 v[TASKS][ROUNDS];
   bool all;
   do {
     all = true;
 #pragma unroll
-    for (u32 b = 0; b < blocks_of(HIDDEN); b++) {
-      const u32 block = at.warp + b * WARPS;
-      v[b][0] = v[b][1] = make_uint4(0, 0, 0, 0);
-      if (block >= HIDDEN / 32) continue;
-      v[b][0] = peek4(from + block * 32 + at.quarter * 8);
-      v[b][1] = peek4(from + block * 32 + at.quarter * 8 + 4);
+    for (u32 k = 0; k < TASKS; k++) {
+      const Task task(k, count, at);
+#pragma unroll
+      for (u32 round = 0; round < ROUNDS; round++) {
+        const u32 source = round * 8 + at.row;
+        v[k][round] = make_uint4(0, 0, 0, 0);
+        if (task.exists && source < SOURCES) v[k][round] = peek4(from + source * SUMS_WORDS + task.token * HIDDEN + task.column);
+      }
     }
 #pragma unroll
-    for (u32 b = 0; b < blocks_of(HIDDEN); b++) {
-      if (at.warp + b * WARPS < HIDDEN / 32) all = all && arrived(v[b][0]) && arrived(v[b][1]);
+    for (u32 k = 0; k < TASKS; k++) {
+#pragma unroll
+      for (u32 round = 0; round < ROUNDS; round++) all = all && arrived(v[k][round]);
     }
   } while (!all);
+  __syncwarp();
 #pragma unroll
-  for (u32 b = 0; b < blocks_of(HIDDEN); b++) {
-    if (at.warp + b * WARPS >= HIDDEN / 32) continue;
-    const u32 words[8] = {v[b][0].x, v[b][0].y, v[b][0].z, v[b][0].w, v[b][1].x, v[b][1].y, v[b][1].z, v[b][1].w};
+  for (u32 k = 0; k < TASKS; k++) {
+    if (at.warp + k * WARPS >= TOKENS * ROW_TASKS) continue;
+    float sum[4] = {0.f, 0.f, 0.f, 0.f};
 #pragma unroll
-    for (u32 i = 0; i < 8; i++) x[b][i] += __uint_as_float(words[i]);
+    for (u32 round = 0; round < ROUNDS; round++) {
+      sum[0] += __uint_as_float(v[k][round].x);
+      sum[1] += __uint_as_float(v[k][round].y);
+      sum[2] += __uint_as_float(v[k][round].z);
+      sum[3] += __uint_as_float(v[k][round].w);
+    }
+#pragma unroll
+    for (u32 i = 0; i < 4; i++) {
+#pragma unroll
+      for (u32 step = 4; step < 32; step *= 2) sum[i] += __shfl_xor_sync(~0u, sum[i], step);
+      x[k][i] += sum[i];
+    }
   }
 }
 
-// How the pages of a token are split: tokens of a split, and splits that have any.
-struct Splits {
-  u32 tokens, used;
+// Hands the block's rows of x to the cluster.
+__device__ __forceinline__ void hand_x(const float (&x)[TASKS][4], u32 count, const Place& at) {
+#pragma unroll
+  for (u32 k = 0; k < TASKS; k++) {
+    const Task task(k, count, at);
+    if (!task.exists) continue;
+    hand(at.base + AT_X + (task.token * HIDDEN + task.column) * 4, arrival_barrier(at.base, X_THERE), at.row,
+         make_float4(x[k][0], x[k][1], x[k][2], x[k][3]));
+  }
+}
 
-  __device__ __forceinline__ explicit Splits(u32 length) {
-    const u32 pages = (length + KV_BLOCK_TOKENS - 1) / KV_BLOCK_TOKENS;
-    const u32 wanted = max(min((pages + 3) / 4, (u32)SPLITS), 1u);
-    const u32 each = (pages + wanted - 1) / wanted;
-    tokens = each * KV_BLOCK_TOKENS;
-    used = each == 0 ? 0 : (pages + each - 1) / each;
+// Pages of a token that a part of it has, and parts that have any.
+struct Split {
+  u32 pages, used;
+
+  __device__ __forceinline__ explicit Split(u32 length) {
+    const u32 all = (length + KV_BLOCK_TOKENS - 1) / KV_BLOCK_TOKENS;
+    pages = (all + SPLITS - 1) / SPLITS;
+    used = (all + pages - 1) / pages;
   }
 };
 
 // This block's part of the attention.
 struct Job {
-  u32 token, head, split;
   // First and one past the last of its KV tokens; none when equal.
   u32 first, end;
   // Position of the new token, and whether it is among them.
@@ -423,37 +500,31 @@ __device__ __forceinline__ void fetch_sixteen(const u8* head, u32 slot, const Pl
 // The page of a token that the job has.
 __device__ __forceinline__ const u8* page_of(const Step& step, const Job& job, const u8* layer, u32 token) {
   const u32 block = min((u32)job.table[token / KV_BLOCK_TOKENS], step.blocks - 1);
-  return layer + block * step.block_bytes + 2 * job.head * KV_PART_BYTES(HEAD_DIM);
+  return layer + block * step.block_bytes + 2 * cluster_index() * KV_PART_BYTES(HEAD_DIM);
 }
 
 __device__ __forceinline__ u32 word_of(const uint4& v, u32 i) { return i == 0 ? v.x : i == 1 ? v.y : i == 2 ? v.z : v.w; }
 
-// Rotates the new token's query and key, puts key and value where the next steps find them, and attends.
-__device__ __forceinline__ void attend(
-    const Step& step, const Job& job, u8* layer, u32* exchange, const Place& at) {
+// Rotates the new token's queries and key, puts key and value where the next steps find them, attends, and hands the part's
+// result to the cluster.
+__device__ __forceinline__ void attend(const Step& step, const Job& job, u8* layer, u32 parity, const Place& at) {
   // On their way while the query is waited for.
   Sixteen kv = {};
   u32 token = job.first + at.warp * 16;
   if (token < job.end) load_sixteen(kv, page_of(step, job, layer, token), token % KV_BLOCK_TOKENS, at);
   u16* const query = reinterpret_cast<u16*>(at.shared + AT_QUERY);
   u16* const newest = reinterpret_cast<u16*>(at.shared + AT_NEW);
-  const u32* row = exchange + X_QKV + job.token * QKV_ROWS;
   constexpr u32 HALF = HEAD_DIM / 2;
-  for (u32 i = threadIdx.x; i < (GROUP + 2) * HALF; i += COMPUTE) {
+  await_handed(arrival_barrier(at.base, ROWS_THERE), parity);
+  for (u32 i = at.thread; i < (GROUP + 2) * HALF; i += COMPUTE) {
     const u32 head = i / HALF, pair = i % HALF;
     const bool is_query = head < GROUP, is_value = head == GROUP + 1;
     const bool turns = pair < PAIRS && !is_value;
     const u32 first = turns && HALVES ? pair : 2 * pair, second = turns && HALVES ? pair + PAIRS : 2 * pair + 1;
-    const u32 source = is_query ? job.head * GROUP + head : HEADS + job.head + (is_value ? KV_HEADS : 0);
-    const u32* from = row + source * HEAD_DIM;
+    const float* from = reinterpret_cast<const float*>(at.shared + AT_NEW_ROWS) + head * HEAD_DIM;
     float2 turn = make_float2(1.f, 0.f);
     if (turns) turn = reinterpret_cast<const float2*>(at.shared + AT_TURNS)[pair];
-    u32 a, b;
-    do {
-      a = peek(from + first);
-      b = peek(from + second);
-    } while (!arrived(a) || !arrived(b));
-    float x = __uint_as_float(a), y = __uint_as_float(b);
+    float x = from[first], y = from[second];
     const float turned = x * turn.x - y * turn.y;
     y = y * turn.x + x * turn.y;
     x = turned;
@@ -472,7 +543,7 @@ __device__ __forceinline__ void attend(
     const u32 side = at.lane / 8, chunk = at.lane % 8, slot = job.position % KV_BLOCK_TOKENS;
     const u32 block = (u32)job.table[job.position / KV_BLOCK_TOKENS];
     if (block < step.blocks) {
-      u8* to = layer + block * step.block_bytes + (2 * job.head + side) * KV_PART_BYTES(HEAD_DIM) + slot * 128;
+      u8* to = layer + block * step.block_bytes + (2 * cluster_index() + side) * KV_PART_BYTES(HEAD_DIM) + slot * 128;
       *reinterpret_cast<uint4*>(to + ((chunk ^ slot % 8) * 16)) = reinterpret_cast<const uint4*>(newest + side * 64)[chunk];
     }
   }
@@ -587,19 +658,18 @@ __device__ __forceinline__ void attend(
   if (at.warp < busy && at.quarter == 0) weights[at.warp * 8 + at.row] = sum * factor;
   compute_sync();
 #pragma unroll 1
-  for (u32 i = threadIdx.x; i < GROUP * 64; i += COMPUTE) {
+  for (u32 i = at.thread; i < GROUP * 64; i += COMPUTE) {
     const u32 head = i / 64, four = i / 4 % 16, quarter = i % 4;
     float4 v = make_float4(0.f, 0.f, 0.f, 0.f);
-    float weight = 0.f, most = -INFINITE;
+    float weight = 0.f, top = -INFINITE;
 #pragma unroll
     for (u32 w = 0; w < (WARPS + 3) / 4; w++) {
       const u32 warp = w * 4 + quarter;
       if (warp >= busy) continue;
-      const float4 more = *reinterpret_cast<const float4*>(
-          outputs + (warp * GROUP + head) * HEAD_WORDS + four * 4);
+      const float4 more = *reinterpret_cast<const float4*>(outputs + (warp * GROUP + head) * HEAD_WORDS + four * 4);
       v.x += more.x, v.y += more.y, v.z += more.z, v.w += more.w;
       weight += weights[warp * 8 + head];
-      most = fmaxf(most, maxima[warp * 8 + head]);
+      top = fmaxf(top, maxima[warp * 8 + head]);
     }
 #pragma unroll
     for (u32 other = 1; other < 4; other *= 2) {
@@ -608,248 +678,275 @@ __device__ __forceinline__ void attend(
       v.z += __shfl_xor_sync(~0u, v.z, other);
       v.w += __shfl_xor_sync(~0u, v.w, other);
       weight += __shfl_xor_sync(~0u, weight, other);
-      most = fmaxf(most, __shfl_xor_sync(~0u, most, other));
+      top = fmaxf(top, __shfl_xor_sync(~0u, top, other));
     }
-    const float value = quarter == 0 ? v.x : quarter == 1 ? v.y : quarter == 2 ? v.z : v.w;
-    const u32 dim = four * 4 + quarter, query_head = job.head * GROUP + head;
-    const u32 part = job.split * TOKENS + job.token;
-    if (dim < HEAD_DIM) tell(exchange + X_PART + part * WIDTH + query_head * HEAD_DIM + dim, value / weight);
-    if (dim == 0) tell(exchange + X_LSE + part * HEADS + query_head, most + log2_of(weight));
-  }
-}
-
-// Attention's result for this lane's columns, from its parts.
-__device__ __forceinline__ void take_attended(u32 (&a)[blocks_of(WIDTH)][4], const u32* exchange, u32 used, const Place& at) {
+    const u32 part = at.base + AT_PARTS + cluster_rank() * PART_STRIDE * 4;
+    const u32 barrier = arrival_barrier(at.base, PARTS_THERE);
 #pragma unroll
-  for (u32 b = 0; b < blocks_of(WIDTH); b++) {
-    const u32 column = (at.warp + b * WARPS) * 32 + at.quarter * 8;
-#pragma unroll
-    for (u32 i = 0; i < 4; i++) a[b][i] = 0;
-    if (column >= WIDTH || used == 0) continue;
-    float o[8], most = -INFINITE, sum = 0.f;
-#pragma unroll
-    for (u32 i = 0; i < 8; i++) o[i] = 0.f;
-    constexpr u32 TOGETHER = SPLITS < 4 ? SPLITS : 4;
-#pragma unroll 1
-    for (u32 first = 0; first < used; first += TOGETHER) {
-      uint4 v[TOGETHER][2];
-      u32 lse[TOGETHER];
-      bool all;
-      do {
-        all = true;
-#pragma unroll
-        for (u32 i = 0; i < TOGETHER; i++) {
-          // Values left from before would cost registers all the way.
-          v[i][0] = v[i][1] = make_uint4(0, 0, 0, 0);
-          lse[i] = 0;
-          if (first + i >= used) continue;
-          const u32 part = (first + i) * TOKENS + at.row;
-          const u32* from = exchange + X_PART + part * WIDTH + column;
-          v[i][0] = peek4(from);
-          v[i][1] = peek4(from + 4);
-          lse[i] = used == 1 ? 0 : peek(exchange + X_LSE + part * HEADS + column / HEAD_DIM);
-        }
-#pragma unroll
-        for (u32 i = 0; i < TOGETHER; i++) {
-          if (first + i < used) all = all && arrived(v[i][0]) && arrived(v[i][1]) && arrived(lse[i]);
-        }
-      } while (!all);
-#pragma unroll
-      for (u32 i = 0; i < TOGETHER; i++) {
-        if (first + i >= used) continue;
-        const float more = __uint_as_float(lse[i]), top = fmaxf(most, more);
-        const float keep = most == -INFINITE ? 0.f : exp2_of(most - top), add = exp2_of(more - top);
-        most = top;
-        sum = sum * keep + add;
-        const u32 words[8] = {v[i][0].x, v[i][0].y, v[i][0].z, v[i][0].w, v[i][1].x, v[i][1].y, v[i][1].z, v[i][1].w};
-#pragma unroll
-        for (u32 k = 0; k < 8; k++) o[k] = o[k] * keep + __uint_as_float(words[k]) * add;
-      }
+    for (u32 rank = 0; rank < CLUSTER; rank += 4) {
+      hand(part + (head * 64 + four * 4) * 4, barrier, rank + quarter, v);
+      if (four == 0) hand(part + (GROUP * 64 + head * 2) * 4, barrier, rank + quarter, top, weight);
     }
-    const float over = used == 1 ? 1.f : 1.f / sum;
-#pragma unroll
-    for (u32 i = 0; i < 4; i++) a[b][i] = bf16_pair(o[2 * i] * over, o[2 * i + 1] * over);
   }
 }
 
-__device__ __forceinline__ void take_gated(u32 (&a)[blocks_of(INTERMEDIATE)][4], const u32* from, bool has, const Place& at) {
-  uint4 v[blocks_of(INTERMEDIATE)];
+// Attention's result for this lane's columns of the group, from the parts of its token.
+__device__ __forceinline__ void take_attended(u32 (&a)[4], u32 block, u32 count, u32 used, const Place& at) {
+  const float* parts = reinterpret_cast<const float*>(at.shared + AT_PARTS) + at.row * PART_STRIDE;
+  const u32 column = block * 32 + at.quarter * 8, head = column / HEAD_DIM;
+  const bool some = at.row / SPLITS < count && at.row % SPLITS < used;
+  float2 scale = make_float2(-INFINITE, 0.f);
+  float v[8];
 #pragma unroll
-  for (u32 b = 0; b < blocks_of(INTERMEDIATE); b++) v[b] = make_uint4(0, 0, 0, 0);
-  if (has) {
-    bool all;
-    do {
-      all = true;
-#pragma unroll
-      for (u32 b = 0; b < blocks_of(INTERMEDIATE); b++) {
-        const u32 block = at.warp + b * WARPS;
-        if (block < INTERMEDIATE / 32) v[b] = peek4(from + block * 16 + at.quarter * 4);
-      }
-#pragma unroll
-      for (u32 b = 0; b < blocks_of(INTERMEDIATE); b++) all = all && arrived(v[b]);
-    } while (!all);
+  for (u32 i = 0; i < 8; i++) v[i] = 0.f;
+  if (some) {
+    scale = *reinterpret_cast<const float2*>(parts + GROUP * 64 + head * 2);
+    load(parts + head * 64 + column % HEAD_DIM, v);
   }
+  float top = scale.x;
 #pragma unroll
-  for (u32 b = 0; b < blocks_of(INTERMEDIATE); b++) {
-    a[b][0] = v[b].x;
-    a[b][1] = v[b].y;
-    a[b][2] = v[b].z;
-    a[b][3] = v[b].w;
+  for (u32 step = 4; step < 4 * SPLITS; step *= 2) top = fmaxf(top, __shfl_xor_sync(~0u, top, step));
+  const float factor = some ? exp2_of(scale.x - top) : 0.f;
+  float weight = scale.y * factor;
+#pragma unroll
+  for (u32 step = 4; step < 4 * SPLITS; step *= 2) weight += __shfl_xor_sync(~0u, weight, step);
+#pragma unroll
+  for (u32 i = 0; i < 8; i++) {
+    v[i] *= factor;
+#pragma unroll
+    for (u32 step = 4; step < 4 * SPLITS; step *= 2) v[i] += __shfl_xor_sync(~0u, v[i], step);
+  }
+  const float over = at.row / SPLITS < count ? 1.f / weight : 0.f;
+  // Row r of the product is token r, which the lanes of its first part have.
+  const u32 source = (at.row * SPLITS * 4 + at.quarter) % 32;
+#pragma unroll
+  for (u32 i = 0; i < 4; i++) {
+    const u32 pair = __shfl_sync(~0u, bf16_pair(v[2 * i] * over, v[2 * i + 1] * over), source);
+    a[i] = at.row < count ? pair : 0;
   }
 }
 
-__device__ __forceinline__ void compute(const Step& step, u8* memory, u32* exchange) {
-  const Place at = place(memory);
-  const u32 count = min(*step.count, (u32)TOKENS);
-  const bool has = at.row < count;
-  float x[blocks_of(HIDDEN)][8];
+// The second product of a layer, told to the other clusters.
+template <u32 COLS, typename Inputs>
+__device__ __forceinline__ void multiply_second(const u8* weights, u32 used, u32* to, u32 count, const Place& at, Inputs inputs) {
+  float* sums = reinterpret_cast<float*>(at.shared + AT_SECOND_SUMS);
+  multiply_rows<ROW_SHARE, COLS>(weights, sums, at, inputs);
+  compute_sync();
+  if (at.thread == 0) barrier_arrive(used);
+  add_up<ROW_SHARE, COLS, false>(sums, 0.f, at, [&](u32 token, u32 row, float sum) {
+    if (at.quarter == 0 && row < ROW_SHARE && token < count) tell(to + token * HIDDEN + cluster_rank() * ROW_SHARE + row, sum);
+  });
+}
+
+// x <- rows of the embedding.
+__device__ __forceinline__ void embed(const Step& step, float (&x)[TASKS][4], u32 count, const Place& at) {
 #pragma unroll
-  for (u32 b = 0; b < blocks_of(HIDDEN); b++) {
-    const u32 column = (at.warp + b * WARPS) * 32 + at.quarter * 8;
+  for (u32 k = 0; k < TASKS; k++) {
+    const Task task(k, count, at);
 #pragma unroll
-    for (u32 i = 0; i < 8; i++) x[b][i] = 0.f;
-    if (!has || column >= HIDDEN) continue;
-    const u32 id = step.ids[at.row];
+    for (u32 i = 0; i < 4; i++) x[k][i] = 0.f;
+    if (!task.exists) continue;
+    const u32 id = step.ids[task.token];
     if (id < VOCAB) {
-      load(reinterpret_cast<const bf16*>(step.embedding) + (u64)id * HIDDEN + column, x[b]);
+      const uint2 v = *reinterpret_cast<const uint2*>(step.embedding + ((u64)id * HIDDEN + task.column) * 2);
+      x[k][0] = bf16_low(v.x), x[k][1] = bf16_high(v.x), x[k][2] = bf16_low(v.y), x[k][3] = bf16_high(v.y);
     } else {
 #pragma unroll
-      for (u32 i = 0; i < 8; i++) x[b][i] = NOT_A_NUMBER;
+      for (u32 i = 0; i < 4; i++) x[k][i] = NOT_A_NUMBER;
     }
-  }
-  const u32 used_splits = has ? Splits(step.positions[at.row] + 1).used : 0;
-  Job job;
-  job.split = blockIdx.x / (TOKENS * KV_HEADS);
-  job.token = blockIdx.x / KV_HEADS % TOKENS;
-  job.head = blockIdx.x % KV_HEADS;
-  job.first = job.end = job.position = 0;
-  job.newest = false;
-  job.table = step.tables;
-  if (job.split < SPLITS && job.token < count) {
-    job.position = step.positions[job.token];
-    const i32 sequence = step.sequences[job.token];
-    const Splits splits(job.position + 1);
-    job.first = min(job.split * splits.tokens, job.position + 1);
-    job.end = min(job.first + splits.tokens, job.position + 1);
-    job.newest = job.end == job.position + 1 && job.first < job.end;
-    job.table += (u64)max(sequence, 0) * step.table_width;
-  }
-  const bool attends = job.first < job.end;
-  if (attends && threadIdx.x < PAIRS) {
-    reinterpret_cast<float2*>(memory + AT_TURNS)[threadIdx.x] =
-        turn_of(job.position, step.frequencies[threadIdx.x], step.magnitude);
-  }
-  const u32 first_token = job.first + at.warp * 16;
-
-  u32 buffer = 0;
-#pragma unroll 1
-  for (u32 index = 0; index < LAYERS; index++, exchange += LAYER_WORDS) {
-    const u32 slot = index % SLOTS, parity = index / SLOTS & 1;
-    const u8* weights = at.shared + slot * SLOT_BYTES;
-    u8* layer = step.pool + index * step.layer_bytes;
-    if (attends && first_token < job.end) {
-      const Place at = place(memory);
-      fetch_sixteen(page_of(step, job, layer, first_token), first_token % KV_BLOCK_TOKENS, at);
-    }
-    {
-      const Place at = place(memory);
-      if (index > 0 && has) take_delta(x, exchange - LAYER_WORDS + X_DOWN + at.row * HIDDEN, at);
-      barrier_wait(full_barrier(at, slot, 0), parity);
-      u32 a[blocks_of(HIDDEN)][4];
-      const float squares = normed(a, x, weights, at);
-      float acc[tiles_of(QKV_SHARE)][2];
-      multiply_rows<QKV_SHARE, HIDDEN>(acc, a, weights + AT_QKV, at);
-      add_up<tiles_of(QKV_SHARE), true>(
-          acc, squares, buffer, free_barrier(at, slot, 0), step.epsilon, at, [&](u32 tile, u32 token, u32 row, float sum, bool in_charge) {
-            const u32 local = tile * 8 + row, to = blockIdx.x * QKV_SHARE + local;
-            if (in_charge && local < QKV_SHARE && to < QKV_ROWS && token < count) {
-              tell(exchange + X_QKV + token * QKV_ROWS + to, sum);
-            }
-          });
-      buffer ^= 1;
-    }
-    if (attends) attend(step, job, layer, exchange, place(memory));
-    {
-      const Place at = place(memory);
-      u32 a[blocks_of(WIDTH)][4];
-      take_attended(a, exchange, used_splits, at);
-      barrier_wait(full_barrier(at, slot, 1), parity);
-      float acc[tiles_of(OUT_SHARE)][2];
-      multiply_rows<OUT_SHARE, WIDTH>(acc, a, weights + AT_OUT, at);
-      add_up<tiles_of(OUT_SHARE), false>(
-          acc, 0.f, buffer, free_barrier(at, slot, 1), step.epsilon, at, [&](u32 tile, u32 token, u32 row, float sum, bool in_charge) {
-            const u32 local = tile * 8 + row, to = blockIdx.x * OUT_SHARE + local;
-            if (in_charge && local < OUT_SHARE && to < HIDDEN && token < count) tell(exchange + X_OUT + token * HIDDEN + to, sum);
-          });
-      buffer ^= 1;
-    }
-    {
-      const Place at = place(memory);
-      if (has) take_delta(x, exchange + X_OUT + at.row * HIDDEN, at);
-      barrier_wait(full_barrier(at, slot, 2), parity);
-      u32 a[blocks_of(HIDDEN)][4];
-      const float squares = normed(a, x, weights + AT_GATE_GAIN, at);
-      float acc[tiles_of(2 * GATE_SHARE)][2];
-      multiply_rows<2 * GATE_SHARE, HIDDEN>(acc, a, weights + AT_GATE, at);
-      add_up<tiles_of(2 * GATE_SHARE), true>(
-          acc, squares, buffer, free_barrier(at, slot, 2), step.epsilon, at, [&](u32 tile, u32 token, u32 row, float sum, bool in_charge) {
-            // Gate and up lie in turns; two gated values are a word.
-            const float other = __shfl_xor_sync(~0u, sum, 4);
-            const float gated = sum / (1.f + __expf(-sum)) * other;
-            const float next = __shfl_xor_sync(~0u, gated, 8);
-            const u32 local = (tile * 8 + row) / 2, to = blockIdx.x * GATE_SHARE + local;
-            if (in_charge && row % 4 == 0 && local < GATE_SHARE && to < INTERMEDIATE && token < count) {
-              tell(exchange + X_GATED + (token * INTERMEDIATE + to) / 2, bf16_pair(gated, next));
-            }
-          });
-      buffer ^= 1;
-    }
-    {
-      const Place at = place(memory);
-      u32 a[blocks_of(INTERMEDIATE)][4];
-      take_gated(a, exchange + X_GATED + at.row * (INTERMEDIATE / 2), has, at);
-      barrier_wait(full_barrier(at, slot, 3), parity);
-      float acc[tiles_of(DOWN_SHARE)][2];
-      multiply_rows<DOWN_SHARE, INTERMEDIATE>(acc, a, weights + AT_DOWN, at);
-      add_up<tiles_of(DOWN_SHARE), false>(
-          acc, 0.f, buffer, free_barrier(at, slot, 3), step.epsilon, at, [&](u32 tile, u32 token, u32 row, float sum, bool in_charge) {
-            const u32 local = tile * 8 + row, to = blockIdx.x * DOWN_SHARE + local;
-            if (in_charge && local < DOWN_SHARE && to < HIDDEN && token < count) tell(exchange + X_DOWN + token * HIDDEN + to, sum);
-          });
-      buffer ^= 1;
-    }
-  }
-  if (blockIdx.x != 0 || !has) return;
-  take_delta(x, exchange - LAYER_WORDS + X_DOWN + at.row * HIDDEN, at);
-#pragma unroll
-  for (u32 b = 0; b < blocks_of(HIDDEN); b++) {
-    const u32 column = (at.warp + b * WARPS) * 32 + at.quarter * 8;
-    if (column < HIDDEN) store(step.residual + (u64)at.row * HIDDEN + column, x[b]);
   }
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS, 1) resident_step(const __grid_constant__ Step step) {
+// A cluster with a KV head.
+__device__ __forceinline__ void run_attention(const Step& step, u8* memory, u32* exchange) {
+  const u32 count = min(*step.count, (u32)TOKENS);
+  const u32 base = shared_address(memory), head = cluster_index();
+  float x[TASKS][4];
+  Job job;
+  u32 used = 0, arriving = 0;
+  {
+    const Place at = place(memory);
+    embed(step, x, count, at);
+    const u32 token = cluster_rank() / SPLITS, split = cluster_rank() % SPLITS;
+    job.first = job.end = job.position = 0;
+    job.newest = false;
+    job.table = step.tables;
+    if (token < count) {
+      job.position = step.positions[token];
+      const u32 length = job.position + 1, tokens = Split(length).pages * KV_BLOCK_TOKENS;
+      job.first = min(split * tokens, length);
+      job.end = min(job.first + tokens, length);
+      job.newest = job.end == length && job.first < job.end;
+      job.table += (u64)max(step.sequences[token], 0) * step.table_width;
+      if (at.thread < PAIRS) {
+        reinterpret_cast<float2*>(memory + AT_TURNS)[at.thread] =
+            turn_of(job.position, step.frequencies[at.thread], step.magnitude);
+      }
+    }
+    for (u32 t = 0; t < count; t++) {
+      const u32 parts = Split(step.positions[t] + 1).used;
+      arriving += parts * PART_WORDS * 4;
+      if (t == at.row / SPLITS) used = parts;
+    }
+    if (at.thread == 0) {
+      barrier_expect(arrival_barrier(base, X_THERE), count * HIDDEN * 4);
+      if (token < count) barrier_expect(arrival_barrier(base, ROWS_THERE), QKV_ROWS * 4);
+      barrier_expect(arrival_barrier(base, PARTS_THERE), arriving);
+    }
+  }
+  const bool has_token = cluster_rank() / SPLITS < count;
+
+#pragma unroll 1
+  for (u32 index = 0; index < LAYERS; index++, exchange += LAYER_WORDS) {
+    const u32 slot = index % SLOTS, filled = index / SLOTS & 1, parity = index & 1;
+    const u8* weights = memory + slot * SLOT_BYTES;
+    u8* layer = step.pool + index * step.layer_bytes;
+    {
+      const Place at = place(memory);
+      const u32 token = job.first + at.warp * 16;
+      if (token < job.end) fetch_sixteen(page_of(step, job, layer, token), token % KV_BLOCK_TOKENS, at);
+      if (index > 0) {
+        gather<KV_HEADS>(x, exchange - LAYER_WORDS, count, at);
+        gather<PARTS>(x, exchange - LAYER_WORDS + KV_HEADS * SUMS_WORDS, count, at);
+      }
+      hand_x(x, count, at);
+    }
+    {
+      const Place at = place(memory);
+      barrier_wait(full_barrier(base, slot, 0), filled);
+      await_handed(arrival_barrier(base, X_THERE), parity);
+      multiply_normed<QKV_SHARE>(weights, count, at);
+      compute_sync();
+      if (at.thread == 0) {
+        barrier_arrive(free_barrier(base, slot, 0));
+        if (index + 1 < LAYERS) barrier_expect(arrival_barrier(base, X_THERE), count * HIDDEN * 4);
+      }
+      const float* sums = reinterpret_cast<const float*>(memory + AT_SUMS);
+      add_up<QKV_SHARE, HIDDEN, true>(sums, step.epsilon, at, [&](u32 token, u32 row, float sum) {
+        if (row >= QKV_SHARE || token >= count) return;
+        // To all blocks that have a part of the token.
+        for (u32 split = at.quarter; split < SPLITS; split += 4) {
+          hand(at.base + AT_NEW_ROWS + (cluster_rank() * QKV_SHARE + row) * 4, arrival_barrier(at.base, ROWS_THERE),
+               token * SPLITS + split, __float_as_uint(sum));
+        }
+      });
+    }
+    if (job.first < job.end) attend(step, job, layer, parity, place(memory));
+    {
+      const Place at = place(memory);
+      if (has_token && at.thread == 0) {
+        // A block without pages has the rows too.
+        await_handed(arrival_barrier(base, ROWS_THERE), parity);
+        if (index + 1 < LAYERS) barrier_expect(arrival_barrier(base, ROWS_THERE), QKV_ROWS * 4);
+      }
+      barrier_wait(full_barrier(base, slot, 1), filled);
+      await_handed(arrival_barrier(base, PARTS_THERE), parity);
+      if (at.thread == 0 && index + 1 < LAYERS) barrier_expect(arrival_barrier(base, PARTS_THERE), arriving);
+      multiply_second<GROUP_WIDTH>(
+          weights + AT_OUT, free_barrier(base, slot, 1), exchange + head * SUMS_WORDS, count, at,
+          [&](u32(&a)[4], u32 block) { take_attended(a, block, count, used, at); });
+    }
+  }
+  if (head != 0) return;
+  const Place at = place(memory);
+  gather<KV_HEADS>(x, exchange - LAYER_WORDS, count, at);
+  gather<PARTS>(x, exchange - LAYER_WORDS + KV_HEADS * SUMS_WORDS, count, at);
+#pragma unroll
+  for (u32 k = 0; k < TASKS; k++) {
+    const Task task(k, count, at);
+    if (task.exists && at.row == 0) {
+      *reinterpret_cast<float4*>(step.residual + task.token * HIDDEN + task.column) =
+          make_float4(x[k][0], x[k][1], x[k][2], x[k][3]);
+    }
+  }
+}
+
+// A cluster with a share of gate, up and down.
+__device__ __forceinline__ void run_mlp(const Step& step, u8* memory, u32* exchange) {
+  const u32 count = min(*step.count, (u32)TOKENS);
+  const u32 base = shared_address(memory), share = cluster_index() - KV_HEADS;
+  float x[TASKS][4];
+  {
+    const Place at = place(memory);
+    embed(step, x, count, at);
+    if (at.thread == 0) {
+      barrier_expect(arrival_barrier(base, X_THERE), count * HIDDEN * 4);
+      barrier_expect(arrival_barrier(base, GATED_THERE), count * PART_WIDTH * 2);
+    }
+  }
+#pragma unroll 1
+  for (u32 index = 0; index < LAYERS; index++, exchange += LAYER_WORDS) {
+    const u32 slot = index % SLOTS, filled = index / SLOTS & 1, parity = index & 1;
+    const u8* weights = memory + slot * SLOT_BYTES;
+    {
+      const Place at = place(memory);
+      if (index > 0) gather<PARTS>(x, exchange - LAYER_WORDS + KV_HEADS * SUMS_WORDS, count, at);
+      gather<KV_HEADS>(x, exchange, count, at);
+      hand_x(x, count, at);
+    }
+    {
+      const Place at = place(memory);
+      barrier_wait(full_barrier(base, slot, 0), filled);
+      await_handed(arrival_barrier(base, X_THERE), parity);
+      multiply_normed<2 * GATE_SHARE>(weights, count, at);
+      compute_sync();
+      if (at.thread == 0) {
+        barrier_arrive(free_barrier(base, slot, 0));
+        if (index + 1 < LAYERS) barrier_expect(arrival_barrier(base, X_THERE), count * HIDDEN * 4);
+      }
+      const float* sums = reinterpret_cast<const float*>(memory + AT_SUMS);
+      add_up<2 * GATE_SHARE, HIDDEN, true>(sums, step.epsilon, at, [&](u32 token, u32 row, float sum) {
+        // Gate and up lie in turns; two gated values are a word.
+        const float other = __shfl_xor_sync(~0u, sum, 4);
+        const float gated = sum / (1.f + __expf(-sum)) * other;
+        const float next = __shfl_xor_sync(~0u, gated, 8);
+        if (row % 4 != 0 || row >= 2 * GATE_SHARE || token >= count) return;
+        const u32 to = at.base + AT_GATED + (token * PART_WIDTH + cluster_rank() * GATE_SHARE + row / 2) * 2;
+        for (u32 rank = at.quarter; rank < CLUSTER; rank += 4) {
+          hand(to, arrival_barrier(at.base, GATED_THERE), rank, bf16_pair(gated, next));
+        }
+      });
+    }
+    {
+      const Place at = place(memory);
+      barrier_wait(full_barrier(base, slot, 1), filled);
+      await_handed(arrival_barrier(base, GATED_THERE), parity);
+      if (at.thread == 0 && index + 1 < LAYERS) barrier_expect(arrival_barrier(base, GATED_THERE), count * PART_WIDTH * 2);
+      multiply_second<PART_WIDTH>(
+          weights + AT_DOWN, free_barrier(base, slot, 1), exchange + (KV_HEADS + share) * SUMS_WORDS, count, at,
+          [&](u32(&a)[4], u32 block) {
+            uint4 v = make_uint4(0, 0, 0, 0);
+            if (at.row < count) {
+              v = *reinterpret_cast<const uint4*>(memory + AT_GATED + at.row * PART_WIDTH * 2 + block * 64 + at.quarter * 16);
+            }
+            a[0] = v.x, a[1] = v.y, a[2] = v.z, a[3] = v.w;
+          });
+    }
+  }
+}
+
+extern "C" __global__ void IN_CLUSTERS __launch_bounds__(THREADS, 1) resident_step(const __grid_constant__ Step step) {
   extern __shared__ __align__(1024) u8 memory[];
   const Place at = place(memory);
   release_dependents();
   if (threadIdx.x == 0) {
-    for (u32 i = 0; i < SLOTS * PARTS; i++) {
-      barrier_init(full_barrier(at, 0, i), 1);
-      barrier_init(free_barrier(at, 0, i), 1);
-    }
+    for (u32 i = 0; i < BARRIERS; i++) barrier_init(at.base + AT_BARRIERS + 8 * i, 1);
     barriers_made();
   }
   // Dimensions beyond the head's stay zero.
   if (threadIdx.x < 10 * 32) reinterpret_cast<u32*>(memory + AT_QUERY)[threadIdx.x] = 0;
   await_predecessors();
   const u32 half = *step.steps & 1;
-  __syncthreads();
   constexpr u64 HALF_WORDS = (u64)LAYERS * LAYER_WORDS;
-  if (at.warp == WARPS) {
-    fetch(step, at, step.exchange + (half ^ 1) * HALF_WORDS);
-    return;
-  }
-  compute(step, memory, step.exchange + half * HALF_WORDS);
+  u32* const exchange = step.exchange + half * HALF_WORDS;
+  __syncthreads();
+  sync_cluster();
+  if (at.warp == WARPS) fetch(step, at, step.exchange + (half ^ 1) * HALF_WORDS);
+  else if (cluster_index() < KV_HEADS) run_attention(step, memory, exchange);
+  else run_mlp(step, memory, exchange);
+  // Others may still hand something to this block.
+  __syncwarp();
+  sync_cluster();
   // Every block has read the number before it told anything.
   if (blockIdx.x == 0 && threadIdx.x == 0) *step.steps = half ^ 1;
 }

@@ -6,13 +6,13 @@
 import type { CudaContext, CudaStream, DevicePtr } from "../../ffi/cuda/cuda.ts";
 import type { KernelCache } from "../../kernels/cuda/kernel_cache.ts";
 import {
-  MAX_RESIDENT_TOKENS,
+  RESIDENT_TOKENS,
   type ResidentLayout,
   tryResidentLayout,
 } from "../../kernels/resident_step/resident_layout.ts";
 import { type ResidentLayer, ResidentStepKernel } from "../../kernels/resident_step/resident_step_cuda.ts";
 import type { ModelConfig } from "../model/model.ts";
-import { bucketCapacity, DECODE_BUCKETS } from "./cuda_buckets.ts";
+import { bucketCapacity } from "./cuda_buckets.ts";
 import { type DevicePlan, planAddress, planPlaces, writePlan } from "./cuda_plan.ts";
 import type { CudaPool } from "./cuda_pool.ts";
 import { CUDA_BLOCK_TOKENS } from "./cuda_tables.ts";
@@ -78,8 +78,8 @@ export class CudaResident implements Disposable {
     const { rope } = config;
     const layers = weights.layers.map(residentLayer).filter((layer) => layer !== undefined);
     if (layers.length < config.layers || properties.major < LEAST_MAJOR || pool.kvType !== "bf16") return undefined;
-    const layouts = DECODE_BUCKETS
-      .filter((tokens) => tokens <= Math.min(MAX_RESIDENT_TOKENS, maxStepTokens))
+    const layouts = RESIDENT_TOKENS
+      .filter((tokens) => tokens <= maxStepTokens)
       .map((tokens) =>
         tryResidentLayout(
           { ...config, pairs: rope.dimensions / 2, pairing: rope.pairing, tokens },
