@@ -27,7 +27,7 @@
 //
 // The file is long because its roles meet at the same barriers and places in shared memory, which only make sense together.
 //
-// Needs: HEADS, KV_HEADS, HEAD_DIM (a multiple of 8, at most 128) defined; HEADS a multiple of KV_HEADS; a launch of
+// Needs: HEADS, KV_HEADS, HEAD_DIM (a multiple of 8, at most 256) defined; HEADS a multiple of KV_HEADS; a launch of
 // 128 * (WARPGROUPS + 1) threads and a multiple of CLUSTER blocks, at most one a multiprocessor; SHARED_END + 1024 bytes of
 // dynamic shared memory. KV tokens of [kvBegin, kvEnd) are finite. What lies behind kvEnd, in unused blocks and in unused table
 // entries is never used.
@@ -48,6 +48,8 @@
 // @define HEADS=32 KV_HEADS=8 HEAD_DIM=128 CLUSTER=2
 // @define HEADS=32 KV_HEADS=32 HEAD_DIM=128 CLUSTER=1
 // @define HEADS=16 KV_HEADS=1 HEAD_DIM=80 CLUSTER=2
+// @define HEADS=8 KV_HEADS=1 HEAD_DIM=256 CLUSTER=2 SLOTS=3
+// @define HEADS=16 KV_HEADS=16 HEAD_DIM=192 CLUSTER=1 SLOTS=5
 // @define HEADS=32 KV_HEADS=8 HEAD_DIM=128 CLUSTER=2 KV_FP8=1 SLOTS=4
 // @define HEADS=9 KV_HEADS=3 HEAD_DIM=64 CLUSTER=2 KV_FP8=1 SLOTS=8 STAGES=4
 
@@ -84,12 +86,12 @@ struct Rows {
 
 // Scores to weights, in place. `column` is the first KV token of the thread, `limit` one past the last that a row sees.
 template <bool MASK>
-DEVICE void weigh(float (&s)[64], Rows& rows, int column, const int (&limit)[2], float scale) {
+DEVICE void weigh(float (&s)[BLOCK / 2], Rows& rows, int column, const int (&limit)[2], float scale) {
 #pragma unroll
   for (int i = 0; i < 2; i++) {
     if (MASK) {
 #pragma unroll
-      for (int j = 0; j < 16; j++) {
+      for (int j = 0; j < BLOCK / 8; j++) {
         if (column + 8 * j >= limit[i]) s[4 * j + 2 * i] = -INFINITE;
         if (column + 8 * j + 1 >= limit[i]) s[4 * j + 2 * i + 1] = -INFINITE;
       }
@@ -98,7 +100,7 @@ DEVICE void weigh(float (&s)[64], Rows& rows, int column, const int (&limit)[2],
 #pragma unroll
     for (int c = 0; c < 4; c++) most[c] = fmaxf(s[4 * c + 2 * i], s[4 * c + 2 * i + 1]);
 #pragma unroll
-    for (int j = 4; j < 16; j++) most[j % 4] = fmaxf(fmaxf(most[j % 4], s[4 * j + 2 * i]), s[4 * j + 2 * i + 1]);
+    for (int j = 4; j < BLOCK / 8; j++) most[j % 4] = fmaxf(fmaxf(most[j % 4], s[4 * j + 2 * i]), s[4 * j + 2 * i + 1]);
     const float max = quad_max(fmaxf(fmaxf(most[0], most[1]), fmaxf(most[2], most[3])));
     const float next = fmaxf(rows.max[i], max);
     // A row that has seen nothing yet: subtract nothing, so that -Infinity gives 0.
@@ -107,7 +109,7 @@ DEVICE void weigh(float (&s)[64], Rows& rows, int column, const int (&limit)[2],
     rows.max[i] = next;
     float sums[4] = {0.0f, 0.0f, 0.0f, 0.0f};
 #pragma unroll
-    for (int j = 0; j < 16; j++) {
+    for (int j = 0; j < BLOCK / 8; j++) {
 #pragma unroll
       for (int e = 0; e < 2; e++) {
         const float weight = exp2_fast(fmaf(s[4 * j + 2 * i + e], scale, -from));
@@ -120,25 +122,31 @@ DEVICE void weigh(float (&s)[64], Rows& rows, int column, const int (&limit)[2],
 }
 
 // Weights as the left operand of the product with the values: [step of 16 tokens][register].
-DEVICE void pack_weights(u32 (&p)[32], const float (&s)[64]) {
+DEVICE void pack_weights(u32 (&p)[BLOCK / 4], const float (&s)[BLOCK / 2]) {
 #pragma unroll
-  for (int i = 0; i < 32; i++) p[i] = KV_FP8 ? f16_pair(s[2 * i], s[2 * i + 1]) : bf16_pair(s[2 * i], s[2 * i + 1]);
+  for (int i = 0; i < BLOCK / 4; i++) p[i] = KV_FP8 ? f16_pair(s[2 * i], s[2 * i + 1]) : bf16_pair(s[2 * i], s[2 * i + 1]);
 }
 
-DEVICE void multiply_keys(float (&s)[64], u32 queries, u32 slot) {
+DEVICE void multiply_keys(float (&s)[BLOCK / 2], u32 queries, u32 slot) {
 #pragma unroll
-  for (int k = 0; k < DP / 16; k++) {
+  for (int k = 0; k < STEPS; k++) {
     const u64 a = wgmma_operand(queries, k / 4 * (ROWS * 128) + k % 4 * 32, 16);
-    const u64 b = wgmma_operand(slot, k / 4 * (2 * SUBTILE_BYTES) + k % 4 * 32, 16);
+    const u64 b = wgmma_operand(slot, k / 4 * (PAGES * SUBTILE_BYTES) + k % 4 * 32, 16);
     wgmma_rows(s, a, b, k > 0);
   }
 }
 
-DEVICE void multiply_values(float (&o)[DP / 2], const u32 (&p)[32], u32 slot) {
+// 16 tokens' values from FIRST dimensions on, at most 128 at a time.
+template <int FIRST = 0>
+DEVICE void add_values(float (&o)[OD / 2], const u32* p, u32 values, u32 at) {
+  constexpr int N = OD - FIRST < 128 ? OD - FIRST : 128;
+  wgmma_columns(*(float (*)[N / 2])(o + FIRST / 2), p, wgmma_operand(values, at + FIRST / 64 * SUBTILE_BYTES, SUBTILE_BYTES), 1);
+  if constexpr (FIRST + N < OD) add_values<FIRST + N>(o, p, values, at);
+}
+
+DEVICE void multiply_values(float (&o)[OD / 2], const u32 (&p)[BLOCK / 4], u32 slot) {
 #pragma unroll
-  for (int k = 0; k < BLOCK / 16; k++) {
-    wgmma_columns(o, p + 4 * k, wgmma_operand(slot, k / 4 * PAGE_BYTES + k % 4 * 2048, SUBTILE_BYTES), 1);
-  }
+  for (int k = 0; k < BLOCK / 16; k++) add_values(o, p + 4 * k, slot, k / 4 * PAGE_BYTES + k % 4 * 2048);
 }
 
 // Where parts of tiles meet: float4s of [slot][KV head][block of the cluster][share of a node][thread], and how many parts of
@@ -149,8 +157,8 @@ struct Parts {
 };
 
 // Leaves a part in its slot. Whether it is the last of its tile; then it becomes the whole: sums, maxima and values of all.
-DEVICE bool join_parts(const Item& item, float (&o)[DP / 2], Rows& rows, float scale, const Parts& parts) {
-  constexpr int WORDS = DP / 8 + 1, ALL = 128 * WARPGROUPS;
+DEVICE bool join_parts(const Item& item, float (&o)[OD / 2], Rows& rows, float scale, const Parts& parts) {
+  constexpr int WORDS = OD / 8 + 1, ALL = 128 * WARPGROUPS;
   const int thread = threadIdx.x - 128, lane = thread % 32;
   const auto place = [&](int slot) {
     return parts.slots + (u64)((slot * KV_HEADS + item.kvHead) * CLUSTER + cluster_rank()) * (WORDS * ALL) + thread;
@@ -177,7 +185,7 @@ DEVICE bool join_parts(const Item& item, float (&o)[DP / 2], Rows& rows, float s
     most[1] = fmaxf(most[1], of.y);
   }
 #pragma unroll
-  for (int i = 0; i < DP / 2; i++) o[i] = 0.0f;
+  for (int i = 0; i < OD / 2; i++) o[i] = 0.0f;
   float sum[2] = {0.0f, 0.0f};
   for (int part = 0; part < item.parts; part++) {
     const float4* from = place(item.firstSlot + part);
@@ -213,8 +221,8 @@ DEVICE void consume(u32 shared, float scale, const Output& output, const Parts& 
   Items queue{shared};
   Ring<SLOTS> ring;
   u32 turn = 0;  // items begun: says which queries
-  float o[DP / 2], s[64];
-  u32 p[32];
+  float o[OD / 2], s[BLOCK / 2];
+  u32 p[BLOCK / 4];
   if (warpgroup == WARPGROUPS - 1) pass_turn(0);
 
   const auto full = [&] {
@@ -246,7 +254,7 @@ DEVICE void consume(u32 shared, float scale, const Output& output, const Parts& 
     const int unmasked = min(item.end, max(0, min(length, position + item.row / GROUP + 1)) / BLOCK);
     Rows rows;
 #pragma unroll
-    for (int i = 0; i < DP / 2; i++) o[i] = 0.0f;
+    for (int i = 0; i < OD / 2; i++) o[i] = 0.0f;
 
     // The scores of the first block are on their way.
     wgmma_wait<0>();
@@ -287,7 +295,7 @@ DEVICE void consume(u32 shared, float scale, const Output& output, const Parts& 
       // A factor of 1 changes nothing; most blocks raise no row's maximum.
       if (!SKIP || __any_sync(~0u, rows.decay[0] != 1.0f || rows.decay[1] != 1.0f)) {
 #pragma unroll
-        for (int i = 0; i < DP / 2; i++) o[i] *= rows.decay[i / 2 % 2];
+        for (int i = 0; i < OD / 2; i++) o[i] *= rows.decay[i / 2 % 2];
       }
     };
     int block = item.end - 2;

@@ -20,7 +20,7 @@ import {
 } from "./prefill_plan.ts";
 
 /**
- * Which of the kernels: `hopper` and `tree` need sm_90 and a width of at most 128. `tree` gives every token the bits that
+ * Which of the kernels: `hopper` and `tree` need sm_90, `tree` and keys of 8 bits a width of at most 128. `tree` gives every token the bits that
  * `attend_decode` gives it, and is slower.
  */
 export type PrefillVariant = "hopper" | "tree" | "plain";
@@ -43,6 +43,8 @@ export interface PrefillKernel {
   readonly tileRows: number;
   /** Blocks that work on a tile together. */
   readonly cluster: number;
+  /** KV tokens of a step. */
+  readonly blockTokens: number;
 }
 
 /** What one launch reads and writes, in device memory. */
@@ -79,7 +81,7 @@ const HOPPER_EXTRA_BYTES = 2048;
  */
 export function prefillKernel(variant: PrefillVariant, shape: PrefillShape): PrefillKernel {
   const { heads, kvHeads, headDim, kvType = "bf16" } = shape;
-  const widest = variant === "plain" ? 256 : 128;
+  const widest = variant === "tree" || kvType === "fp8" ? 128 : 256;
   if (heads % kvHeads !== 0 || headDim % 8 !== 0 || headDim < 8 || headDim > widest) {
     throw new RangeError(
       `Cannot compile prefill attention (${variant}): wanted heads a multiple of kvHeads and headDim a multiple of 8 up to ` +
@@ -92,10 +94,13 @@ export function prefillKernel(variant: PrefillVariant, shape: PrefillShape): Pre
     case "hopper": {
       const queryBytes = 2 * HOPPER_ROWS * headBytes / 2 / POOL_BLOCK_TOKENS;
       const narrow = headBytes <= 16384;
+      // A block is two pages, or one where heads are wide.
+      const wide = headDim > 128;
+      const slotBytes = wide ? headBytes / 2 : headBytes;
       // Pages of 8 bits land two at a time in a ring of their own.
       const fp8 = kvType === "fp8";
       const landings = narrow ? 4 : 2;
-      const slots = narrow ? 8 : fp8 ? 4 : 5;
+      const slots = narrow ? 8 : fp8 ? 4 : headDim > 192 ? 3 : 5;
       // Two blocks share keys and values where a tile of both has no more to mask than a tile of one.
       const cluster = heads > kvHeads ? 2 : 1;
       return {
@@ -104,9 +109,10 @@ export function prefillKernel(variant: PrefillVariant, shape: PrefillShape): Pre
         entry: "attend_prefill",
         defines: { ...defines, SLOTS: slots, CLUSTER: cluster, ...fp8 ? { KV_FP8: 1, STAGES: landings } : {} },
         threads: 384,
-        sharedBytes: queryBytes + slots * headBytes + (fp8 ? landings * headBytes / 2 : 0) + HOPPER_EXTRA_BYTES,
+        sharedBytes: queryBytes + slots * slotBytes + (fp8 ? landings * headBytes / 2 : 0) + HOPPER_EXTRA_BYTES,
         tileRows: HOPPER_ROWS * cluster,
         cluster,
+        blockTokens: wide ? 64 : 128,
       };
     }
     case "tree": {
@@ -126,6 +132,7 @@ export function prefillKernel(variant: PrefillVariant, shape: PrefillShape): Pre
         sharedBytes: 2 * queryBytes + slots * headBytes + HOPPER_EXTRA_BYTES,
         tileRows: HOPPER_ROWS * cluster,
         cluster,
+        blockTokens: 128,
       };
     }
     case "plain": {
@@ -142,6 +149,7 @@ export function prefillKernel(variant: PrefillVariant, shape: PrefillShape): Pre
         sharedBytes: headBytes / 2 + stages * headBytes,
         tileRows: 64,
         cluster: 1,
+        blockTokens: 64,
       };
     }
     default:
@@ -237,7 +245,7 @@ export class AttendPrefill implements Disposable {
    * @throws {RangeError} when a chunk's numbers are wrong.
    */
   plan(chunks: readonly PrefillChunk[]): Int32Array<ArrayBuffer> {
-    const { tileRows } = this.#kernel;
+    const { tileRows, blockTokens } = this.#kernel;
     if (this.variant === "tree") checkNodes(chunks, this.#mostTokens);
     return planPrefill(chunks, {
       shape: this.#shape,
@@ -245,6 +253,7 @@ export class AttendPrefill implements Disposable {
       l2Bytes: this.#l2Bytes,
       workers: this.#workers,
       slots: this.#slots,
+      blockTokens,
     });
   }
 

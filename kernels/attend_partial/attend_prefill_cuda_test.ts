@@ -311,7 +311,8 @@ const SHAPES: readonly (PrefillShape & { readonly variants: readonly PrefillVari
   { heads: 5, kvHeads: 1, headDim: 80, variants: ["hopper", "tree", "plain"] },
   { heads: 16, kvHeads: 1, headDim: 96, variants: ["hopper", "tree", "plain"] },
   { heads: 2, kvHeads: 2, headDim: 128, variants: ["hopper", "tree", "plain"] },
-  { heads: 8, kvHeads: 1, headDim: 256, variants: ["plain"] },
+  { heads: 8, kvHeads: 1, headDim: 256, variants: ["hopper", "plain"] },
+  { heads: 2, kvHeads: 2, headDim: 192, variants: ["hopper"] },
   { heads: 4, kvHeads: 2, headDim: 128, kvType: "fp8", variants: ["hopper"] },
   { heads: 9, kvHeads: 3, headDim: 64, kvType: "fp8", variants: ["hopper"] },
   { heads: 5, kvHeads: 1, headDim: 80, kvType: "fp8", variants: ["hopper"] },
@@ -393,7 +394,15 @@ Deno.test("prefillKernel() refuses shapes that a variant cannot do", () => {
   assertEquals(prefillKernel("hopper", shape).tileRows, 256);
   assertEquals(prefillKernel("hopper", { ...shape, kvHeads: 8 }).tileRows, 128);
   assertEquals(prefillKernel("plain", { ...shape, headDim: 256 }).sharedBytes, 98304);
-  for (const bad of [{ headDim: 256 }, { headDim: 100 }, { kvHeads: 3 }]) {
+  assertThrows(() => prefillKernel("tree", { ...shape, headDim: 256 }), RangeError, "Cannot compile prefill attention");
+  for (const headDim of [64, 80, 96, 128, 192, 256]) {
+    for (const variant of ["hopper", "tree"] as const) {
+      if (variant === "tree" && headDim > 128) continue;
+      assert(prefillKernel(variant, { ...shape, headDim }).sharedBytes <= 232_448, `${variant} ${headDim}`);
+    }
+    if (headDim <= 128) assert(prefillKernel("hopper", { ...shape, headDim, kvType: "fp8" }).sharedBytes <= 232_448);
+  }
+  for (const bad of [{ headDim: 264 }, { headDim: 100 }, { kvHeads: 3 }]) {
     assertThrows(() => prefillKernel("hopper", { ...shape, ...bad }), RangeError, "Cannot compile prefill attention");
   }
   assertThrows(

@@ -29,8 +29,7 @@
 #include "prefill_output.cuh"
 #include "prefill_source.cuh"
 
-constexpr int STEPS = (HEAD_DIM + 15) / 16;
-constexpr int HELD = DP / 2;
+constexpr int HELD = OD / 2;
 // float4s of a thread's share of a node, the last for lse.
 constexpr int NODE_WORDS = HELD / 4 + 1;
 

@@ -49,13 +49,13 @@ export interface PlanOptions {
   readonly workers: number;
   /** Parts of tiles there is room for, each of all KV heads; with none, tiles stay whole. @default {0} */
   readonly slots?: number;
+  /** KV tokens of a block, of which parts are made. @default {128} */
+  readonly blockTokens?: number;
 }
 
 const HEADER_INTS = 4;
 const CHUNK_INTS = 8;
 const TILE_INTS = 8;
-/** Tokens of a block of keys and values. */
-const BLOCK_TOKENS = 128;
 /** Blocks that make a part worth its cost, and what a whole tile and a part cost beside their blocks, in blocks. */
 const LEAST_PART_BLOCKS = 6;
 const TILE_COST = 3;
@@ -123,7 +123,7 @@ function partsOf(blocks: readonly number[], { shape: { kvHeads }, workers, slots
  * @throws {RangeError} when a chunk's numbers are no natural numbers, or `kvBegin` is not at a segment.
  */
 export function planPrefill(chunks: readonly PrefillChunk[], options: PlanOptions): Int32Array<ArrayBuffer> {
-  const { shape, tileRows, l2Bytes, workers } = options;
+  const { shape, tileRows, l2Bytes, workers, blockTokens = 128 } = options;
   const { heads, kvHeads } = shape;
   const group = heads / kvHeads;
   const tiles: { readonly chunk: number; readonly row: number; readonly cost: number }[] = [];
@@ -157,7 +157,7 @@ export function planPrefill(chunks: readonly PrefillChunk[], options: PlanOption
   const balanced = sections.findIndex((heads) => heads * work >= 2 * workers * (tiles[0]?.cost ?? 0));
   const cached = sections.findLastIndex((heads) => heads * headBytes <= l2Bytes / 2);
   const section = sections[balanced < 0 ? sections.length - 1 : Math.max(balanced, cached)];
-  const blocks = tiles.map(({ cost }) => Math.max(1, Math.ceil(cost / BLOCK_TOKENS)));
+  const blocks = tiles.map(({ cost }) => Math.max(1, Math.ceil(cost / blockTokens)));
   const parts = partsOf(blocks, options);
   let slot = 0;
   const items = tiles.flatMap(({ chunk, row }, tile) => {

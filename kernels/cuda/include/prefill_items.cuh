@@ -30,17 +30,22 @@ constexpr int GROUP = HEADS / KV_HEADS;
 constexpr int DP = KV_PADDED_DIM(HEAD_DIM);
 constexpr int SUBTILES = DP / 64;
 constexpr int PAGE = KV_BLOCK_TOKENS;
-constexpr int BLOCK = 2 * PAGE;
+// Pages of a block, whose keys or values are a slot.
+constexpr int PAGES = DP <= 128 ? 2 : 1;
+constexpr int BLOCK = PAGES * PAGE;
+// Steps of 16 dimensions that hold any, and dimensions of the output that are computed.
+constexpr int STEPS = (HEAD_DIM + 15) / 16;
+constexpr int OD = HEAD_DIM > 64 && HEAD_DIM <= 96 ? 96 : DP;
 // Of pages in slots, 16 bits an element.
 constexpr int SUBTILE_BYTES = 8192;
 constexpr int PAGE_BYTES = SUBTILES * SUBTILE_BYTES;
-constexpr int SLOT_BYTES = 2 * PAGE_BYTES;
+constexpr int SLOT_BYTES = PAGES * PAGE_BYTES;
 // Of pages in the pool.
 constexpr int PART_BYTES = KV_PART_BYTES(HEAD_DIM);
 constexpr int HEAD_BYTES = 2 * PART_BYTES;
 // Where keys and values have 8 bits they land here and become 16 in a slot.
 constexpr int LANDINGS = KV_FP8 ? STAGES : 0;
-constexpr int LANDING_BYTES = 2 * PART_BYTES;
+constexpr int LANDING_BYTES = PAGES * PART_BYTES;
 constexpr int ROWS = 64 * WARPGROUPS;
 constexpr int TILE_ROWS = ROWS * CLUSTER;
 constexpr int Q_BYTES = ROWS * DP * 2;
@@ -73,7 +78,7 @@ constexpr int LEFT_AT = LANDED_AT + 8 * LANDINGS;
 constexpr int SHARED_END = LEFT_AT + 8 * LANDINGS;
 
 static_assert(HEADS % KV_HEADS == 0, "HEADS is a multiple of KV_HEADS");
-static_assert(HEAD_DIM % 8 == 0 && HEAD_DIM <= 128, "HEAD_DIM is a multiple of 8, at most 128");
+static_assert(HEAD_DIM % 8 == 0 && HEAD_DIM <= (TREE ? 128 : 256), "HEAD_DIM is a multiple of 8, at most 256");
 static_assert(SHARED_END + 1024 <= 232448, "shared memory of a block");
 
 #define DEVICE __device__ __forceinline__

@@ -34,14 +34,14 @@ struct Output {
 
 // Row g + 8 i of the warp, times `factor`; `lse` gives the row's where it is a partial.
 template <class Lse>
-DEVICE void write_row(const Item& item, int row, int i, const float (&o)[DP / 2], float factor, const Output& output, Lse lse) {
+DEVICE void write_row(const Item& item, int row, int i, const float (&o)[OD / 2], float factor, const Output& output, Lse lse) {
   const int lane = threadIdx.x % 32;
   const bool real = row < item.tokens * GROUP;
   const u64 at = (u64)(item.outRow + row / GROUP) * HEADS + item.kvHead * GROUP + row % GROUP;
   if (item.partial) {
     if (!real) return;
 #pragma unroll
-    for (int j = 0; j < DP / 8; j++) {
+    for (int j = 0; j < OD / 8; j++) {
       if (8 * j < HEAD_DIM) {
         float2 pair = {o[4 * j + 2 * i] * factor, o[4 * j + 2 * i + 1] * factor};
         *(float2*)(output.partialO + at * HEAD_DIM + 8 * j + 2 * (lane % 4)) = pair;
@@ -51,7 +51,7 @@ DEVICE void write_row(const Item& item, int row, int i, const float (&o)[DP / 2]
     return;
   }
 #pragma unroll
-  for (int j = 0; j < DP / 8; j += 4) {
+  for (int j = 0; j < OD / 8; j += 4) {
     u32 words[4];
 #pragma unroll
     for (int c = 0; c < 4; c++) {

@@ -45,31 +45,36 @@ struct Source {
   Ring<KV_FP8 ? STAGES : SLOTS> ring;
   u32 tailParities = 0;  // one for each slot
 
-  // Whether this block of the cluster fetches the first or second page of a slot.
-  DEVICE static bool mine(u32 page) { return CLUSTER == 1 || page == cluster_rank(); }
+  // Whether this block of the cluster fetches that subtile of that page: every second page or, if a slot has one, subtile.
+  DEVICE static bool mine(u32 page, u32 sub) { return CLUSTER == 1 || (PAGES > 1 ? page : sub) % CLUSTER == cluster_rank(); }
 
   DEVICE const u8* page(int block, bool value) const {
     return head + (u64)block * blockBytes + (value ? PART_BYTES : 0);
   }
 
-  // Pages of 8 bits, their subtiles in the order of a slot.
-  DEVICE void land(int block, int first, int second, bool value) {
+  // Subtiles of a block's pages: those of keys in the order [subtile][page], of values [page][subtile].
+  template <bool VALUE>
+  DEVICE void copy(u32 to, int pages, int first, int second, u32 landed) const {
     constexpr int BYTES = KV_SUBTILE_BYTES;
+#pragma unroll
+    for (int sub = 0; sub < SUBTILES; sub++) {
+#pragma unroll
+      for (int i = 0; i < PAGES; i++) {
+        const int place = VALUE ? i * SUBTILES + sub : sub * PAGES + i;
+        if (i < pages && mine(i, sub)) bulk_copy_all(to + place * BYTES, page(i ? second : first, VALUE) + sub * BYTES, BYTES, landed);
+      }
+    }
+  }
+
+  // Pages of 8 bits.
+  template <bool VALUE>
+  DEVICE void land(int block, int first, int second) {
     const u32 landed = shared + LANDED_AT + 8 * ring.slot, to = shared + LANDINGS_AT + ring.slot * LANDING_BYTES;
-    const int pages = min(2, (length - block * BLOCK + PAGE - 1) / PAGE);
+    const int pages = min(PAGES, (length - block * BLOCK + PAGE - 1) / PAGE);
     barrier_wait(shared + LEFT_AT + 8 * ring.slot, ring.parity ^ 1);
     if (threadIdx.x % 32 == 0) {
       barrier_expect(landed, pages * PART_BYTES);
-      if (value) {
-        if (pages > 0 && mine(0)) bulk_copy_all(to, page(first, true), PART_BYTES, landed);
-        if (pages > 1 && mine(1)) bulk_copy_all(to + PART_BYTES, page(second, true), PART_BYTES, landed);
-      } else {
-#pragma unroll
-        for (int sub = 0; sub < SUBTILES; sub++) {
-          if (pages > 0 && mine(0)) bulk_copy_all(to + 2 * sub * BYTES, page(first, false) + sub * BYTES, BYTES, landed);
-          if (pages > 1 && mine(1)) bulk_copy_all(to + (2 * sub + 1) * BYTES, page(second, false) + sub * BYTES, BYTES, landed);
-        }
-      }
+      copy<VALUE>(to, pages, first, second, landed);
     }
     __syncwarp();
     ring.advance();
@@ -77,18 +82,13 @@ struct Source {
 
   // Pages beyond the chunk's end are not there; what the slot holds in their place is masked.
   DEVICE void keys(int block, int first, int second) {
-    if (KV_FP8) return land(block, first, second, false);
+    if (KV_FP8) return land<false>(block, first, second);
     const u32 full = shared + FULL_AT + 8 * ring.slot, slot = shared + RING_AT + ring.slot * SLOT_BYTES;
-    const int pages = min(2, (length - block * BLOCK + PAGE - 1) / PAGE);
+    const int pages = min(PAGES, (length - block * BLOCK + PAGE - 1) / PAGE);
     barrier_wait(shared + EMPTY_AT + 8 * ring.slot, ring.parity ^ 1);
     if (threadIdx.x % 32 == 0) {
       barrier_expect(full, pages * PAGE_BYTES);
-#pragma unroll
-      for (int sub = 0; sub < SUBTILES; sub++) {
-        const u32 to = slot + sub * 2 * SUBTILE_BYTES;
-        if (pages > 0 && mine(0)) bulk_copy_all(to, page(first, false) + sub * SUBTILE_BYTES, SUBTILE_BYTES, full);
-        if (pages > 1 && mine(1)) bulk_copy_all(to + SUBTILE_BYTES, page(second, false) + sub * SUBTILE_BYTES, SUBTILE_BYTES, full);
-      }
+      copy<false>(slot, pages, first, second, full);
     }
     __syncwarp();
     ring.advance();
@@ -96,21 +96,14 @@ struct Source {
 
   // Values are multiplied by zero where they are masked, so those behind the end are made zero before anybody reads them.
   DEVICE void values(int block, int first, int second) {
-    if (KV_FP8) return land(block, first, second, true);
+    if (KV_FP8) return land<true>(block, first, second);
     const u32 full = shared + FULL_AT + 8 * ring.slot, slot = shared + RING_AT + ring.slot * SLOT_BYTES;
     const int valid = min(BLOCK, length - block * BLOCK), pages = (valid + PAGE - 1) / PAGE;
     barrier_wait(shared + EMPTY_AT + 8 * ring.slot, ring.parity ^ 1);
     const u32 landed = valid == BLOCK ? full : shared + TAIL_AT + 8 * ring.slot;
     if (threadIdx.x % 32 == 0) {
       barrier_expect(landed, pages * PAGE_BYTES);
-#pragma unroll
-      for (int sub = 0; sub < SUBTILES; sub++) {
-        const u32 to = slot + sub * SUBTILE_BYTES;
-        if (pages > 0 && mine(0)) bulk_copy_all(to, page(first, true) + sub * SUBTILE_BYTES, SUBTILE_BYTES, landed);
-        if (pages > 1 && mine(1)) {
-          bulk_copy_all(to + PAGE_BYTES, page(second, true) + sub * SUBTILE_BYTES, SUBTILE_BYTES, landed);
-        }
-      }
+      copy<true>(slot, pages, first, second, landed);
     }
     __syncwarp();
     if (valid < BLOCK) {
@@ -150,18 +143,19 @@ DEVICE void produce(u32 shared, const u8* layer, const int* table, const int* pl
     const int* entries = table + item.table + item.kvBegin / PAGE;
     const int pages = (source.length + PAGE - 1) / PAGE;
     // A lane keeps one table entry of a window of 32 pages, and one of the window below, which is read ahead.
-    int window = (item.end - 1) / 16;
+    constexpr int WINDOW = 32 / PAGES;
+    int window = (item.end - 1) / WINDOW;
     const auto entry = [&](int of) { return of >= 0 && 32 * of + lane < pages ? entries[32 * of + lane] : 0; };
     int current = entry(window), below = entry(window - 1);
     int first = 0, second = 0;
     for (int block = item.end - 1; block >= item.begin; block--) {
-      if (block / 16 != window) {
-        window = block / 16;
+      if (block / WINDOW != window) {
+        window = block / WINDOW;
         current = below;
         below = entry(window - 1);
       }
-      const int nextFirst = __shfl_sync(~0u, current, 2 * block % 32);
-      const int nextSecond = __shfl_sync(~0u, current, 2 * block % 32 + 1);
+      const int nextFirst = __shfl_sync(~0u, current, PAGES * block % 32);
+      const int nextSecond = __shfl_sync(~0u, current, PAGES * block % 32 + PAGES - 1);
       source.keys(block, nextFirst, nextSecond);
       if (TREE) source.values(block, nextFirst, nextSecond);
       else if (block + 1 < item.end) source.values(block + 1, first, second);
@@ -226,7 +220,7 @@ DEVICE void load_queries(u32 shared, const bf16* q, const Item& item, u32 turn) 
 // Rows of 64 dimensions lie in the same order on both sides, 64 and 128 bytes each. A thread takes every 24th row, so that its
 // place in the swizzles stays the same.
 DEVICE void unpack(u32 shared, Ring<LANDINGS + 1 - KV_FP8>& landings, Ring<SLOTS>& slots, bool value, int valid) {
-  constexpr int ALL_ROWS = 2 * PAGE * SUBTILES, STEP = 8 * LOADER_WARPS, AHEAD = 4;
+  constexpr int ALL_ROWS = PAGES * PAGE * SUBTILES, STEP = 8 * LOADER_WARPS, AHEAD = 4;
   const int thread = threadIdx.x % 128 - 32, first = thread / 4;
   const int chunk = (thread % 4 ^ (first / 2 % 4)) * 2;
   const u32 from = shared + LANDINGS_AT + landings.slot * LANDING_BYTES + thread * 16;

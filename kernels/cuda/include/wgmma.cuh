@@ -23,6 +23,7 @@
 #define WGMMA_NEW32(d, i) WGMMA_NEW16(d, i), WGMMA_NEW16(d, i + 16)
 #define WGMMA_NAMES32                                                                                                    \
   "%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31"
+#define WGMMA_NAMES48 WGMMA_NAMES32 ",%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47"
 #define WGMMA_NAMES64                                                                                                    \
   WGMMA_NAMES32                                                                                                          \
   ",%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47,%48,%49,%50,%51,%52,%53,%54,%55,%56,%57,%58,%59,"    \
@@ -84,6 +85,15 @@ __device__ __forceinline__ void wgmma_columns(float (&d)[64], const u32* a, u64 
       "{\n.reg .pred p;\nsetp.ne.b32 p, %69, 0;\n"
       "wgmma.mma_async.sync.aligned.m64n128k16." WGMMA_TYPES " {" WGMMA_NAMES64 "}, {%64,%65,%66,%67}, %68, p, 1, 1, 1;\n}"
       : WGMMA_ACC32(d, 0), WGMMA_ACC32(d, 32)
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(add));
+}
+
+// d[64, 96] (+)= a[64, 16] b[16, 96], a in registers.
+__device__ __forceinline__ void wgmma_columns(float (&d)[48], const u32* a, u64 b, int add) {
+  asm volatile(
+      "{\n.reg .pred p;\nsetp.ne.b32 p, %53, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n96k16." WGMMA_TYPES " {" WGMMA_NAMES48 "}, {%48,%49,%50,%51}, %52, p, 1, 1, 1;\n}"
+      : WGMMA_ACC32(d, 0), WGMMA_ACC16(d, 32)
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(add));
 }
 
