@@ -9,7 +9,7 @@ import {
   type PackedShape,
   packedSharedBytes,
 } from "./linear_packed_cuda.ts";
-import { checkProduct, storedMatrix, uploadRecords } from "./packed_test_products.ts";
+import { checkProduct, storedMatrix, uploadRecords } from "./test_packed_products.ts";
 import { linearReference } from "./reference.ts";
 import { CUDA_TOLERANCE, SEEDS } from "./spec.ts";
 import { randomInputs } from "./test_data.ts";
