@@ -84,6 +84,8 @@ export type {
 } from "./runtime/device/device.ts";
 export { type DeviceChoice, openDevice, type OpenDeviceOptions } from "./runtime/device/open_device.ts";
 export type { CudaDeviceOptions } from "./runtime/device/cuda_device.ts";
+export type { WeightForm } from "./runtime/device/cuda_kept.ts";
+export type { KeptForm } from "./runtime/device/cuda_matrix.ts";
 export { CudaLibraries, type FoundLibrary, type LibraryName } from "./ffi/cuda/libraries.ts";
 export type { SearchPathOptions } from "./ffi/cuda/search_path.ts";
 export type { KvSize } from "./runtime/device/kv_size.ts";
