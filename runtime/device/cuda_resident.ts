@@ -3,7 +3,7 @@
  *
  * @module
  */
-import type { CudaContext, CudaStream, DevicePtr } from "../../ffi/cuda/cuda.ts";
+import { type CudaContext, CudaError, type CudaStream, type DevicePtr } from "../../ffi/cuda/cuda.ts";
 import type { KernelCache } from "../../kernels/cuda/kernel_cache.ts";
 import {
   RESIDENT_TOKENS,
@@ -126,8 +126,21 @@ export class CudaResident implements Disposable {
         tableWidth,
         overlap: true,
       };
-      const time = timer.ms(() => this.run(stream, plan));
-      if (time < timer.ms(() => others(plan))) this.#chosen.add(tokens);
+      const time = this.#tryTime(timer, { stream, plan });
+      if (time !== undefined && time < timer.ms(() => others(plan))) this.#chosen.add(tokens);
+    }
+  }
+
+  /** Milliseconds of a step; undefined when the GPU has no place for all blocks of the kernel at once. */
+  #tryTime(
+    timer: CudaTimer,
+    { stream, plan }: { readonly stream: CudaStream; readonly plan: DevicePlan },
+  ): number | undefined {
+    try {
+      return timer.ms(() => this.run(stream, plan));
+    } catch (error) {
+      if (error instanceof CudaError && !error.lost) return undefined;
+      throw error;
     }
   }
 
