@@ -630,46 +630,46 @@ __device__ __forceinline__ void attend(const Step& step, const Job& job, u8* lay
     if (token < job.end) load_sixteen(kv, page_of(step, job, layer, token), token % KV_BLOCK_TOKENS, at);
   }
 
-  // All warps agree on the largest score, then what they have simply adds up.
   float* maxima = reinterpret_cast<float*>(at.shared + AT_MAXIMA);
   float* weights = reinterpret_cast<float*>(at.shared + AT_WEIGHTS);
   float* outputs = reinterpret_cast<float*>(at.shared + AT_OUTPUTS);
-  if (at.quarter == 0) maxima[at.warp * 8 + at.row] = largest;
-  compute_sync();
   const u32 busy = min((job.end - job.first + 15) / 16, (u32)WARPS);
-  float highest = -INFINITE;
+  if (at.warp < busy) {
+    if (at.quarter == 0) {
+      maxima[at.warp * 8 + at.row] = largest;
+      weights[at.warp * 8 + at.row] = sum;
+    }
 #pragma unroll
-  for (u32 w = 0; w < (WARPS + 3) / 4; w++) {
-    const u32 warp = w * 4 + at.quarter;
-    if (warp < busy) highest = fmaxf(highest, maxima[warp * 8 + at.row]);
+    for (u32 h = 0; h < 2; h++) {
+      const u32 head = at.quarter * 2 + h;
+      if (head >= GROUP) continue;
+      float4* to = reinterpret_cast<float4*>(outputs + (at.warp * GROUP + head) * HEAD_WORDS + at.row * 8);
+      to[0] = make_float4(o[0][h], o[1][h], o[2][h], o[3][h]);
+      to[1] = make_float4(o[0][h + 2], o[1][h + 2], o[2][h + 2], o[3][h + 2]);
+    }
   }
-  highest = fmaxf(highest, __shfl_xor_sync(~0u, highest, 1));
-  highest = fmaxf(highest, __shfl_xor_sync(~0u, highest, 2));
-  const float factor = largest == -INFINITE ? 0.f : exp2_of(largest - highest);
-#pragma unroll
-  for (u32 h = 0; h < 2; h++) {
-    const u32 head = at.quarter * 2 + h;
-    const float by_head = __shfl_sync(~0u, factor, head * 4);
-    if (at.warp >= busy || head >= GROUP) continue;
-    float4* to = reinterpret_cast<float4*>(outputs + (at.warp * GROUP + head) * HEAD_WORDS + at.row * 8);
-    to[0] = make_float4(o[0][h] * by_head, o[1][h] * by_head, o[2][h] * by_head, o[3][h] * by_head);
-    to[1] = make_float4(o[0][h + 2] * by_head, o[1][h + 2] * by_head, o[2][h + 2] * by_head, o[3][h + 2] * by_head);
-  }
-  if (at.warp < busy && at.quarter == 0) weights[at.warp * 8 + at.row] = sum * factor;
   compute_sync();
+  // Four threads share the warps' results of four dimensions of a head.
 #pragma unroll 1
   for (u32 i = at.thread; i < GROUP * 64; i += COMPUTE) {
     const u32 head = i / 64, four = i / 4 % 16, quarter = i % 4;
+    float top = -INFINITE, weight = 0.f;
+#pragma unroll
+    for (u32 w = 0; w < (WARPS + 3) / 4; w++) {
+      const u32 warp = w * 4 + quarter;
+      if (warp < busy) top = fmaxf(top, maxima[warp * 8 + head]);
+    }
+    top = fmaxf(top, __shfl_xor_sync(~0u, top, 1));
+    top = fmaxf(top, __shfl_xor_sync(~0u, top, 2));
     float4 v = make_float4(0.f, 0.f, 0.f, 0.f);
-    float weight = 0.f, top = -INFINITE;
 #pragma unroll
     for (u32 w = 0; w < (WARPS + 3) / 4; w++) {
       const u32 warp = w * 4 + quarter;
       if (warp >= busy) continue;
+      const float factor = top == -INFINITE ? 0.f : exp2_of(maxima[warp * 8 + head] - top);
       const float4 more = *reinterpret_cast<const float4*>(outputs + (warp * GROUP + head) * HEAD_WORDS + four * 4);
-      v.x += more.x, v.y += more.y, v.z += more.z, v.w += more.w;
-      weight += weights[warp * 8 + head];
-      top = fmaxf(top, maxima[warp * 8 + head]);
+      v.x += more.x * factor, v.y += more.y * factor, v.z += more.z * factor, v.w += more.w * factor;
+      weight += weights[warp * 8 + head] * factor;
     }
 #pragma unroll
     for (u32 other = 1; other < 4; other *= 2) {
@@ -678,7 +678,6 @@ __device__ __forceinline__ void attend(const Step& step, const Job& job, u8* lay
       v.z += __shfl_xor_sync(~0u, v.z, other);
       v.w += __shfl_xor_sync(~0u, v.w, other);
       weight += __shfl_xor_sync(~0u, weight, other);
-      top = fmaxf(top, __shfl_xor_sync(~0u, top, other));
     }
     const u32 part = at.base + AT_PARTS + cluster_rank() * PART_STRIDE * 4;
     const u32 barrier = arrival_barrier(at.base, PARTS_THERE);
