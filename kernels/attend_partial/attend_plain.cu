@@ -22,6 +22,7 @@
 // @define HEAD_DIM=256 HEADS=16 KV_HEADS=1
 // @define HEAD_DIM=80 HEADS=9 KV_HEADS=3 KV_FP8=1
 #include "kv_pool.cuh"
+#include "merge_partials.cuh"
 
 #define THREADS 128
 #define PAGE_TOKENS 64
@@ -81,13 +82,11 @@ __device__ __forceinline__ Partial empty_partial() {
 __device__ __forceinline__ Partial merge(const Partial& a, const Partial& b) {
   if (b.lse == EMPTY) return a;
   if (a.lse == EMPTY) return b;
-  const float most = fmaxf(a.lse, b.lse);
+  float left, right;
   Partial p;
-  p.lse = most + logf(expf(a.lse - most) + expf(b.lse - most));
-  const float left = expf(a.lse - p.lse);
-  const float right = expf(b.lse - p.lse);
+  p.lse = merge_lse(a.lse, b.lse, left, right);
 #pragma unroll
-  for (int i = 0; i < OWNED; i++) p.o[i] = fmaf(a.o[i], left, b.o[i] * right);
+  for (int i = 0; i < OWNED; i++) p.o[i] = merge_o(a.o[i], b.o[i], left, right);
   return p;
 }
 

@@ -161,6 +161,8 @@ export function prefillKernel(variant: PrefillVariant, shape: PrefillShape): Pre
 const CONSUMER_WARPS = 8;
 /** Parts of tiles, for each worker, that there is room for. */
 const PARTS_PER_WORKER = 2.5;
+/** KV tokens of a chunk that the tree kernel has memory for from the first; it takes more when it is asked for more. */
+const TREE_TOKENS = 131_072;
 /** Tokens of a block of keys and values of the tree kernel. */
 const TREE_BLOCK_TOKENS = 128;
 /** Bytes of what one block keeps: sums of its 128 rows and two more numbers for each. */
@@ -182,20 +184,21 @@ export class AttendPrefill implements Disposable {
   readonly #counter: DeviceBuffer;
   readonly #workers: number;
   readonly #l2Bytes: number;
-  readonly #mostTokens: number;
+  readonly #context: CudaContext;
   /** Room for parts of tiles, of all KV heads, and how many of them are there; of the Hopper kernel. */
   readonly #slots: number;
   readonly #parts: DeviceBuffer | undefined;
   readonly #arrived: DeviceBuffer | undefined;
   /** Nodes that wait, of the tree kernel; levels of them. */
-  readonly #pending: DeviceBuffer | undefined;
-  readonly #levels: number;
+  #pending: DeviceBuffer | undefined;
+  #levels = 0;
+  /** Memory for fewer levels, which launches on their way may still use. */
+  readonly #outgrown: DeviceBuffer[] = [];
 
   /**
    * Compiles or finds the kernel.
    *
    * @param options.variant Default: the fastest that the GPU and the shape allow.
-   * @param options.mostTokens Most KV tokens of a chunk of the tree kernel, which keeps memory for them. Default: 131,072.
    * @throws {RangeError} when no kernel can do the shape.
    * @throws {CudaError} when the driver refuses the module or memory.
    */
@@ -205,10 +208,9 @@ export class AttendPrefill implements Disposable {
       readonly kernels: KernelCache;
       readonly shape: PrefillShape;
       readonly variant?: PrefillVariant;
-      readonly mostTokens?: number;
     },
   ) {
-    const { kernels, shape, mostTokens = 131_072 } = options;
+    const { kernels, shape } = options;
     const { major, multiprocessors, l2Bytes } = context.properties;
     this.variant = options.variant ?? (major === 9 && shape.headDim <= 128 ? "hopper" : "plain");
     this.#shape = shape;
@@ -220,14 +222,11 @@ export class AttendPrefill implements Disposable {
     const { name, source, entry, defines, sharedBytes, cluster } = this.#kernel;
     this.#function = kernels.module({ name, source, defines }).function(entry);
     this.#function.setSharedBytes(sharedBytes);
-    this.#mostTokens = this.variant === "tree" ? mostTokens : Infinity;
-    this.#levels = Math.max(1, Math.ceil(Math.log2(mostTokens / TREE_BLOCK_TOKENS)) - 1);
     this.#slots = this.variant === "hopper" ? Math.ceil(PARTS_PER_WORKER * this.#workers / shape.kvHeads) : 0;
     const cuts = this.#slots * shape.kvHeads * cluster;
     this.#counter = context.alloc(256);
-    if (this.variant === "tree") {
-      this.#pending = context.alloc(this.#workers * cluster * this.#levels * shareBytes(shape.headDim));
-    }
+    this.#context = context;
+    if (this.variant === "tree") this.#reserve(TREE_TOKENS);
     if (this.#slots > 0) {
       this.#parts = context.alloc(cuts * shareBytes(shape.headDim));
       this.#arrived = context.alloc(cuts * 4 * CONSUMER_WARPS);
@@ -243,10 +242,14 @@ export class AttendPrefill implements Disposable {
    * The plan of a launch, to be copied to the device.
    *
    * @throws {RangeError} when a chunk's numbers are wrong.
+   * @throws {CudaError} when the tree kernel needs more memory than there is.
    */
   plan(chunks: readonly PrefillChunk[]): Int32Array<ArrayBuffer> {
     const { tileRows, blockTokens } = this.#kernel;
-    if (this.variant === "tree") checkNodes(chunks, this.#mostTokens);
+    if (this.variant === "tree") {
+      checkNodes(chunks);
+      this.#reserve(Math.max(TREE_TOKENS, ...chunks.map(({ position, tokens, kvEnd = position + tokens }) => kvEnd)));
+    }
     return planPrefill(chunks, {
       shape: this.#shape,
       tileRows,
@@ -291,9 +294,21 @@ export class AttendPrefill implements Disposable {
     });
   }
 
+  /** Makes room for the tree of chunks with up to so many KV tokens. */
+  #reserve(tokens: number): void {
+    const levels = Math.ceil(Math.log2(tokens / TREE_BLOCK_TOKENS)) - 1;
+    if (levels <= this.#levels) return;
+    const blocks = this.#workers * this.#kernel.cluster;
+    const pending = this.#context.alloc(blocks * levels * shareBytes(this.#shape.headDim));
+    if (this.#pending !== undefined) this.#outgrown.push(this.#pending);
+    this.#pending = pending;
+    this.#levels = levels;
+  }
+
   /** Frees its memory; the module belongs to the cache. */
   [Symbol.dispose](): void {
     this.#counter[Symbol.dispose]();
+    for (const buffer of this.#outgrown) buffer[Symbol.dispose]();
     this.#pending?.[Symbol.dispose]();
     this.#parts?.[Symbol.dispose]();
     this.#arrived?.[Symbol.dispose]();

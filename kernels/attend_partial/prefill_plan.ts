@@ -183,17 +183,16 @@ export function planItems(plan: Int32Array, shape: PrefillShape): number {
 }
 
 /**
- * Checks that the KV tokens of each chunk lie in one node of the merge tree that begins at `kvBegin`, and are not too many.
+ * Checks that the KV tokens of each chunk lie in one node of the merge tree that begins at `kvBegin`.
  *
- * @throws {RangeError} when they do not, or are.
+ * @throws {RangeError} when they do not.
  */
-export function checkNodes(chunks: readonly PrefillChunk[], mostTokens: number): void {
+export function checkNodes(chunks: readonly PrefillChunk[]): void {
   for (const { position, tokens, kvBegin = 0, kvEnd = position + tokens } of chunks) {
     const pages = Math.max(1, Math.ceil((kvEnd - kvBegin) / POOL_BLOCK_TOKENS));
-    if (kvEnd - kvBegin > mostTokens || kvBegin / POOL_BLOCK_TOKENS % 2 ** Math.ceil(Math.log2(pages)) !== 0) {
+    if (kvBegin / POOL_BLOCK_TOKENS % 2 ** Math.ceil(Math.log2(pages)) !== 0) {
       throw new RangeError(
-        `Cannot plan prefill: wanted a part of a node of the merge tree of at most ${mostTokens} tokens, ` +
-          `got [${kvBegin}, ${kvEnd})`,
+        `Cannot plan prefill: wanted a part of a node of the merge tree that begins there, got [${kvBegin}, ${kvEnd})`,
       );
     }
   }
