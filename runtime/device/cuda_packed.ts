@@ -30,7 +30,7 @@ const OUTPUT_BYTES: Readonly<Record<LinearOutput, number>> = { bf16: 2, f32: 4, 
 export interface PackedKind {
   /** Which matrix. */
   readonly matrix: DirectMatrix;
-  /** Tokens. */
+  /** Tokens; above {@linkcode MAX_WIDE_TOKENS} a multiple of that. */
   readonly tokens: number;
   /** Its forms. */
   readonly weights: CudaMatrix<DevicePtr>;
@@ -77,7 +77,7 @@ export class CudaPacked implements Disposable {
     ] as readonly (readonly [DirectMatrix, CudaMatrix<DevicePtr>])[];
     const narrow = new Map<string, PackedShape>();
     const wide = new Map<string, PackedShape>();
-    for (const tokens of sizes.filter((size) => size <= MAX_WIDE_TOKENS)) {
+    for (const tokens of sizes.filter((size) => size <= MAX_WIDE_TOKENS || size % MAX_WIDE_TOKENS === 0)) {
       for (const [matrix, kept] of matrices) {
         const kind = { matrix, tokens, weights: kept };
         for (const part of kept.packed ?? []) {
@@ -104,20 +104,23 @@ export class CudaPacked implements Disposable {
 
   /** Enqueues a product. @throws {ReferenceError} when there is no kernel for it. */
   run(stream: CudaStream, { x, gain, out, overlap, ...kind }: PackedProduct): void {
-    const { matrix, weights: { packed = [] } } = kind;
+    const { matrix, tokens, weights: { packed = [], rows, cols } } = kind;
     const bytes = OUTPUT_BYTES[OUTPUTS[matrix]];
     for (const part of packed) {
       const plan = this.#plans.get(keyOf(this.#shape(kind, part)));
       if (plan === undefined) {
-        throw new ReferenceError(`Cannot multiply: no kernel for ${part.dtype} ${matrix} of ${kind.tokens} tokens`);
+        throw new ReferenceError(`Cannot multiply: no kernel for ${part.dtype} ${matrix} of ${tokens} tokens`);
       }
-      plan.run(stream, {
-        weights: part.at,
-        x,
-        gain: this.takesNorm(kind) ? gain : undefined,
-        out: addressAt(out, bytes * part.first),
-        programmatic: overlap,
-      });
+      // Many tokens take turns; each reads the weights again, and they are few bytes.
+      for (let first = 0; first < tokens; first += MAX_WIDE_TOKENS) {
+        plan.run(stream, {
+          weights: part.at,
+          x: addressAt(x, 2 * first * cols),
+          gain: this.takesNorm(kind) ? gain : undefined,
+          out: addressAt(out, bytes * (first * rows + part.first)),
+          programmatic: overlap,
+        });
+      }
     }
   }
 
@@ -149,7 +152,8 @@ export class CudaPacked implements Disposable {
     { matrix, tokens, weights: { cols, rows } }: PackedKind,
     { dtype, rows: some }: PackedPart<DevicePtr>,
   ): PackedShape {
-    return { dtype, rows: some, cols, tokens, output: OUTPUTS[matrix], outStride: rows };
+    const together = Math.min(tokens, MAX_WIDE_TOKENS);
+    return { dtype, rows: some, cols, tokens: together, output: OUTPUTS[matrix], outStride: rows };
   }
 }
 
