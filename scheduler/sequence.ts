@@ -304,7 +304,9 @@ export class Sequence {
   /** `count` known tokens from `position` on. */
   tokensFrom(position: number, count: number): Int32Array {
     if (position + count <= this.prompt.length) return this.prompt.subarray(position, position + count);
-    return Int32Array.from({ length: count }, (_, i) => this.tokenAt(position + i));
+    const tokens = new Int32Array(count);
+    for (let i = 0; i < count; i++) tokens[i] = this.tokenAt(position + i);
+    return tokens;
   }
 
   /** `count` pending tokens from {@linkcode computed} on. */

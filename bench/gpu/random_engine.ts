@@ -6,6 +6,7 @@
  */
 import { SchedulerHost } from "../../plugins/host.ts";
 import { CudaDevice } from "../../runtime/device/cuda_device.ts";
+import { cudaStepTokens } from "../../runtime/device/cuda_step_tokens.ts";
 import { Engine } from "../../runtime/engine/engine.ts";
 import type { AssembledEngine, AssemblyContext } from "../../runtime/engine/assemble_engine.ts";
 import type { OpenEngineOptions } from "../../runtime/engine/engine_protocol.ts";
@@ -18,10 +19,6 @@ import { BENCH_SHAPES, type BenchShape } from "./shapes.ts";
 
 /** Sequences that run together, as the engine chooses them on a GPU. */
 export const BATCH = 256;
-/** Tokens of a step, the same way. */
-export const STEP_TOKENS = 4096;
-/** Tokens of a step in which a sequence decodes, the same way. */
-export const MIXED_STEP_TOKENS = 2048;
 
 /** The measured shape of that name. @throws {RangeError} when there is none. */
 export function findShape(name: string): BenchShape {
@@ -35,17 +32,19 @@ export function findShape(name: string): BenchShape {
 
 /** Assembles the engine of a Worker; `modelPath` is the name of a shape. */
 export async function assembleRandom(
-  { modelPath, maxModelLen, kvTokens, mixedStepTokens = MIXED_STEP_TOKENS }: OpenEngineOptions,
+  { modelPath, maxModelLen, kvTokens, mixedStepTokens: wantedTokens }: OpenEngineOptions,
   { text, log }: AssemblyContext,
 ): Promise<AssembledEngine> {
   const { name, config, tied } = findShape(modelPath);
+  const usual = cudaStepTokens(config);
+  const mixedStepTokens = wantedTokens ?? usual.mixed;
   using opened = new DisposableStack();
   const now = () => performance.now();
   const policy = opened.use(await SchedulerHost.load("builtin:fcfs", { now, random: Math.random, log }));
   const device = opened.use(
     CudaDevice.random(config, {
       tied,
-      maxStepTokens: Math.max(STEP_TOKENS, mixedStepTokens),
+      maxStepTokens: Math.max(usual.most, mixedStepTokens),
       maxLogitRows: BATCH,
       blocks: kvTokens === undefined ? undefined : Math.ceil(kvTokens / 64),
     }),

@@ -3,17 +3,18 @@
  * between two steps, in which the host chooses tokens and plans.
  *
  *     deno run -A bench/gpu/serving_timeline.ts [--model NAME] [--requests N] [--prompt N] [--answer N]
- *       [--mixed-step-tokens N] [--step-tokens N] [--no-ahead] [--json FILE]
+ *       [--mixed-step-tokens N] [--no-ahead] [--json FILE]
  *
  * @module
  */
 import { parseArgs } from "node:util";
 import { SchedulerHost } from "../../plugins/host.ts";
 import { CudaDevice } from "../../runtime/device/cuda_device.ts";
+import { cudaStepTokens } from "../../runtime/device/cuda_step_tokens.ts";
 import type { StepOutput, StepSequence } from "../../runtime/device/device.ts";
 import { Engine } from "../../runtime/engine/engine.ts";
 import type { TokenTable } from "../../runtime/text/codec.ts";
-import { BATCH, findShape, MIXED_STEP_TOKENS, STEP_TOKENS } from "./random_engine.ts";
+import { BATCH, findShape } from "./random_engine.ts";
 
 /** What a step does. */
 type StepKind = "prefill" | "mixed" | "decode";
@@ -27,6 +28,9 @@ interface StepRecord {
   readonly ms: number;
   /** From the last step's result to the call, ms. */
   readonly betweenMs: number;
+  /** The GPU's time for it, and the time before in which the GPU did nothing, ms. */
+  readonly gpuMs: number;
+  readonly idleMs: number;
 }
 
 /** Steps of one kind. */
@@ -45,6 +49,9 @@ export interface TimelineRow {
   readonly medianMs: number;
   /** Seconds before them, since the steps in front. */
   readonly betweenSeconds: number;
+  /** Seconds that the GPU worked on them, and did nothing before them. */
+  readonly gpuSeconds: number;
+  readonly idleSeconds: number;
 }
 
 /** A load and where its time went. */
@@ -67,10 +74,8 @@ export interface TimelineOptions {
   readonly promptTokens: number;
   /** Tokens of an answer. */
   readonly answerTokens: number;
-  /** Most tokens of a step in which a sequence decodes. */
-  readonly mixedStepTokens: number;
-  /** Most tokens of a step. */
-  readonly stepTokens: number;
+  /** Most tokens of a step in which a sequence decodes. @default {as the engine has it} */
+  readonly mixedStepTokens?: number;
   /** Whether steps are begun ahead. */
   readonly ahead: boolean;
 }
@@ -101,26 +106,42 @@ function summarize(kind: StepKind, all: readonly StepRecord[]): TimelineRow {
     seconds: sum(({ ms }) => ms) / 1000,
     medianMs: records.map(({ ms }) => ms).sort((a, b) => a - b)[records.length >> 1] ?? 0,
     betweenSeconds: sum(({ betweenMs }) => betweenMs) / 1000,
+    gpuSeconds: sum(({ gpuMs }) => gpuMs) / 1000,
+    idleSeconds: sum(({ idleMs }) => idleMs) / 1000,
   };
 }
 
 /** Runs a load on an engine of its own; one of a few requests goes first. */
 export async function measureTimeline(options: TimelineOptions): Promise<Timeline> {
-  const { model, requests, promptTokens, answerTokens, mixedStepTokens, stepTokens, ahead } = options;
+  const { model, requests, promptTokens, answerTokens, ahead } = options;
   const { config, tied } = findShape(model);
+  const usual = cudaStepTokens(config);
+  const mixedStepTokens = options.mixedStepTokens ?? usual.mixed;
+  const maxStepTokens = Math.max(usual.most, mixedStepTokens);
   const now = () => performance.now();
   using policy = await SchedulerHost.load("builtin:fcfs", { now, random: Math.random, log: console.error });
-  using device = CudaDevice.random(config, { tied, maxStepTokens: stepTokens, maxLogitRows: BATCH, ahead });
+  using device = CudaDevice.random(config, { tied, maxStepTokens, maxLogitRows: BATCH, ahead, timing: true });
   const records: StepRecord[] = [];
   let last = 0;
+  let gpuEndMs: number | undefined;
   const step = device.step.bind(device);
   device.step = (batch, ...rest): StepOutput => {
     const begin = now();
     const output = step(batch, ...rest);
     const end = now();
     const tokens = batch.reduce((sum, sequence) => sum + sequence.tokens.length, 0);
-    records.push({ kind: kindOf(batch), tokens, rows: output.rows, ms: end - begin, betweenMs: begin - last });
+    const { beganMs = 0, endedMs = 0 } = device.times ?? {};
+    records.push({
+      kind: kindOf(batch),
+      tokens,
+      rows: output.rows,
+      ms: end - begin,
+      betweenMs: begin - last,
+      gpuMs: endedMs - beganMs,
+      idleMs: gpuEndMs === undefined ? 0 : Math.max(0, beganMs - gpuEndMs),
+    });
     last = end;
+    gpuEndMs = endedMs;
     return output;
   };
   const engine = new Engine({
@@ -137,6 +158,7 @@ export async function measureTimeline(options: TimelineOptions): Promise<Timelin
   });
   const run = (load: { readonly requests: number; readonly maxTokens: number; readonly seed: number }): number => {
     records.length = 0;
+    gpuEndMs = undefined;
     const begin = last = now();
     for (let request = 0; request < load.requests; request++) {
       const prompt = Array.from(
@@ -166,8 +188,7 @@ if (import.meta.main) {
       requests: { type: "string", default: "256" },
       prompt: { type: "string", default: "1024" },
       answer: { type: "string", default: "256" },
-      "mixed-step-tokens": { type: "string", default: String(MIXED_STEP_TOKENS) },
-      "step-tokens": { type: "string", default: String(STEP_TOKENS) },
+      "mixed-step-tokens": { type: "string" },
       "no-ahead": { type: "boolean", default: false },
       json: { type: "string" },
     },
@@ -179,16 +200,20 @@ if (import.meta.main) {
       requests: Number(values.requests),
       promptTokens: Number(values.prompt),
       answerTokens: Number(values.answer),
-      mixedStepTokens: Number(values["mixed-step-tokens"]),
-      stepTokens: Number(values["step-tokens"]),
+      mixedStepTokens: values["mixed-step-tokens"] === undefined ? undefined : Number(values["mixed-step-tokens"]),
       ahead: !values["no-ahead"],
     });
     timelines.push({ model, ...timeline });
     console.log(`${model}: ${timeline.seconds.toFixed(2)} s without HTTP, ${timeline.stepsAhead} steps begun ahead`);
-    for (const { kind, steps, tokens, rows, seconds, medianMs, betweenSeconds } of timeline.kinds) {
+    for (
+      const { kind, steps, tokens, rows, seconds, medianMs, betweenSeconds, gpuSeconds, idleSeconds } of timeline.kinds
+    ) {
       console.log(
         `  ${kind.padEnd(7)}  ${steps} steps, ${tokens} tokens, ${rows} rows: ${seconds.toFixed(2)} s, median ` +
-          `${medianMs.toFixed(2)} ms; ${betweenSeconds.toFixed(2)} s between`,
+          `${medianMs.toFixed(2)} ms; ${betweenSeconds.toFixed(2)} s between; GPU busy ${
+            gpuSeconds.toFixed(2)
+          } s, idle before ` +
+          `${idleSeconds.toFixed(2)} s`,
       );
     }
   }

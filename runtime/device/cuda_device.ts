@@ -25,6 +25,7 @@ import { checkCudaPool, cudaBlockBytes, type CudaPool } from "./cuda_pool.ts";
 import { CudaDirect } from "./cuda_direct.ts";
 import { CudaResident } from "./cuda_resident.ts";
 import { CudaSteps } from "./cuda_step.ts";
+import { cudaStepTokens } from "./cuda_step_tokens.ts";
 import { CUDA_BLOCK_TOKENS } from "./cuda_tables.ts";
 import { enqueueDecodeLayers, type StepTimes } from "./cuda_whole.ts";
 import {
@@ -50,8 +51,7 @@ import type {
 import { layoutOf } from "./kv_layout.ts";
 import { sequenceNodes } from "./step_nodes.ts";
 
-/** Tokens and rows of a step when nothing is asked for. */
-const DEFAULT_STEP_TOKENS = 4096;
+/** Rows of logits of a step when nothing is asked for. */
 const DEFAULT_LOGIT_ROWS = 256;
 /** Sequences of the model's full context beyond which a pool that is sized by memory does not grow. */
 const MOST_CONTEXTS = 1024;
@@ -85,6 +85,8 @@ export interface CudaDeviceOptions extends Omit<DeviceOptions, "blocks"> {
    * @default {"bf16"}
    */
   readonly weights?: WeightForm;
+  /** Whether the L2 cache fetches weights while attention of few short sequences leaves memory idle. @default {false} */
+  readonly prefetch?: boolean;
   /** Whether decoding runs captured steps. @default {true} */
   readonly graphs?: boolean;
   /** Whether kernels may begin before their predecessor has ended; they wait inside for its results. @default {true} */
@@ -281,7 +283,7 @@ function open(config: ModelConfig, contents: Contents, options: CudaDeviceOption
   const layout = layoutOf(config, { blockTokens, kvType });
   checkCudaPool({ layout, blocks: options.blocks ?? 1 });
   const sizes: StepSizes = {
-    maxStepTokens: options.maxStepTokens ?? DEFAULT_STEP_TOKENS,
+    maxStepTokens: options.maxStepTokens ?? cudaStepTokens(config).most,
     maxLogitRows: options.maxLogitRows ?? DEFAULT_LOGIT_ROWS,
   };
   using opened = new DisposableStack();
@@ -322,7 +324,18 @@ function open(config: ModelConfig, contents: Contents, options: CudaDeviceOption
   const store = opened.use(new CudaKvStore({ context, kernels, layout, blocks, deterministic }));
   contents.pool?.(store.pool, filling);
   const forward = opened.use(
-    new CudaForward({ context, kernels, config, weights, pool: store.pool, sizes, deterministic, direct, packed }),
+    new CudaForward({
+      context,
+      kernels,
+      config,
+      weights,
+      pool: store.pool,
+      sizes,
+      deterministic,
+      prefetch: options.prefetch ?? false,
+      direct,
+      packed,
+    }),
   );
   const attention = opened.use(
     new CudaAttention({

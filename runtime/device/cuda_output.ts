@@ -13,31 +13,33 @@ export class CudaSummaries implements Disposable {
   /** Where the GPU writes. */
   readonly places: SummaryPlaces;
   readonly #buffer: PinnedBuffer;
-  readonly #rows: number;
+  readonly #ids: Int32Array<ArrayBuffer>;
+  readonly #top: Float32Array<ArrayBuffer>;
+  readonly #lse: Float32Array<ArrayBuffer>;
 
   /** Room for `rows` rows. */
   constructor(context: CudaContext, rows: number) {
-    this.#rows = rows;
     this.#buffer = context.pinned(4 * rows * (1 + 2 * TOP_CANDIDATES));
     this.places = {
       ids: this.#buffer.at(0),
       top: this.#buffer.at(4 * rows * TOP_CANDIDATES),
       lse: this.#buffer.at(8 * rows * TOP_CANDIDATES),
     };
+    const { buffer } = this.#buffer;
+    this.#ids = new Int32Array(buffer, 0, rows * TOP_CANDIDATES);
+    this.#top = new Float32Array(buffer, 4 * rows * TOP_CANDIDATES, rows * TOP_CANDIDATES);
+    this.#lse = new Float32Array(buffer, 8 * rows * TOP_CANDIDATES, rows);
   }
 
   /** ln sum exp of a row. */
   logSumExp(row: number): number {
-    return new Float32Array(this.#buffer.buffer, 8 * this.#rows * TOP_CANDIDATES, this.#rows)[row];
+    return this.#lse[row];
   }
 
   /** The `count` largest logits of a row. Views. */
   top(row: number, count: number): { readonly ids: Int32Array; readonly logits: Float32Array } {
-    const at = 4 * row * TOP_CANDIDATES;
-    return {
-      ids: new Int32Array(this.#buffer.buffer, at, count),
-      logits: new Float32Array(this.#buffer.buffer, 4 * this.#rows * TOP_CANDIDATES + at, count),
-    };
+    const at = row * TOP_CANDIDATES;
+    return { ids: this.#ids.subarray(at, at + count), logits: this.#top.subarray(at, at + count) };
   }
 
   /** Gives the memory back. */

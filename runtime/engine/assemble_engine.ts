@@ -5,6 +5,7 @@
  */
 import type { ThreadStarter } from "../../kernels/wasm/threads.ts";
 import { SchedulerHost } from "../../plugins/host.ts";
+import { cudaStepTokens } from "../device/cuda_step_tokens.ts";
 import type { Device } from "../device/device.ts";
 import { kernelProgress } from "../device/kernel_progress.ts";
 import { openDevice } from "../device/open_device.ts";
@@ -18,8 +19,8 @@ import type { EngineText, OpenEngineOptions } from "./engine_protocol.ts";
  * weights.
  */
 const HOST_DEFAULTS = { maxBatch: 32, mixedStepTokens: 128 } as const;
-/** The same on a GPU. */
-const GPU_DEFAULTS = { maxBatch: 256, mixedStepTokens: 2048 } as const;
+/** Most running sequences on a GPU. */
+const GPU_MAX_BATCH = 256;
 
 /** What {@linkcode assembleEngine} needs besides the options. */
 export interface AssemblyContext {
@@ -72,7 +73,9 @@ export async function assembleEngine(options: OpenEngineOptions, context: Assemb
     }),
   );
   const { kind, blocks, blockTokens, maxStepTokens, maxLogitRows } = device.info;
-  const usual = kind === "cuda" ? GPU_DEFAULTS : HOST_DEFAULTS;
+  const usual = kind === "cuda"
+    ? { maxBatch: GPU_MAX_BATCH, mixedStepTokens: cudaStepTokens(model.config).mixed }
+    : HOST_DEFAULTS;
   const maxBatch = options.maxBatch ?? Math.min(usual.maxBatch, maxStepTokens, maxLogitRows);
   const { contextLength } = model.config;
   // A member can serve what its own memory cannot hold.
