@@ -8,11 +8,11 @@
 // where nothing is seen, o = 0 and lse = -Infinity.
 //
 // plan (i32), made by planPrefill in prefill_plan.ts:
-//   header [tiles, chunks, KV heads a section, 0]
-//   chunk  [query row, tokens, position, kvBegin, kvEnd, first table entry of the sequence, output row, partial], kvBegin
-//          a multiple of 256
-//   tile   [chunk, first row, first KV block, end, parts, slot, first slot, 0]: rows of a chunk are (token, head of the group),
-//          row = token * GROUP + head. A tile that is cut along its KV blocks has several parts, each with a slot of its own.
+//   header [tiles, KV heads a section, 0, 0]
+//   tile   of its chunk [query row, tokens, position, kvBegin, kvEnd, first table entry of the sequence, output row, partial],
+//          kvBegin a multiple of 256; its own [first row, first KV block, end, parts, slot, first slot, 0, 0]. Rows of a chunk are
+//          (token, head of the group), row = token * GROUP + head. A tile that is cut along its KV blocks is there several times,
+//          once for each part, with slots of their own.
 // An item is a tile and a KV head. Item i lies in section i / (tiles * S) of S KV heads: the keys and values of a section fit
 // in L2, and inside a section the longest tiles come first. Blocks take items from `counter`, which is 0 before and after.
 //

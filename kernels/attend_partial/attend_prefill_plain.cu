@@ -88,17 +88,16 @@ extern "C" __global__ __launch_bounds__(THREADS, 2) void attend_prefill(
   const int thread = threadIdx.x, lane = thread % 32, warp = thread / 32;
   const int matrix = lane / 8, line = lane % 8;
   await_predecessors();
-  const int tiles = plan[0], chunks = plan[1], section = plan[2];
+  const int tiles = plan[0], section = plan[1];
 
   for (int index = blockIdx.x; index < tiles * KV_HEADS; index += gridDim.x) {
     const int within = index % (tiles * section);
-    const int* tile = plan + 4 + 8 * chunks + 8 * (within / section);
-    const int* chunk = plan + 4 + 8 * tile[0];
-    const int queryRow = chunk[0], tokens = chunk[1], kvBegin = chunk[3], outRow = chunk[6];
-    const int length = chunk[4] - kvBegin, position = chunk[2] - kvBegin, first = tile[1];
-    const bool partial = chunk[7];
+    const int* tile = plan + 4 + 16 * (within / section);
+    const int queryRow = tile[0], tokens = tile[1], kvBegin = tile[3], outRow = tile[6];
+    const int length = tile[4] - kvBegin, position = tile[2] - kvBegin, first = tile[8];
+    const bool partial = tile[7];
     const int kvHead = index / (tiles * section) * section + within % section;
-    const int* entries = table + chunk[5] + kvBegin / PAGE;
+    const int* entries = table + tile[5] + kvBegin / PAGE;
     const u8* head = layer + (u64)kvHead * HEAD_BYTES;
     const int last = min(first + ROWS, tokens * GROUP) - 1;
     const int pages = (max(0, min(length, position + last / GROUP + 1)) + PAGE - 1) / PAGE;

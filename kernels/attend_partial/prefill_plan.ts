@@ -54,8 +54,7 @@ export interface PlanOptions {
 }
 
 const HEADER_INTS = 4;
-const CHUNK_INTS = 8;
-const TILE_INTS = 8;
+const TILE_INTS = 16;
 /** Blocks that make a part worth its cost, and what a whole tile and a part cost beside their blocks, in blocks. */
 const LEAST_PART_BLOCKS = 6;
 const TILE_COST = 3;
@@ -117,7 +116,7 @@ function partsOf(blocks: readonly number[], { shape: { kvHeads }, workers, slots
 }
 
 /**
- * The plan of a launch, to be copied to the device: header, chunks, tiles. Tiles with the most KV tokens come first, so that
+ * The plan of a launch, to be copied to the device: header, then tiles. Tiles with the most KV tokens come first, so that
  * what is left for the end is short; few tiles with many are cut into parts.
  *
  * @throws {RangeError} when a chunk's numbers are no natural numbers, or `kvBegin` is not at a segment.
@@ -127,7 +126,7 @@ export function planPrefill(chunks: readonly PrefillChunk[], options: PlanOption
   const { heads, kvHeads } = shape;
   const group = heads / kvHeads;
   const tiles: { readonly chunk: number; readonly row: number; readonly cost: number }[] = [];
-  const numbers: number[] = [];
+  const chunkFields: number[][] = [];
   let kvTokens = 0;
   for (const [index, chunk] of chunks.entries()) {
     const { queryRow, tokens, position, kvBegin = 0, kvEnd = position + tokens, table, output } = chunk;
@@ -141,7 +140,7 @@ export function planPrefill(chunks: readonly PrefillChunk[], options: PlanOption
           `up to kvEnd, got chunk ${index} ${JSON.stringify(chunk)}`,
       );
     }
-    numbers.push(...fields);
+    chunkFields.push(fields);
     kvTokens += kvEnd - kvBegin;
     for (let row = 0; row < tokens * group; row += tileRows) {
       const last = Math.min(row + tileRows, tokens * group) - 1;
@@ -165,15 +164,17 @@ export function planPrefill(chunks: readonly PrefillChunk[], options: PlanOption
     if (parts[tile] > 1) slot += parts[tile];
     return Array.from({ length: parts[tile] }, (_, part) => {
       const [begin, end] = [part, part + 1].map((cut) => Math.floor(cut * blocks[tile] / parts[tile]));
-      return [chunk, row, begin, end, parts[tile], first + part, first, 0];
+      return { chunk, begin, end, numbers: [row, begin, end, parts[tile], first + part, first] };
     });
   });
   // Longest first, parts too.
-  items.sort((a, b) => (b[3] - b[2]) - (a[3] - a[2]));
-  const plan = new Int32Array(HEADER_INTS + CHUNK_INTS * chunks.length + TILE_INTS * items.length);
-  plan.set([items.length, chunks.length, section]);
-  plan.set(numbers, HEADER_INTS);
-  plan.set(items.flat(), HEADER_INTS + numbers.length);
+  items.sort((a, b) => (b.end - b.begin) - (a.end - a.begin));
+  const plan = new Int32Array(HEADER_INTS + TILE_INTS * items.length);
+  plan.set([items.length, section]);
+  for (const [index, { chunk, numbers }] of items.entries()) {
+    plan.set(chunkFields[chunk], HEADER_INTS + TILE_INTS * index);
+    plan.set(numbers, HEADER_INTS + TILE_INTS * index + chunkFields[chunk].length);
+  }
   return plan;
 }
 

@@ -13,24 +13,26 @@ function chunk(fields: Partial<PrefillChunk>): PrefillChunk {
   return { queryRow: 0, tokens: 1, position: 0, table: 0, output: { kind: "final", row: 0 }, ...fields };
 }
 
-/** Tiles as [chunk, first row]. */
-function tilesOf(plan: Int32Array): [number, number][] {
-  const at = 4 + 8 * plan[1];
-  return Array.from({ length: plan[0] }, (_, i) => [plan[at + 8 * i], plan[at + 8 * i + 1]]);
+/** Tiles; the chunk's number is found by its query row. */
+function tilesOf(plan: Int32Array): { chunk: number; row: number; part: readonly number[] }[] {
+  return Array.from({ length: plan[0] }, (_, i) => {
+    const [chunk, , , , , , , , row, ...part] = plan.subarray(4 + 16 * i, 20 + 16 * i);
+    return { chunk, row, part };
+  });
 }
 
-Deno.test("planPrefill() writes header, chunks and tiles as the kernels read them", () => {
+Deno.test("planPrefill() writes header and tiles as the kernels read them", () => {
   const plan = planPrefill([
     chunk({ queryRow: 3, tokens: 40, position: 100, table: 17, output: { kind: "final", row: 3 } }),
     chunk({ tokens: 2, position: 900, kvBegin: 256, kvEnd: 512, table: 5, output: { kind: "partial", row: 9 } }),
   ], OPTIONS);
-  assertEquals(
-    [...plan],
-    [
-      ...[3, 2, 8, 0, 3, 40, 100, 0, 140, 17, 3, 0, 0, 2, 900, 256, 512, 5, 9, 1],
-      ...[1, 0, 0, 2, 1, 0, 0, 0, 0, 128, 0, 2, 1, 0, 0, 0, 0, 0, 0, 2, 1, 0, 0, 0],
-    ],
-  );
+  const [first, second] = [[3, 40, 100, 0, 140, 17, 3, 0], [0, 2, 900, 256, 512, 5, 9, 1]];
+  assertEquals([...plan], [
+    ...[3, 8, 0, 0],
+    ...[...second, 0, 0, 2, 1, 0, 0, 0, 0],
+    ...[...first, 128, 0, 2, 1, 0, 0, 0, 0],
+    ...[...first, 0, 0, 2, 1, 0, 0, 0, 0],
+  ]);
   assertEquals(planItems(plan, OPTIONS.shape), 24);
 });
 
@@ -43,13 +45,14 @@ Deno.test("planPrefill() covers every row once and takes the tiles with the most
       (sizes, kvHeads, tileRows) => {
         const shape = { heads: 8, kvHeads, headDim: 64 };
         const group = 8 / kvHeads;
-        const tiles = tilesOf(planPrefill(sizes.map((size) => chunk(size)), { ...OPTIONS, shape, tileRows }));
+        const chunks = sizes.map((size, queryRow) => chunk({ ...size, queryRow }));
+        const tiles = tilesOf(planPrefill(chunks, { ...OPTIONS, shape, tileRows }));
         const wanted = sizes.flatMap(({ tokens }, index) =>
           Array.from({ length: Math.ceil(tokens * group / tileRows) }, (_, i) => `${index} ${i * tileRows}`)
         );
-        assertEquals(tiles.map((tile) => tile.join(" ")).sort(), wanted.sort());
-        const seen = tiles.map(([index, row]) => {
-          const { tokens, position } = sizes[index];
+        assertEquals(tiles.map(({ chunk, row }) => `${chunk} ${row}`).sort(), wanted.sort());
+        const seen = tiles.map(({ chunk, row }) => {
+          const { tokens, position } = sizes[chunk];
           return position + Math.floor((Math.min(row + tileRows, tokens * group) - 1) / group) + 1;
         });
         assertEquals(seen, seen.toSorted((a, b) => b - a));
@@ -60,12 +63,12 @@ Deno.test("planPrefill() covers every row once and takes the tiles with the most
 });
 
 Deno.test("planPrefill() makes sections of heads whose keys and values fit in half the cache, and never none", () => {
-  const sections = [1024, 16384, 32768, 65536, 2 ** 20].map((tokens) => planPrefill([chunk({ tokens })], OPTIONS)[2]);
+  const sections = [1024, 16384, 32768, 65536, 2 ** 20].map((tokens) => planPrefill([chunk({ tokens })], OPTIONS)[1]);
   assertEquals(sections, [8, 2, 1, 1, 1]);
   for (const kvHeads of [3, 9]) {
     const shape = { heads: 9, kvHeads, headDim: 64 };
     for (const tokens of [1, 20000, 60000]) {
-      const section = planPrefill([chunk({ tokens })], { ...OPTIONS, shape })[2];
+      const section = planPrefill([chunk({ tokens })], { ...OPTIONS, shape })[1];
       assert(section >= 1 && kvHeads % section === 0, `${section} of ${kvHeads}`);
     }
   }
@@ -73,10 +76,10 @@ Deno.test("planPrefill() makes sections of heads whose keys and values fit in ha
 
 Deno.test("planPrefill() makes a section so large that its longest tile does not outlast it", () => {
   const mixed = Array.from({ length: 8 }, (_, i) => chunk({ tokens: 512, position: 4096 * i }));
-  assertEquals(planPrefill(mixed, OPTIONS)[2], 8);
-  assertEquals(planPrefill(mixed, { ...OPTIONS, workers: 20 })[2], 1);
+  assertEquals(planPrefill(mixed, OPTIONS)[1], 8);
+  assertEquals(planPrefill(mixed, { ...OPTIONS, workers: 20 })[1], 1);
   const shape = { heads: 32, kvHeads: 32, headDim: 128 };
-  assertEquals(planPrefill([chunk({ tokens: 4096 })], { ...OPTIONS, shape })[2], 16);
+  assertEquals(planPrefill([chunk({ tokens: 4096 })], { ...OPTIONS, shape })[1], 16);
 });
 
 Deno.test("planPrefill() cuts few tiles with much to see into parts that cover their blocks once", () => {
@@ -88,11 +91,10 @@ Deno.test("planPrefill() cuts few tiles with much to see into parts that cover t
       (sizes, kvHeads, slots) => {
         const shape = { heads: 8, kvHeads, headDim: 64 };
         const options = { ...OPTIONS, shape, slots };
-        const plan = planPrefill(sizes.map((size) => chunk(size)), options);
-        const seen = new Map<string, number[][]>();
-        for (let i = 0; i < plan[0]; i++) {
-          const [index, row, ...part] = plan.subarray(4 + 8 * plan[1] + 8 * i);
-          seen.set(`${index} ${row}`, [...seen.get(`${index} ${row}`) ?? [], part]);
+        const chunks = sizes.map((size, queryRow) => chunk({ ...size, queryRow }));
+        const seen = new Map<string, (readonly number[])[]>();
+        for (const { chunk, row, part } of tilesOf(planPrefill(chunks, options))) {
+          seen.set(`${chunk} ${row}`, [...seen.get(`${chunk} ${row}`) ?? [], part]);
         }
         let used = 0;
         for (const [name, parts] of seen) {

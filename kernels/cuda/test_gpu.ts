@@ -15,6 +15,8 @@ export class TestGpu implements Disposable {
   /** Compiled kernels. */
   readonly kernels: KernelCache;
   readonly #stack = new DisposableStack();
+  /** What {@linkcode missing} found out, which costs a context. */
+  static #missing: { readonly reason: string | undefined } | undefined;
 
   /** Opens GPU 0. @throws {Error} when there is none. */
   constructor() {
@@ -25,6 +27,11 @@ export class TestGpu implements Disposable {
 
   /** Why there is no GPU for tests; undefined when there is one. */
   static missing(): string | undefined {
+    TestGpu.#missing ??= { reason: TestGpu.#obstacle() };
+    return TestGpu.#missing.reason;
+  }
+
+  static #obstacle(): string | undefined {
     const driver = CudaLibraries.find().tryGet("driver");
     if (driver === undefined) return "no NVIDIA driver";
     if (Deno.permissions.querySync({ name: "ffi", path: driver.path }).state !== "granted") {

@@ -50,6 +50,7 @@ constexpr int ROWS = 64 * WARPGROUPS;
 constexpr int TILE_ROWS = ROWS * CLUSTER;
 constexpr int Q_BYTES = ROWS * DP * 2;
 constexpr int ITEM_BYTES = 64;
+constexpr int ITEMS = 4;  // of the ring on which blocks learn of them
 constexpr int CONSUMER_WARPS = 4 * WARPGROUPS;
 constexpr int LOADER_WARPS = 3;
 constexpr int THREADS = 128 * (WARPGROUPS + 1);
@@ -62,15 +63,15 @@ constexpr int RING_AT = 2 * Q_BYTES;
 constexpr int LANDINGS_AT = RING_AT + SLOTS * SLOT_BYTES;
 constexpr int HELD_AT = LANDINGS_AT + LANDINGS * LANDING_BYTES;
 constexpr int ITEMS_AT = HELD_AT + (TREE ? ROWS * DP * 4 : 0);
-constexpr int FULL_AT = ITEMS_AT + 2 * ITEM_BYTES;
+constexpr int FULL_AT = ITEMS_AT + ITEMS * ITEM_BYTES;
 constexpr int EMPTY_AT = FULL_AT + 8 * SLOTS;
 constexpr int TAIL_AT = EMPTY_AT + 8 * SLOTS;
 constexpr int Q_FULL_AT = TAIL_AT + 8 * SLOTS;
 constexpr int Q_EMPTY_AT = Q_FULL_AT + 16;
 constexpr int ITEM_FULL_AT = Q_EMPTY_AT + 16;
-constexpr int ITEM_EMPTY_AT = ITEM_FULL_AT + 16;
+constexpr int ITEM_EMPTY_AT = ITEM_FULL_AT + 8 * ITEMS;
 // Between the producers of a cluster: the number of the next item.
-constexpr int INDEX_FULL_AT = ITEM_EMPTY_AT + 16;
+constexpr int INDEX_FULL_AT = ITEM_EMPTY_AT + 8 * ITEMS;
 constexpr int INDEX_EMPTY_AT = INDEX_FULL_AT + 16;
 constexpr int INDEX_AT = INDEX_EMPTY_AT + 16;
 constexpr int LANDED_AT = INDEX_AT + 8;
@@ -117,49 +118,34 @@ DEVICE void bulk_copy_all(u32 to, const u8* from, u32 bytes, u32 barrier) {
       : "memory");
 }
 
-// A tile and a KV head, or a part of their KV blocks. In shared memory as four times four numbers.
+// A tile and a KV head, or a part of their KV blocks: four times four numbers, as the plan has them but for row and KV head.
 struct Item {
   int queryRow, tokens, position, kvBegin;
-  int kvEnd, outRow, partial, row;  // row: first row of this block's tile in the chunk
-  int kvHead, table, begin, end;    // KV blocks [begin, end) of the chunk, at least one; end = 0: no item
-  int parts, slot, firstSlot, unused;
+  int kvEnd, table, outRow, partial;
+  int row, begin, end, parts;  // row: the block's first row in the chunk; KV blocks [begin, end), at least one; end = 0: no item
+  int slot, firstSlot, kvHead, unused;
 };
 
-DEVICE Item read_item(const int* plan, int index) {
-  const int tiles = plan[0], chunks = plan[1], section = plan[2];
+DEVICE Item read_item(const int* plan, int tiles, int section, int index) {
   const int within = index % (tiles * section);
-  const int* tile = plan + 4 + 8 * chunks + 8 * (within / section);
-  const int* chunk = plan + 4 + 8 * tile[0];
+  const int4* from = (const int4*)(plan + 4 + 16 * (within / section));
   Item item;
-  item.queryRow = chunk[0];
-  item.tokens = chunk[1];
-  item.position = chunk[2];
-  item.kvBegin = chunk[3];
-  item.kvEnd = chunk[4];
-  item.table = chunk[5];
-  item.outRow = chunk[6];
-  item.partial = chunk[7];
-  item.row = tile[1] + cluster_rank() * ROWS;
+  int4* words = (int4*)&item;
+#pragma unroll
+  for (int i = 0; i < 4; i++) words[i] = from[i];
+  item.row += cluster_rank() * ROWS;
   item.kvHead = index / (tiles * section) * section + within % section;
-  const int last = min(tile[1] + TILE_ROWS, item.tokens * GROUP) - 1;
-  const int end = min(item.kvEnd, item.position + last / GROUP + 1);
-  item.begin = tile[2];
-  item.end = min(tile[3], max(1, (end - item.kvBegin + BLOCK - 1) / BLOCK));
-  item.parts = tile[4];
-  item.slot = tile[5];
-  item.firstSlot = tile[6];
-  item.unused = 0;
   return item;
 }
 
-// Items on their way from the producer to everybody in the block: a ring of two.
+// Items on their way from the producer to everybody in the block: a ring.
 struct Items {
   u32 shared;
   u32 turn = 0;
 
   DEVICE Item next() {
-    const u32 slot = turn & 1;
-    barrier_wait(shared + ITEM_FULL_AT + 8 * slot, turn >> 1 & 1);
+    const u32 slot = turn % ITEMS;
+    barrier_wait(shared + ITEM_FULL_AT + 8 * slot, turn / ITEMS & 1);
     Item item;
     int* words = &item.queryRow;
 #pragma unroll
@@ -176,8 +162,8 @@ struct Items {
   }
 
   DEVICE void put(const Item& item) {
-    const u32 slot = turn & 1;
-    barrier_wait(shared + ITEM_EMPTY_AT + 8 * slot, (turn >> 1 & 1) ^ 1);
+    const u32 slot = turn % ITEMS;
+    barrier_wait(shared + ITEM_EMPTY_AT + 8 * slot, (turn / ITEMS & 1) ^ 1);
     if (threadIdx.x % 32 == 0) {
       const int* words = &item.queryRow;
 #pragma unroll
@@ -256,10 +242,12 @@ DEVICE void make_barriers(u32 shared) {
   for (int i = 0; i < 2; i++) {
     barrier_init(shared + Q_FULL_AT + 8 * i, LOADER_WARPS);
     barrier_init(shared + Q_EMPTY_AT + 8 * i, CONSUMER_WARPS);
-    barrier_init(shared + ITEM_FULL_AT + 8 * i, 1);
-    barrier_init(shared + ITEM_EMPTY_AT + 8 * i, CONSUMER_WARPS + LOADER_WARPS);
     barrier_init(shared + INDEX_FULL_AT + 8 * i, 1);
     barrier_init(shared + INDEX_EMPTY_AT + 8 * i, 1);
+  }
+  for (int i = 0; i < ITEMS; i++) {
+    barrier_init(shared + ITEM_FULL_AT + 8 * i, 1);
+    barrier_init(shared + ITEM_EMPTY_AT + 8 * i, CONSUMER_WARPS + LOADER_WARPS);
   }
   barriers_made();
 }

@@ -122,52 +122,79 @@ struct Source {
   }
 };
 
+// The block ids of an item: a lane keeps one of a window of 32 pages, and one of the window below, which is read ahead.
+struct Table {
+  static constexpr int WINDOW = 32 / PAGES;
+  const int* entries;
+  int pages;
+  int window, current, below;
+
+  DEVICE void open(const Item& item, const int* table) {
+    entries = table + item.table + item.kvBegin / PAGE;
+    pages = (item.kvEnd - item.kvBegin + PAGE - 1) / PAGE;
+    window = (item.end - 1) / WINDOW;
+    current = entry(window);
+    below = entry(window - 1);
+  }
+
+  DEVICE int entry(int of) const {
+    const int lane = threadIdx.x % 32;
+    return of >= 0 && 32 * of + lane < pages ? entries[32 * of + lane] : 0;
+  }
+
+  // Ids of the first and the last page of a block. Blocks are asked for downward.
+  DEVICE int2 pages_of(int block) {
+    if (block / WINDOW != window) {
+      window = block / WINDOW;
+      current = below;
+      below = entry(window - 1);
+    }
+    return {__shfl_sync(~0u, current, PAGES * block % 32), __shfl_sync(~0u, current, PAGES * block % 32 + PAGES - 1)};
+  }
+};
+
 DEVICE void produce(u32 shared, const u8* layer, const int* table, const int* plan, u64 blockBytes, u32* counter) {
-  const int lane = threadIdx.x % 32;
-  const int items = plan[0] * KV_HEADS;
+  const int tiles = plan[0], section = plan[1], items = tiles * KV_HEADS;
   const bool leads = cluster_rank() == 0;
   Items queue{shared};
   Indices indices{shared};
   Source source{shared, layer, blockBytes};
-  int index = blockIdx.x / CLUSTER;
-  for (;;) {
+  Item item;
+  Table pages, nextPages;
+  // Tells everybody of the item of that number, or that there is none.
+  const auto take = [&](int index) __attribute__((always_inline)) {
     if (CLUSTER > 1 && leads) indices.put(index);
     if (CLUSTER > 1 && !leads) index = indices.next();
-    if (index >= items) break;
-    int next = 0;
-    if (leads && lane == 0) next = gridDim.x / CLUSTER + atomicInc(counter, items - 1);
-    const Item item = read_item(plan, index);
-    queue.put(item);
+    Item taken = {};
+    if (index < items) taken = read_item(plan, tiles, section, index);
+    queue.put(taken);
+    if (index < items) nextPages.open(taken, table);
+    return taken;
+  };
+  // The number of the item after the next is on its way while the next one is told of, and that while pages of this one wait
+  // for room.
+  const auto draw = [&] { return leads && threadIdx.x % 32 == 0 ? gridDim.x / CLUSTER + atomicInc(counter, items - 1) : 0; };
+  item = take(blockIdx.x / CLUSTER);
+  u32 next = item.end > 0 ? draw() : 0;
+  while (item.end > 0) {
     source.head = layer + (u64)item.kvHead * HEAD_BYTES;
     source.length = item.kvEnd - item.kvBegin;
-    const int* entries = table + item.table + item.kvBegin / PAGE;
-    const int pages = (source.length + PAGE - 1) / PAGE;
-    // A lane keeps one table entry of a window of 32 pages, and one of the window below, which is read ahead.
-    constexpr int WINDOW = 32 / PAGES;
-    int window = (item.end - 1) / WINDOW;
-    const auto entry = [&](int of) { return of >= 0 && 32 * of + lane < pages ? entries[32 * of + lane] : 0; };
-    int current = entry(window), below = entry(window - 1);
-    int first = 0, second = 0;
-    for (int block = item.end - 1; block >= item.begin; block--) {
-      if (block / WINDOW != window) {
-        window = block / WINDOW;
-        current = below;
-        below = entry(window - 1);
-      }
-      const int nextFirst = __shfl_sync(~0u, current, PAGES * block % 32);
-      const int nextSecond = __shfl_sync(~0u, current, PAGES * block % 32 + PAGES - 1);
-      source.keys(block, nextFirst, nextSecond);
-      if (TREE) source.values(block, nextFirst, nextSecond);
-      else if (block + 1 < item.end) source.values(block + 1, first, second);
-      first = nextFirst;
-      second = nextSecond;
+    pages = nextPages;
+    int2 above = pages.pages_of(item.end - 1);
+    source.keys(item.end - 1, above.x, above.y);
+    const Item taken = take(__shfl_sync(~0u, next, 0));
+    if (taken.end > 0) next = draw();
+    for (int block = item.end - 2; block >= item.begin; block--) {
+      if (TREE) source.values(block + 1, above.x, above.y);
+      const int2 ids = pages.pages_of(block);
+      source.keys(block, ids.x, ids.y);
+      if (!TREE) source.values(block + 1, above.x, above.y);
+      above = ids;
     }
-    if (!TREE) source.values(item.begin, first, second);
-    index = __shfl_sync(~0u, next, 0);
+    source.values(item.begin, above.x, above.y);
+    item = taken;
   }
   release_dependents();
-  Item none = {};
-  queue.put(none);
 }
 
 // Row, chunk of 16 bytes and place of the queries of a tile that the thread loads.

@@ -123,6 +123,14 @@ __device__ __forceinline__ void wgmma_new_columns(float (&d)[64], const u32* a, 
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
 }
 
+__device__ __forceinline__ void wgmma_new_columns(float (&d)[48], const u32* a, u64 b) {
+  asm volatile(
+      "{\n.reg .pred p;\nsetp.ne.b32 p, 0, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n96k16." WGMMA_TYPES " {" WGMMA_NAMES48 "}, {%48,%49,%50,%51}, %52, p, 1, 1, 1;\n}"
+      : WGMMA_NEW32(d, 0), WGMMA_NEW16(d, 32)
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
+}
+
 __device__ __forceinline__ void wgmma_new_columns(float (&d)[32], const u32* a, u64 b) {
   asm volatile(
       "{\n.reg .pred p;\nsetp.ne.b32 p, 0, 0;\n"
