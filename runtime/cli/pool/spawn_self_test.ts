@@ -1,5 +1,5 @@
 import { assertEquals } from "@std/assert";
-import { ownPermissions } from "./spawn_self.ts";
+import { libraryDirectories, ownPermissions } from "./spawn_self.ts";
 
 Deno.test("ownPermissions() passes whole kinds on where this program has them", () => {
   assertEquals(ownPermissions({ cacheDirectory: "/cache", granted: () => true }), [
@@ -28,4 +28,11 @@ Deno.test("ownPermissions() passes on no more than this program has", () => {
     "--allow-ffi=/cuda.so",
     `--allow-run=${Deno.execPath()}`,
   ]);
+});
+
+Deno.test("libraryDirectories() names each directory once, and nothing where there is no library", () => {
+  assertEquals(libraryDirectories(["/a/libnvrtc.so.13", "/b/libcuda.so.1", "/a/libcublasLt.so.13"]), {
+    INFINITE_LLM_CUDA_PATH: "/a:/b",
+  });
+  assertEquals(libraryDirectories([]), {});
 });
