@@ -11,7 +11,7 @@ const DENO_JSON = fileURLToPath(new URL("../../deno.json", import.meta.url));
 
 /** How to run a command line. */
 export interface CliOptions {
-  /** Environment variables besides the ones that Deno needs; where nothing else is said, WASM computes. */
+  /** Environment variables besides the ones that Deno needs; where nothing else is said, WASM computes and no model is named. */
   readonly env?: Readonly<Record<string, string>>;
   /** Standard input; none by default. */
   readonly input?: string;
@@ -35,7 +35,7 @@ function command(args: readonly string[], options: CliOptions): Deno.Command {
   const { env = {}, input, program = CLI, permissions = ["-A"] } = options;
   return new Deno.Command(Deno.execPath(), {
     args: ["run", "--quiet", "--no-prompt", "--cached-only", `--config=${DENO_JSON}`, ...permissions, program, ...args],
-    env: { NO_COLOR: "1", INFINITE_LLM_DEVICE: "wasm", ...env },
+    env: { NO_COLOR: "1", INFINITE_LLM_DEVICE: "wasm", INFINITE_LLM_MODEL: "", ...env },
     stdin: input === undefined ? "null" : "piped",
     stdout: "piped",
     stderr: "piped",
