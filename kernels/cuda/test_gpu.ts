@@ -17,18 +17,28 @@ export class TestGpu implements Disposable {
   readonly #stack = new DisposableStack();
   /** What {@linkcode missing} found out, which costs a context. */
   static #missing: { readonly reason: string | undefined } | undefined;
+  /** Stays open to the end of the process: to make the context and load the compiler takes longer than most tests. */
+  static #kept: { readonly context: CudaContext; readonly kernels: KernelCache } | undefined;
 
   /** Opens GPU 0. @throws {Error} when there is none. */
   constructor() {
     this.context = this.#stack.use(CudaContext.open());
     this.stream = this.#stack.use(this.context.stream());
-    this.kernels = KernelCache.open(this.context);
+    this.kernels = TestGpu.#keep().kernels;
   }
 
   /** Why there is no GPU for tests; undefined when there is one. */
   static missing(): string | undefined {
     TestGpu.#missing ??= { reason: TestGpu.#obstacle() };
     return TestGpu.#missing.reason;
+  }
+
+  static #keep(): { readonly context: CudaContext; readonly kernels: KernelCache } {
+    if (TestGpu.#kept === undefined) {
+      const context = CudaContext.open();
+      TestGpu.#kept = { context, kernels: KernelCache.open(context) };
+    }
+    return TestGpu.#kept;
   }
 
   static #obstacle(): string | undefined {
@@ -38,7 +48,7 @@ export class TestGpu implements Disposable {
       return "no permission to load the NVIDIA driver";
     }
     try {
-      CudaContext.open()[Symbol.dispose]();
+      TestGpu.#keep();
       return undefined;
     } catch (error) {
       return error instanceof Error ? error.message : String(error);

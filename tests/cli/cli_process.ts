@@ -11,7 +11,7 @@ const DENO_JSON = fileURLToPath(new URL("../../deno.json", import.meta.url));
 
 /** How to run a command line. */
 export interface CliOptions {
-  /** Environment variables besides the ones that Deno needs; where nothing else is said, WASM computes and no model is named. */
+  /** Environment variables besides those that Deno needs; by default WASM computes, and no model is named. */
   readonly env?: Readonly<Record<string, string>>;
   /** Standard input; none by default. */
   readonly input?: string;
