@@ -40,7 +40,7 @@ export {
   type SegmentNode,
   segmentNodes,
 } from "./kernels/merge_partials/spec.ts";
-export type { ActivationType, DType, KvType } from "./kernels/dtype.ts";
+export type { ActivationType, DType, HostKvType, KvType } from "./kernels/dtype.ts";
 export type { KernelExports } from "./kernels/wasm/lib/exports.ts";
 export type { ThreadStart } from "./kernels/wasm/thread_worker.ts";
 export type { ComputeThread, ThreadStarter } from "./kernels/wasm/threads.ts";
