@@ -258,7 +258,7 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32, RESIDENT) linear_packed
   u8* const ring = stages + warp * (STAGES * PIECE * RECORD_BYTES);
   const u32 ringAt = shared_address(ring), fullAt = shared_address(full + warp * STAGES);
   if (lane == 0) {
-#pragma unroll
+#pragma unroll 1
     for (u32 stage = 0; stage < STAGES; stage++) barrier_init(fullAt + 8 * stage, 1);
     barriers_made();
   }
@@ -285,7 +285,7 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32, RESIDENT) linear_packed
       left = count;
     }
   };
-#pragma unroll
+#pragma unroll 1
   for (u32 stage = 0; stage < STAGES; stage++) ask(stage);
 #else
   Chunk ring[AHEAD];

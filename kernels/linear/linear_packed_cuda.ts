@@ -111,7 +111,7 @@ const STAGED_CHUNKS: Readonly<Record<CudaPackedType, number>> = { Q8_0: 8, Q4_0:
 export function packedSchedule(shape: PackedShape, multiprocessors: number): PackedSchedule {
   checkPacked(shape);
   const { dtype, rows, cols, tokens, output } = shape;
-  const room = [1, 2, 4].find((size) => tokens <= size) ?? tokens;
+  const room = tokens === 1 ? 1 : MAX_PACKED_TOKENS;
   const strips = Math.ceil(rows / (output === "swiglu" ? STRIP_ROWS / 2 : STRIP_ROWS));
   // A warp's columns of a strip come in one piece or in several equal ones.
   const share = Math.ceil(cols / RECORD_COLS / WARPS);

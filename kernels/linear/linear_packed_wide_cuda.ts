@@ -112,7 +112,7 @@ export function wideSchedule(
 ): WideSchedule {
   checkWide(shape);
   const { dtype, cols, tokens } = shape;
-  const padded = [8, 16, 32].find((size) => tokens <= size) ?? MAX_WIDE_TOKENS;
+  const padded = [16, 32].find((size) => tokens <= size) ?? MAX_WIDE_TOKENS;
   const warpgroups = changes.warpgroups ?? 2;
   const pieces = changes.pieces ?? (padded === 64 ? 2 : 1);
   const inputSlots = changes.inputSlots ?? Math.min(MAX_SLOTS, padded === 64 ? 5 : 8);
