@@ -95,8 +95,10 @@ export function foresee(
   tokensLeft -= decodes.length;
   rowsLeft -= decodes.length;
   const take = ({ sequence, computed, pending }: Outlook) => {
-    const whole = pending <= tokensLeft && rowsLeft > 0;
-    const tokens = whole ? pending : Math.min(tokensLeft, pending - 1);
+    // One that borrows gets blocks for the rest of its prompt only as its segments move out.
+    const most = Math.min(tokensLeft, sequence.capacity - computed);
+    const whole = pending <= most && rowsLeft > 0;
+    const tokens = whole ? pending : Math.min(most, pending - 1);
     if (tokens < 1) return;
     foreseen.push({ sequence, position: computed, tokens, logits: whole ? "last" : "none", chosen: false });
     tokensLeft -= tokens;

@@ -2,7 +2,7 @@
  * Steps of the whole device from the calling thread: decoding over contexts and batches, and prefill, as time and as the
  * share of the roofline (weights and KV read once at the read ceiling of the same run).
  *
- *     deno run -A bench/gpu/step_bench.ts [--model NAME] [--quick] [--no-overlap] [--no-direct] [--no-graphs] [--no-prefetch] [--kv-type fp8] [--json FILE]
+ *     deno run -A bench/gpu/step_bench.ts [--model NAME] [--quick] [--no-overlap] [--no-direct] [--no-graphs] [--kv-type fp8] [--json FILE]
  *
  * @module
  */
@@ -125,8 +125,6 @@ export interface MeasureOptions {
   /** See `CudaDeviceOptions`. */
   readonly graphs?: boolean;
   /** See `CudaDeviceOptions`. */
-  readonly prefetch?: boolean;
-  /** See `CudaDeviceOptions`. */
   readonly direct?: boolean;
   /** Element type of the pool. @default {"bf16"} */
   readonly kvType?: PoolKvType;
@@ -225,7 +223,6 @@ if (import.meta.main) {
       "no-overlap": { type: "boolean" },
       "no-direct": { type: "boolean" },
       "no-graphs": { type: "boolean" },
-      "no-prefetch": { type: "boolean" },
       "kv-type": { type: "string" },
       deterministic: { type: "boolean", default: false },
       json: { type: "string" },
@@ -245,7 +242,6 @@ if (import.meta.main) {
       quick: values.quick ?? false,
       overlap: !values["no-overlap"],
       graphs: !values["no-graphs"],
-      prefetch: !values["no-prefetch"],
       direct: !values["no-direct"],
       kvType: values["kv-type"] === "fp8" ? "fp8" : "bf16",
     } as const;

@@ -9,8 +9,7 @@
 // outside of 0 .. blocks - 1 or a position beyond the table writes nothing.
 //
 // Grid: (slices of a token, T of the bucket); a thread rotates 8 pairs or moves 8 values (1 where DIM or PAIRS is no multiple
-// of 8). Blocks beyond the slices have the L2 cache fetch `aheadBytes` from `ahead`, weights that the kernel behind attention
-// reads: attention of short sequences leaves memory idle. They do not when the sequences have more than `aheadTokens` tokens.
+// of 8).
 // Roofline: bytes = 2 * (2 or 3) * T * (HEADS + 2 KV_HEADS) * DIM.
 //
 // Test: rope_cuda_test.ts. Time: ../cuda/layer_kernels_bench.ts; figures: docs/perf/2026-11-24-small-cuda-kernels.md.
@@ -24,9 +23,6 @@
 #include "dependents.cuh"
 #include "elements.cuh"
 #include "kv_pool.cuh"
-
-// Bytes that one thread asks the cache for.
-constexpr u32 AHEAD_PIECE = 4096;
 
 constexpr u32 VECTOR = DIM % 8 == 0 && PAIRS % 8 == 0 ? 8 : 1;
 constexpr u32 ROTATED = PAIRS / VECTOR;
@@ -75,30 +71,12 @@ __device__ __forceinline__ void rotate(const IN* head, const float* bias, const 
   put(second, v[1]);
 }
 
-// The part of [ahead, ahead + bytes) of block `block`.
-__device__ __forceinline__ void fetch_ahead(const u8* ahead, u32 bytes, u32 block) {
-#if __CUDA_ARCH__ >= 900
-  const u32 at = (block * 128 + threadIdx.x) * AHEAD_PIECE;
-  if (at >= bytes) return;
-  const u32 size = min(AHEAD_PIECE, bytes - at);
-  asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(ahead + at), "r"(size) : "memory");
-#endif
-}
-
 extern "C" __global__ __launch_bounds__(128) void rope_append(
     const IN* qkv, const float* bias, const float2* turns, const u32* positions, const i32* sequences, const i32* tables,
-    const u32* count, bf16* q, u8* pool, u64 blockBytes, u32 blocks, u32 maxBlocks, const u8* ahead, u32 aheadBytes,
-    u32 aheadTokens, u32 slices) {
-  if (blockIdx.x >= slices && blockIdx.y == 0) {
-    // Positions come with the plan: no kernel of a step writes them.
-    u32 tokens = 0;
-    for (u32 i = 0; i < gridDim.y; i++) tokens += positions[i];
-    if (tokens <= aheadTokens) fetch_ahead(ahead, aheadBytes, blockIdx.x - slices);
-  }
+    const u32* count, bf16* q, u8* pool, u64 blockBytes, u32 blocks, u32 maxBlocks) {
   await_predecessors();
   // Not before: attention that starts early may then read all that came before this kernel.
   release_dependents();
-  if (blockIdx.x >= slices) return;
   const u32 t = blockIdx.y;
   // All trips at once: there is room for rows beyond the count.
   const u32 total = *count, position = positions[t];

@@ -78,24 +78,9 @@ export interface RopeAppendWork {
   readonly blocks: number;
   /** Tokens that every array has room for; fixes the grid. Rows from `count` on are read, not used. */
   readonly tokens: number;
-  /** What the L2 cache fetches meanwhile: a step's later weights. @default {nothing} */
-  readonly ahead?: AheadOfAttention;
   /** Whether the launch may begin before its predecessor has ended. @default {false} */
   readonly programmatic?: boolean;
 }
-
-/** Memory that is read behind attention. */
-export interface AheadOfAttention {
-  /** Its first byte, aligned to 16 bytes. */
-  readonly address: DevicePtr;
-  /** Bytes, a multiple of 16, below 2^31. */
-  readonly bytes: number;
-  /** Sum of the positions up to which it is fetched. */
-  readonly mostTokens: number;
-}
-
-/** Bytes that a thread has the cache fetch. */
-const AHEAD_PIECE = 4096;
 
 /** Rotary embedding of queries and keys, and the way of keys and values into the pool. */
 export class RopeKernels {
@@ -155,19 +140,14 @@ export class RopeKernels {
   /** Rotates the first `count` tokens of a layer and stores their keys and values. */
   append(stream: CudaStream, work: RopeAppendWork): void {
     const { qkv, bias = NULL, turns, positions, sequences, tables, count, q, pool } = work;
-    const { address: ahead = NULL, bytes = 0, mostTokens = 0 } = work.ahead ?? {};
     stream.launch(this.#append, {
-      grid: [this.#slices + Math.ceil(bytes / (THREADS * AHEAD_PIECE)), work.tokens],
+      grid: [this.#slices, work.tokens],
       block: [THREADS],
       args: [
         ...[qkv, bias, turns, positions, sequences, tables, count, q, pool].map((ptr) => ({ ptr })),
         { u64: BigInt(work.blockBytes) },
         { u32: work.blocks },
         { u32: work.maxBlocks },
-        { ptr: ahead },
-        { u32: bytes },
-        { u32: mostTokens },
-        { u32: this.#slices },
       ],
       programmatic: work.programmatic,
     });

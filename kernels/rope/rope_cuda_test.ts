@@ -102,8 +102,6 @@ function append(gpu: TestGpu, shape: AppendCase, input: RopeAppendInput): { q: F
     blockBytes: layout.blockBytes,
     blocks: BLOCKS,
     tokens: tokens + 1,
-    // What is fetched meanwhile changes nothing.
-    ahead: shape.bias ? { address: pool, bytes: BLOCKS * layout.blockBytes, mostTokens: 0xffff_ffff } : undefined,
   });
   return { q: gpu.bf16(q, (tokens + 1) * heads * headDim), pool: gpu.bytes(pool, BLOCKS * layout.blockBytes) };
 }

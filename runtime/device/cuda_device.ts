@@ -85,8 +85,6 @@ export interface CudaDeviceOptions extends Omit<DeviceOptions, "blocks"> {
    * @default {"bf16"}
    */
   readonly weights?: WeightForm;
-  /** Whether the L2 cache fetches weights while attention of few short sequences leaves memory idle. @default {false} */
-  readonly prefetch?: boolean;
   /** Whether decoding runs captured steps. @default {true} */
   readonly graphs?: boolean;
   /** Whether kernels may begin before their predecessor has ended; they wait inside for its results. @default {true} */
@@ -332,7 +330,6 @@ function open(config: ModelConfig, contents: Contents, options: CudaDeviceOption
       pool: store.pool,
       sizes,
       deterministic,
-      prefetch: options.prefetch ?? false,
       direct,
       packed,
     }),

@@ -10,7 +10,7 @@ import type { KernelCache } from "../../kernels/cuda/kernel_cache.ts";
 import { EmbedKernel } from "../../kernels/embed/embed_cuda.ts";
 import { LogitsKernel } from "../../kernels/logits/logits_cuda.ts";
 import { RmsnormKernel } from "../../kernels/rmsnorm/rmsnorm_cuda.ts";
-import { type AheadOfAttention, RopeKernels } from "../../kernels/rope/rope_cuda.ts";
+import { RopeKernels } from "../../kernels/rope/rope_cuda.ts";
 import { SwigluKernel } from "../../kernels/swiglu/swiglu_cuda.ts";
 import type { ModelConfig } from "../model/model.ts";
 import { DECODE_BUCKETS, productRows } from "./cuda_buckets.ts";
@@ -21,7 +21,6 @@ import type { CudaPacked } from "./cuda_packed.ts";
 import { type DevicePlan, planAddress } from "./cuda_plan.ts";
 import type { CudaPool } from "./cuda_pool.ts";
 import { CudaProducts, DETERMINISTIC_ROWS, type Product } from "./cuda_products.ts";
-import { CUDA_BLOCK_TOKENS } from "./cuda_tables.ts";
 import { CudaTimer } from "./cuda_timer.ts";
 import { type CudaWeights, qkvRows } from "./cuda_weights.ts";
 
@@ -30,12 +29,6 @@ const ALIGNMENT = 1024;
 
 /** Fills what products are timed with. */
 const TUNING_BYTE = 0x3c;
-/** Tokens of the largest step in which weights are fetched during attention. */
-const MOST_AHEAD_TOKENS = 8;
-/** Most bytes that are fetched: they and the KV below fit an L2 cache of 50 MB. */
-const MOST_AHEAD_BYTES = 32 << 20;
-/** Bytes of a layer's KV from which on attention keeps memory busy. */
-const MOST_AHEAD_KV_BYTES = 18 << 20;
 /** Matrices that a product is timed with. */
 const TUNED_MATRICES = 8;
 
@@ -63,8 +56,6 @@ export interface CudaForwardParts {
   readonly sizes: StepSizes;
   /** Whether a row has the same bits whatever rows are beside it. */
   readonly deterministic: boolean;
-  /** Whether the L2 cache fetches weights while attention of few short sequences leaves memory idle. */
-  readonly prefetch: boolean;
   /** Products of few tokens, where there are kernels for them; chosen here where they are faster than the library. */
   readonly direct?: CudaDirect;
   /** Products of packed weights; wanted where matrices are kept packed. */
@@ -257,20 +248,8 @@ export class CudaForward implements Disposable {
       blockBytes,
       blocks: pool.blocks,
       tokens,
-      ahead: tokens <= MOST_AHEAD_TOKENS ? this.#aheadOfAttention(block.output) : undefined,
       programmatic: plan.overlap,
     });
-  }
-
-  /** Weights that the cache fetches while attention runs. */
-  #aheadOfAttention({ full }: CudaMatrix<DevicePtr>): AheadOfAttention | undefined {
-    const { prefetch, config: { layers, heads, headDim, hidden }, pool } = this.#parts;
-    if (!prefetch || full === undefined) return undefined;
-    return {
-      address: full,
-      bytes: Math.min(MOST_AHEAD_BYTES, 2 * heads * headDim * hidden) & ~15,
-      mostTokens: Math.floor(MOST_AHEAD_KV_BYTES * CUDA_BLOCK_TOKENS * layers / pool.blockBytes),
-    };
   }
 
   /** Output projection and MLP of a layer whose attention is done. */

@@ -1,66 +1,10 @@
 import { assertEquals, assertGreater } from "@std/assert";
 import fc from "fast-check";
-import { logitRows } from "../device/batch_check.ts";
-import type { StepHints, StepOutput, StepSequence } from "../device/device.ts";
-import { TestDevice, type TestDeviceOptions, testGreedy } from "./test_device.ts";
+import { testGreedy } from "./test_device.ts";
 import { TestEngine, type Transcript } from "./test_engine.ts";
 
-/** Runs every step that it is told to follow at once, as a GPU does, and notes whether that was the step that came. */
-class AheadDevice extends TestDevice {
-  ahead = 0;
-  behind = 0;
-  #following: readonly StepSequence[] = [];
-
-  constructor(options: TestDeviceOptions) {
-    super(options);
-    Object.assign(this.info, { kind: "cuda" });
-  }
-
-  override step(batch: readonly StepSequence[], { following }: StepHints = {}): StepOutput {
-    const known = new Set(this.#following.map(nameOf));
-    if (this.#following.length > 0) {
-      if (batch.every((sequence) => known.has(nameOf(sequence)))) this.ahead++;
-      else this.behind++;
-    }
-    const output = snapshot(super.step(batch));
-    this.#following = [];
-    if (following === undefined) return output;
-    let rows = 0;
-    const last = batch.map((sequence) => (rows += logitRows(sequence)) - 1);
-    this.#following = following.batch.map((sequence, index) => {
-      const source = following.sources[index];
-      return source === undefined ? sequence : { ...sequence, tokens: [output.top(last[source]).ids[0]] };
-    });
-    // Nothing of it counts, but what it writes into blocks stays.
-    super.step(this.#following);
-    return output;
-  }
-}
-
-function nameOf({ tokens, position, blocks, logits }: StepSequence): string {
-  return `${Array.from(tokens)} at ${position} in ${Array.from(blocks)} for ${logits}`;
-}
-
-function snapshot(output: StepOutput): StepOutput {
-  const rows = Array.from({ length: output.rows }, (_, row) => {
-    const { ids, logits } = output.top(row);
-    return {
-      logits: output.logits(row).slice(),
-      logSumExp: output.logSumExp(row),
-      top: { ids: ids.slice(), logits: logits.slice() },
-    };
-  });
-  return {
-    rows: rows.length,
-    logits: (row) => rows[row].logits,
-    logSumExp: (row) => rows[row].logSumExp,
-    top: (row) => rows[row].top,
-  };
-}
-
 Deno.test("Engine.step() tells a GPU what comes next, and asks for that", () => {
-  const device = new AheadDevice({ blocks: 200 });
-  const test = new TestEngine({ blocks: 200, device, mixedStepTokens: 12 });
+  const test = new TestEngine({ blocks: 200, ahead: true, mixedStepTokens: 12 });
   const prompts = [31, 7, 18, 40, 3].map((length, index) => Array.from({ length }, (_, i) => (7 * index + i) % 90));
   const transcripts = prompts.map((prompt, index) =>
     test.add({ id: `${index}`, prompt, maxTokens: 20 + index, sampling: { temperature: 0 } })
@@ -70,8 +14,8 @@ Deno.test("Engine.step() tells a GPU what comes next, and asks for that", () => 
     transcripts.map(({ ids: [ids] }) => ids),
     prompts.map((prompt, index) => testGreedy(prompt, 20 + index)),
   );
-  assertEquals(device.behind, 0);
-  assertGreater(device.ahead, 20);
+  assertEquals(test.device.foreseen.wrong, 0);
+  assertGreater(test.device.foreseen.right, 20);
 });
 
 Deno.test("Engine.step() gives the tokens of undisturbed requests whatever a GPU began ahead", () => {
@@ -90,7 +34,7 @@ Deno.test("Engine.step() gives the tokens of undisturbed requests whatever a GPU
     fc.integer({ min: 12, max: 40 }),
     fc.integer({ min: 8, max: 24 }),
     (arrivals, blocks, mixedStepTokens) => {
-      const test = new TestEngine({ blocks, device: new AheadDevice({ blocks }), mixedStepTokens, maxModelLen: 44 });
+      const test = new TestEngine({ blocks, ahead: true, mixedStepTokens, maxModelLen: 44 });
       const running: { prompt: number[]; maxTokens: number; exact: boolean; transcript: Transcript }[] = [];
       const cancels: { id: string; atMs: number }[] = [];
       const step = () => {

@@ -160,7 +160,7 @@ class Driver {
 }
 
 Deno.test("Engine gives every request its undisturbed tokens under any grants, moves, losses and cancellations", () => {
-  const seen = { moved: 0, losses: 0, repairs: 0, lostSteps: 0, preemptions: 0, hits: 0, done: 0 };
+  const seen = { moved: 0, losses: 0, repairs: 0, lostSteps: 0, preemptions: 0, hits: 0, done: 0, ahead: 0 };
   const property = fc.property(
     fc.array(arrival, { minLength: 1, maxLength: 7, size: "max" }),
     fc.infiniteStream(fc.nat(0xffffff)),
@@ -172,6 +172,7 @@ Deno.test("Engine gives every request its undisturbed tokens under any grants, m
       holders: fc.array(fc.integer({ min: 0, max: 14 }), { minLength: 1, maxLength: 3 }),
       prefixCache: fc.boolean(),
       sync: fc.boolean(),
+      ahead: fc.boolean(),
       plans: fc.boolean(),
     }),
     (arrivals, noise, sizes) => {
@@ -217,6 +218,7 @@ Deno.test("Engine gives every request its undisturbed tokens under any grants, m
       cluster.drain();
       seen.moved += cluster.moved;
       seen.losses += driver.losses;
+      seen.ahead += test.device.foreseen.right;
       const { repairs, lostSteps, preemptions, prefixHits } = engine.stats();
       seen.repairs += repairs;
       seen.lostSteps += lostSteps;
@@ -245,4 +247,5 @@ Deno.test("Engine gives every request its undisturbed tokens under any grants, m
   assertGreater(seen.lostSteps, 3);
   assertGreater(seen.preemptions, 10);
   assertGreater(seen.hits, 100);
+  assertGreater(seen.ahead, 100);
 });

@@ -8,7 +8,7 @@ import { deepStrictEqual, ok } from "node:assert/strict";
 import { type BorrowedSlot, slotKey } from "../../scheduler/lending/borrowed.ts";
 import type { MemoryDemand, SegmentMove } from "../../scheduler/lending/cluster_memory.ts";
 import { segmentNodes } from "../../kernels/merge_partials/spec.ts";
-import type { DeviceStep } from "../device/device.ts";
+import type { DeviceStep, StepHints } from "../device/device.ts";
 import type { EngineOptions } from "./engine.ts";
 import type { RunSequence, StepOutcome, StepRunner } from "./step_runner.ts";
 import { TestEngine } from "./test_engine.ts";
@@ -80,7 +80,7 @@ export class TestCluster implements StepRunner {
     return this.#pending !== undefined;
   }
 
-  run(batch: readonly RunSequence[], done: (outcome: StepOutcome) => void): void {
+  run(batch: readonly RunSequence[], done: (outcome: StepOutcome) => void, hints?: StepHints): void {
     ok(this.#pending === undefined, "two steps at a time");
     const seen = new Map<string, Float32Array>();
     for (const { absent = [], slots } of batch) {
@@ -92,7 +92,7 @@ export class TestCluster implements StepRunner {
     }
     let step: DeviceStep;
     try {
-      step = this.test.device.begin(batch);
+      step = this.test.device.begin(batch, hints);
     } catch (error) {
       done({ kind: "failed", error });
       return;

@@ -5,16 +5,18 @@
  * @module
  */
 import { type AttentionPartial, type SegmentNode, segmentNodes } from "../../kernels/merge_partials/spec.ts";
-import { checkBatch } from "../device/batch_check.ts";
+import { checkBatch, logitRows } from "../device/batch_check.ts";
 import {
   type AttendRange,
   type Device,
   type DeviceInfo,
   type DeviceStep,
+  type FollowingStep,
   type KvLayout,
   type NodePartial,
   type NodeWork,
   SEGMENT_TOKENS,
+  type StepHints,
   type StepOutput,
   type StepSequence,
   type StepStop,
@@ -31,6 +33,8 @@ export interface TestDeviceOptions {
   readonly maxLogitRows?: number;
   /** Tokens of one segment; a real device has {@linkcode SEGMENT_TOKENS}. */
   readonly segmentTokens?: number;
+  /** Whether it runs the step that it is told follows at once, as a GPU does. */
+  readonly ahead?: boolean;
 }
 
 /** Rows of the test vocabulary. */
@@ -93,6 +97,8 @@ export class TestDevice implements Device {
   };
   /** Batches run so far. */
   steps = 0;
+  /** Steps that were run ahead when they were asked for, and those that came instead of one that was. */
+  readonly foreseen = { right: 0, wrong: 0 };
   /** Runs before each step; may throw. */
   beforeStep: (batch: readonly StepSequence[]) => void = () => {};
   /** Changes the logits of a row. */
@@ -103,16 +109,25 @@ export class TestDevice implements Device {
   readonly #kv: Int32Array;
   readonly #segmentTokens: number;
   #begun: TestStep | undefined;
+  /** What was run ahead. */
+  #ahead: readonly StepSequence[] = [];
 
   constructor(options: TestDeviceOptions) {
-    const { blocks, blockTokens = 4, maxStepTokens = 24, maxLogitRows = 16, segmentTokens = SEGMENT_TOKENS } = options;
+    const {
+      blocks,
+      blockTokens = 4,
+      maxStepTokens = 24,
+      maxLogitRows = 16,
+      segmentTokens = SEGMENT_TOKENS,
+      ahead = false,
+    } = options;
     this.layout = { layers: 1, heads: 1, kvHeads: 1, headDim: 1, blockTokens, kvType: "f32" };
     this.blocks = blocks;
     this.blockBytes = 4 * blockTokens;
     this.#segmentTokens = segmentTokens;
     this.#kv = new Int32Array(blocks * blockTokens).fill(-1);
     this.info = {
-      kind: "reference",
+      kind: ahead ? "cuda" : "reference",
       description: "test device",
       blockTokens,
       blocks,
@@ -125,16 +140,16 @@ export class TestDevice implements Device {
     };
   }
 
-  step(batch: readonly StepSequence[]): StepOutput {
+  step(batch: readonly StepSequence[], hints?: StepHints): StepOutput {
     if (batch.some(({ absent = [] }) => absent.length > 0)) {
       throw new RangeError("Cannot run a step: segments are absent");
     }
-    const stop = this.begin(batch).next();
+    const stop = this.begin(batch, hints).next();
     if (stop.kind !== "done") throw new Error(`The test device stopped at ${stop.kind}`);
     return stop.output;
   }
 
-  begin(batch: readonly StepSequence[]): DeviceStep {
+  begin(batch: readonly StepSequence[], { following }: StepHints = {}): DeviceStep {
     if (this.#begun?.live) throw new Error("Cannot begin a step: another one is neither done nor abandoned");
     // Segments of a test are smaller than those of a real device.
     checkBatch(batch.map((sequence) => ({ ...sequence, absent: [] })), this.info, this.config);
@@ -147,14 +162,41 @@ export class TestDevice implements Device {
         end = to;
       }
     }
+    if (following !== undefined) checkBatch(following.batch, this.info, this.config);
     this.beforeStep(batch);
     this.steps++;
+    if (this.#ahead.length > 0) {
+      const ahead = new Set(this.#ahead.map(nameOf));
+      this.foreseen[batch.every((sequence) => ahead.has(nameOf(sequence))) ? "right" : "wrong"]++;
+    }
+    this.#ahead = [];
     this.#begun = new TestStep(batch, {
       segmentTokens: this.#segmentTokens,
       write: () => this.#write(batch),
-      finish: (absent) => this.#finish(batch, absent),
+      finish: (absent) => {
+        const output = this.#finish(batch, absent);
+        if (following !== undefined) this.#runAhead(batch, { following, output });
+        return output;
+      },
     });
     return this.#begun;
+  }
+
+  /** Nothing of it counts, but what it writes into blocks stays. */
+  #runAhead(
+    batch: readonly StepSequence[],
+    { following: { batch: behind, sources }, output }: {
+      readonly following: FollowingStep;
+      readonly output: StepOutput;
+    },
+  ): void {
+    let rows = 0;
+    const last = batch.map((sequence) => (rows += logitRows(sequence)) - 1);
+    this.#ahead = behind.map((sequence, index) => {
+      const source = sources[index];
+      return source === undefined ? sequence : { ...sequence, tokens: [output.top(last[source]).ids[0]] };
+    });
+    this.#write(this.#ahead);
   }
 
   #write(batch: readonly StepSequence[]): void {
@@ -224,6 +266,10 @@ export class TestDevice implements Device {
     const { blockTokens } = this.info;
     return blocks[Math.floor(position / blockTokens)] * blockTokens + position % blockTokens;
   }
+}
+
+function nameOf({ tokens, position, blocks, logits }: StepSequence): string {
+  return `${Array.from(tokens)} at ${position} in ${Array.from(blocks)} for ${logits}`;
 }
 
 /** What a {@linkcode TestStep} needs of its device. */
