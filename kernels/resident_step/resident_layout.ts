@@ -52,12 +52,13 @@ const MAX_HEAD_DIM = 64;
 /** Most clusters for gate, up and down. */
 const MOST_PARTS = 8;
 /** Warps that compute. */
-const MOST_WARPS = 19;
-const LEAST_WARPS = 8;
+const WARPS = 12;
 /** Layers in shared memory beyond which nothing is gained. */
 const MOST_SLOTS = 3;
 /** Rows of weights in a tile. */
-const TILE = 8;
+const TILE = 16;
+/** Widths of heads are multiples of this. */
+const HEAD_UNIT = 8;
 /** Words of a head's output of a warp. */
 const HEAD_WORDS = 80;
 /** Bytes of queries, of the new key and value, and of cosines and sines. */
@@ -87,7 +88,7 @@ export function tryResidentLayout(shape: ResidentShape, gpu: ResidentGpu): Resid
   const group = heads / kvHeads;
   if (!Number.isInteger(group) || group > MAX_GROUP) return undefined;
   if ([hidden, group * headDim, intermediate].some((columns) => columns % COLUMNS !== 0)) return undefined;
-  if (headDim > MAX_HEAD_DIM || headDim % TILE !== 0 || 2 * pairs > headDim) return undefined;
+  if (headDim > MAX_HEAD_DIM || headDim % HEAD_UNIT !== 0 || 2 * pairs > headDim) return undefined;
   if (!RESIDENT_TOKENS.some((count) => count === tokens)) return undefined;
   const places = Math.floor((gpu.multiprocessors - UNPLACED) / CLUSTER) - kvHeads;
   for (let parts = Math.min(MOST_PARTS, places); parts >= 1; parts--) {
@@ -103,38 +104,29 @@ function withParts(
   const { hidden, heads, kvHeads, headDim, intermediate, layers, tokens } = shape;
   const group = heads / kvHeads;
   const [groupWidth, partWidth] = [group * headDim, intermediate / parts];
-  const warps = warpsOf(hidden / COLUMNS);
   const qkvRows = (group + 2) * headDim;
   const [qkvShare, gateShare, rowShare] = [qkvRows / CLUSTER, partWidth / CLUSTER, hidden / CLUSTER];
   const slotBytes = 4 * hidden + Math.max(
     qkvShare * rowStride(hidden) + rowShare * rowStride(groupWidth),
     2 * gateShare * rowStride(hidden) + rowShare * rowStride(partWidth),
   );
-  const sharers = (columns: number) => Math.min(columns / COLUMNS, warps);
-  const sums = (rows: number) => {
-    const values = TILE * tokens * Math.ceil(rows / TILE);
-    return values + (values / TILE % 2 === 0 ? TILE : 0);
-  };
+  const sharers = (columns: number) => Math.min(columns / COLUMNS, WARPS);
+  const sums = (rows: number) => TILE * tokens * Math.ceil(rows / TILE) + 8;
   const words = tokens * hidden + qkvRows + 8 * 4 * Math.ceil(group * 66 / 4) +
     sharers(hidden) * Math.max(sums(qkvShare), sums(2 * gateShare)) +
-    Math.max(sharers(groupWidth), sharers(partWidth)) * sums(rowShare) + warps * (8 + group * HEAD_WORDS + 8 + 8);
-  const fixed = 4 * words + 2 * tokens * partWidth + QUERY_BYTES + 8 * 4;
+    Math.max(sharers(groupWidth), sharers(partWidth)) * sums(rowShare) + WARPS * (8 + group * HEAD_WORDS + 8 + 8);
+  const fixed = 4 * words + 2 * tokens * (groupWidth + partWidth) + QUERY_BYTES + 8 * 4;
   const slots = Math.min(MOST_SLOTS, layers, Math.floor((gpu.sharedBytesPerBlock - fixed) / (slotBytes + 8 * 4)));
   if (slots < 1) return undefined;
   return {
     shape,
     parts,
     ctas: CLUSTER * (kvHeads + parts),
-    warps,
+    warps: WARPS,
     slots,
     sharedBytes: slots * (slotBytes + 8 * 4) + fixed,
     exchangeBytes: 2 * 4 * layers * (kvHeads + parts) * tokens * hidden,
   };
-}
-
-/** Warps that share so many times 32 columns most evenly. */
-function warpsOf(blocks: number): number {
-  return Math.max(Math.ceil(blocks / Math.ceil(blocks / MOST_WARPS)), LEAST_WARPS);
 }
 
 /** Bytes from a row of weights to the next in shared memory: neighbours lie in different halves of the banks. */

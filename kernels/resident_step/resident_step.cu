@@ -30,9 +30,9 @@
 // memory and exchange it has made (SHARED_BYTES, EXCHANGE_BYTES).
 //
 // @arch sm_90a sm_100
-// @define HIDDEN=576 HEADS=9 KV_HEADS=3 HEAD_DIM=64 INTERMEDIATE=1536 LAYERS=30 VOCAB=49152 PAIRS=32 HALVES=0 TOKENS=1 PARTS=8 WARPS=18 SLOTS=2
-// @define HIDDEN=576 HEADS=9 KV_HEADS=3 HEAD_DIM=64 INTERMEDIATE=1536 LAYERS=30 VOCAB=49152 PAIRS=32 HALVES=0 TOKENS=8 PARTS=8 WARPS=18 SLOTS=1
-// @define HIDDEN=96 HEADS=9 KV_HEADS=3 HEAD_DIM=32 INTERMEDIATE=160 LAYERS=3 VOCAB=50 PAIRS=12 HALVES=1 TOKENS=4 PARTS=5 WARPS=8 SLOTS=1
+// @define HIDDEN=576 HEADS=9 KV_HEADS=3 HEAD_DIM=64 INTERMEDIATE=1536 LAYERS=30 VOCAB=49152 PAIRS=32 HALVES=0 TOKENS=1 PARTS=8 WARPS=12 SLOTS=2
+// @define HIDDEN=576 HEADS=9 KV_HEADS=3 HEAD_DIM=64 INTERMEDIATE=1536 LAYERS=30 VOCAB=49152 PAIRS=32 HALVES=0 TOKENS=8 PARTS=8 WARPS=12 SLOTS=1
+// @define HIDDEN=96 HEADS=9 KV_HEADS=3 HEAD_DIM=32 INTERMEDIATE=160 LAYERS=3 VOCAB=50 PAIRS=12 HALVES=1 TOKENS=4 PARTS=5 WARPS=12 SLOTS=1
 
 #include "bulk_copy.cuh"
 #include "cluster.cuh"
@@ -65,17 +65,15 @@ static_assert(INTERMEDIATE % PARTS == 0, "clusters share evenly");
 
 __device__ __forceinline__ constexpr u32 most(u32 a, u32 b) { return a > b ? a : b; }
 __device__ __forceinline__ constexpr u32 least(u32 a, u32 b) { return a < b ? a : b; }
-__device__ __forceinline__ constexpr u32 tiles_of(u32 rows) { return (rows + 7) / 8; }
+__device__ __forceinline__ constexpr u32 tiles_of(u32 rows) { return (rows + 15) / 16; }
 // Bytes from a row to the next in shared memory: neighbours lie in different halves of the banks.
 __device__ __forceinline__ constexpr u32 stride_of(u32 cols) { return cols * 2 % 128 == 64 ? cols * 2 : cols * 2 + 64; }
 // Warps that share the columns of a product, and groups of warps that share its rows.
 __device__ __forceinline__ constexpr u32 sharers_of(u32 cols) { return least(cols / 32, WARPS); }
 __device__ __forceinline__ constexpr u32 groups_of(u32 cols) { return WARPS / sharers_of(cols); }
 __device__ __forceinline__ constexpr u32 rounds_of(u32 cols) { return (cols / 32 + sharers_of(cols) - 1) / sharers_of(cols); }
-// Sums of a warp: [tile][token][8], padded so that the quarter sums of a value come from different banks.
-__device__ __forceinline__ constexpr u32 sums_of(u32 tiles) {
-  return tiles * TOKENS * 8 + (tiles * TOKENS % 2 == 0 ? 8 : 0);
-}
+// Sums of a warp: [tile][token][16], padded so that the quarter sums of a value come from different banks.
+__device__ __forceinline__ constexpr u32 sums_of(u32 tiles) { return tiles * TOKENS * 16 + 8; }
 
 // A layer in shared memory: gain and rows of query, key and value, rows of output; or gain and rows of gate and up in turns,
 // rows of down.
@@ -97,7 +95,8 @@ constexpr u32 PART_STRIDE = (PART_WORDS + 3) / 4 * 4;
 // Behind the slots; bytes.
 constexpr u32 AT_X = SLOTS * SLOT_BYTES;
 constexpr u32 AT_GATED = AT_X + 4 * TOKENS * HIDDEN;
-constexpr u32 AT_NEW_ROWS = AT_GATED + 2 * TOKENS * PART_WIDTH;
+constexpr u32 AT_ATTENDED = AT_GATED + 2 * TOKENS * PART_WIDTH;
+constexpr u32 AT_NEW_ROWS = AT_ATTENDED + 2 * TOKENS * GROUP_WIDTH;
 constexpr u32 AT_PARTS = AT_NEW_ROWS + 4 * QKV_ROWS;
 constexpr u32 AT_SUMS = AT_PARTS + 4 * 8 * PART_STRIDE;
 constexpr u32 AT_SECOND_SUMS = AT_SUMS + 4 * FIRST_SUMS;
@@ -198,16 +197,6 @@ __device__ __forceinline__ float exp2_of(float x) {
   return y;
 }
 
-// c += a b with rows 8 to 15 of a zero.
-__device__ __forceinline__ void multiply_half(float (&c)[2], u32 a0, u32 a2, u32 b0, u32 b1) {
-  const u32 a[4] = {a0, 0u, a2, 0u};
-  const u32 b[2] = {b0, b1};
-  float whole[4] = {c[0], c[1], 0.f, 0.f};
-  multiply(whole, a, b);
-  c[0] = whole[0];
-  c[1] = whole[1];
-}
-
 struct Place {
   u8* shared;
   u32 base;  // the same as an address of the shared window
@@ -283,82 +272,98 @@ __device__ __forceinline__ void fetch(const Step& step, const Place& at, u32* st
   }
 }
 
-// Products of a block's ROWS rows of COLS columns: the columns and tiles of a warp.
-template <u32 ROWS, u32 COLS> struct Product {
+// The part of a block's ROWS rows of COLS columns that a warp multiplies, and this lane's share of it: from shared memory to
+// registers while its inputs are waited for.
+template <u32 ROWS, u32 COLS> struct Weights {
   static constexpr u32 SHARERS = sharers_of(COLS), ROUNDS = rounds_of(COLS);
   static constexpr u32 TILES = tiles_of(ROWS), MINE = (TILES + groups_of(COLS) - 1) / groups_of(COLS);
-};
+  uint4 w[ROUNDS][MINE][2];
 
-// sums <- the block's rows times this warp's columns; `inputs(a, block)` gives the lane's columns of a block of 32.
-template <u32 ROWS, u32 COLS, typename Inputs>
-__device__ __forceinline__ void multiply_rows(const u8* weights, float* sums, const Place& at, Inputs inputs) {
-  using P = Product<ROWS, COLS>;
-  const u32 sharer = at.warp % P::SHARERS, first = at.warp / P::SHARERS * P::MINE;
-  if (at.warp / P::SHARERS >= groups_of(COLS)) return;
-  float acc[P::MINE][2];
+  __device__ __forceinline__ static u32 block_of(u32 round, const Place& at) { return at.warp % SHARERS + round * SHARERS; }
+
+  __device__ __forceinline__ Weights(const u8* rows, const Place& at) {
 #pragma unroll
-  for (u32 i = 0; i < P::MINE; i++) acc[i][0] = acc[i][1] = 0.f;
+    for (u32 i = 0; i < MINE; i++) {
 #pragma unroll
-  for (u32 round = 0; round < P::ROUNDS; round++) {
-    const u32 block = sharer + round * P::SHARERS;
-    if (P::ROUNDS > 1 && block >= COLS / 32) break;
-    u32 a[4];
-    inputs(a, block);
-    const u8* column = weights + block * 64 + at.quarter * 16;
+      for (u32 h = 0; h < 2; h++) {
+        // A row that does not exist is read as the last one; what becomes of it is dropped.
+        const u32 row = least((at.warp / SHARERS * MINE + i) * 16 + h * 8 + at.row, ROWS - 1);
+        const u8* from = rows + row * stride_of(COLS) + at.quarter * 16;
 #pragma unroll
-    for (u32 i = 0; i < P::MINE; i++) {
-      // A row that does not exist is read as the last one; what becomes of it is dropped.
-      const uint4 w = *reinterpret_cast<const uint4*>(column + least((first + i) * 8 + at.row, ROWS - 1) * stride_of(COLS));
-      multiply_half(acc[i], a[0], a[1], w.x, w.y);
-      multiply_half(acc[i], a[2], a[3], w.z, w.w);
+        for (u32 round = 0; round < ROUNDS; round++) {
+          const u32 block = least(block_of(round, at), COLS / 32 - 1);
+          w[round][i][h] = *reinterpret_cast<const uint4*>(from + block * 64);
+        }
+      }
     }
   }
-  if (at.row >= TOKENS) return;
+
+  // sums <- the rows times this warp's columns; `inputs(a, block)` gives this lane's columns of a block of 32.
+  template <typename Inputs> __device__ __forceinline__ void multiply_by(float* sums, const Place& at, Inputs inputs) const {
+    const u32 first = at.warp / SHARERS * MINE;
+    if (at.warp / SHARERS >= groups_of(COLS)) return;
+    float acc[MINE][4];
 #pragma unroll
-  for (u32 i = 0; i < P::MINE; i++) {
-    if (first + i < P::TILES) {
-      *reinterpret_cast<float2*>(sums + sharer * sums_of(P::TILES) + ((first + i) * TOKENS + at.row) * 8 + at.quarter * 2) =
-          make_float2(acc[i][0], acc[i][1]);
+    for (u32 i = 0; i < MINE; i++) acc[i][0] = acc[i][1] = acc[i][2] = acc[i][3] = 0.f;
+#pragma unroll
+    for (u32 round = 0; round < ROUNDS; round++) {
+      if (ROUNDS > 1 && block_of(round, at) >= COLS / 32) break;
+      u32 b[4];
+      inputs(b, block_of(round, at));
+#pragma unroll
+      for (u32 i = 0; i < MINE; i++) {
+        const uint4 upper = w[round][i][0], lower = w[round][i][1];
+        multiply(acc[i], {upper.x, lower.x, upper.y, lower.y}, {b[0], b[1]});
+        multiply(acc[i], {upper.z, lower.z, upper.w, lower.w}, {b[2], b[3]});
+      }
+    }
+    float* to = sums + at.warp % SHARERS * sums_of(TILES) + at.quarter * 32 + at.row;
+#pragma unroll
+    for (u32 i = 0; i < MINE; i++) {
+      if (first + i >= TILES) continue;
+#pragma unroll
+      for (u32 k = 0; k < 4; k++) {
+        if (at.quarter * 2 + k % 2 < TOKENS) to[(first + i) * TOKENS * 16 + k % 2 * 16 + k / 2 * 8] = acc[i][k];
+      }
     }
   }
-}
+};
 
 // Adds up what the warps have; `take(token, row, sum)` gets every sum in four lanes at the same time.
 template <u32 ROWS, u32 COLS, bool NORM, typename Take>
 __device__ __forceinline__ void add_up(const float* sums, float epsilon, const Place& at, Take take) {
-  using P = Product<ROWS, COLS>;
+  constexpr u32 SHARERS = sharers_of(COLS), TILES = tiles_of(ROWS);
   const float* squares = reinterpret_cast<const float*>(at.shared + AT_SQUARES);
-#pragma unroll
-  for (u32 from = 0; from < P::TILES * TOKENS * 32; from += COMPUTE) {
-    const u32 i = from + at.thread;
-    if (i >= P::TILES * TOKENS * 32) break;
-    const u32 value = i / 4, token = value / 8 % TOKENS;
+#pragma unroll 1
+  for (u32 i = at.thread; i < TILES * TOKENS * 64; i += COMPUTE) {
+    const u32 value = i / 4, token = value / 16 % TOKENS;
     float sum = 0.f, square = 0.f;
 #pragma unroll
-    for (u32 k = 0; k < (P::SHARERS + 3) / 4; k++) {
+    for (u32 k = 0; k < (SHARERS + 3) / 4; k++) {
       const u32 sharer = k * 4 + at.quarter;
-      if (sharer >= P::SHARERS) continue;
-      sum += sums[sharer * sums_of(P::TILES) + value];
-      if (NORM) square += squares[sharer * 8 + token];
+      const bool exists = SHARERS % 4 == 0 || sharer < SHARERS;
+      const u32 from = exists ? sharer : 0;
+      const float more = sums[from * sums_of(TILES) + value], more_square = NORM ? squares[from * 8 + token] : 0.f;
+      sum += exists ? more : 0.f;
+      square += exists ? more_square : 0.f;
     }
     sum += __shfl_xor_sync(~0u, sum, 1);
     sum += __shfl_xor_sync(~0u, sum, 2);
     if (NORM) {
       square += __shfl_xor_sync(~0u, square, 1);
       square += __shfl_xor_sync(~0u, square, 2);
-      sum *= 1.f / sqrtf(square / (float)HIDDEN + epsilon);
+      sum *= rsqrtf(square * (1.f / HIDDEN) + epsilon);
     }
-    take(token, value / 8 / TOKENS * 8 + value % 8, sum);
+    take(token, value / 16 / TOKENS * 16 + value % 16, sum);
   }
 }
 
 // The first product of a layer: a norm of x, times the block's rows.
 template <u32 ROWS>
-__device__ __forceinline__ void multiply_normed(const u8* slot, u32 count, const Place& at) {
+__device__ __forceinline__ void multiply_normed(const Weights<ROWS, HIDDEN>& weights, const u8* slot, u32 count, const Place& at) {
   const float* x = reinterpret_cast<const float*>(at.shared + AT_X) + at.row * HIDDEN;
   float squares = 0.f;
-  float* sums = reinterpret_cast<float*>(at.shared + AT_SUMS);
-  multiply_rows<ROWS, HIDDEN>(slot + GAIN, sums, at, [&](u32(&a)[4], u32 block) {
+  weights.multiply_by(reinterpret_cast<float*>(at.shared + AT_SUMS), at, [&](u32(&b)[4], u32 block) {
     float v[8], g[8];
 #pragma unroll
     for (u32 i = 0; i < 8; i++) v[i] = 0.f;
@@ -367,7 +372,7 @@ __device__ __forceinline__ void multiply_normed(const u8* slot, u32 count, const
 #pragma unroll
     for (u32 i = 0; i < 8; i++) squares += v[i] * v[i];
 #pragma unroll
-    for (u32 i = 0; i < 4; i++) a[i] = bf16_pair(v[2 * i] * g[2 * i], v[2 * i + 1] * g[2 * i + 1]);
+    for (u32 i = 0; i < 4; i++) b[i] = bf16_pair(v[2 * i] * g[2 * i], v[2 * i + 1] * g[2 * i + 1]);
   });
   squares += __shfl_xor_sync(~0u, squares, 1);
   squares += __shfl_xor_sync(~0u, squares, 2);
@@ -470,6 +475,13 @@ struct Job {
   const i32* table;
 };
 
+// Rows become columns: of an 8 x 8 tile of 16-bit values, two of row lane / 4 a lane.
+__device__ __forceinline__ u32 transposed(u32 pair) {
+  u32 result;
+  asm("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(result) : "r"(pair));
+  return result;
+}
+
 // Keys of tokens `row` and `row + 8`, values of tokens 2 quarter, + 1, + 8, + 9 of 16 tokens, as products want them.
 struct Sixteen {
   uint4 key[2][2], value[4];
@@ -555,8 +567,8 @@ __device__ __forceinline__ void attend(const Step& step, const Job& job, u8* lay
     if (at.row < GROUP) q[j] = reinterpret_cast<const uint4*>(query + at.row * 64)[at.quarter + 4 * j];
   }
   const float by = step.scale * LOG2E;
-  // Tile j: dimensions 8 row + j and + 4 of heads 2 quarter, + 1; the other numbers are those of head `row`.
-  float o[4][4], largest = -INFINITE, sum = 0.f;
+  // Tile j: dimensions 8 row + j and + 4 of heads 2 quarter, + 1; the other numbers are of these heads, sums of some tokens.
+  float o[4][4], largest[2] = {-INFINITE, -INFINITE}, sum[2] = {0.f, 0.f};
 #pragma unroll
   for (u32 j = 0; j < 4; j++) o[j][0] = o[j][1] = o[j][2] = o[j][3] = 0.f;
 #pragma unroll 1
@@ -577,54 +589,53 @@ __device__ __forceinline__ void attend(const Step& step, const Job& job, u8* lay
         if (t > job.position) kv.value[i] = make_uint4(0, 0, 0, 0);
       }
     }
-    float s[2][2];
+    // Tokens `row` and `row + 8` of heads 2 quarter, + 1.
+    float s[2][4] = {};
 #pragma unroll
-    for (u32 i = 0; i < 2; i++) {
-      s[i][0] = s[i][1] = 0.f;
+    for (u32 j = 0; j < 2; j++) {
+      const uint4 upper = kv.key[0][j], lower = kv.key[1][j];
+      multiply(s[j], {upper.x, lower.x, upper.y, lower.y}, {q[j].x, q[j].y});
+      multiply(s[j], {upper.z, lower.z, upper.w, lower.w}, {q[j].z, q[j].w});
+    }
+    u32 p[2];
+    float keep[2];
+    {
+      float score[4], most[2];
 #pragma unroll
-      for (u32 j = 0; j < 2; j++) {
-        multiply_half(s[i], q[j].x, q[j].y, kv.key[i][j].x, kv.key[i][j].y);
-        multiply_half(s[i], q[j].z, q[j].w, kv.key[i][j].z, kv.key[i][j].w);
+      for (u32 i = 0; i < 4; i++) {
+        score[i] = token + at.row + i / 2 * 8 < job.end ? (s[0][i] + s[1][i]) * by : -INFINITE;
       }
-    }
-    // Of head `row`: tokens 2 quarter, + 1, + 8, + 9.
-    float p[4] = {s[0][0] * by, s[0][1] * by, s[1][0] * by, s[1][1] * by};
 #pragma unroll
-    for (u32 i = 0; i < 4; i++) {
-      if (token + at.quarter * 2 + i % 2 + i / 2 * 8 >= job.end) p[i] = -INFINITE;
-    }
-    float top = fmaxf(fmaxf(p[0], p[1]), fmaxf(p[2], p[3]));
-    top = fmaxf(top, __shfl_xor_sync(~0u, top, 1));
-    top = fmaxf(top, __shfl_xor_sync(~0u, top, 2));
-    top = fmaxf(top, largest);
-    const float keep = largest == -INFINITE ? 0.f : exp2_of(largest - top);
-    largest = top;
-    float more = 0.f;
+      for (u32 h = 0; h < 2; h++) most[h] = fmaxf(largest[h], fmaxf(score[h], score[h + 2]));
 #pragma unroll
-    for (u32 i = 0; i < 4; i++) {
-      p[i] = top == -INFINITE ? 0.f : exp2_of(p[i] - top);
-      more += p[i];
+      for (u32 step = 4; step < 32; step *= 2) {
+#pragma unroll
+        for (u32 h = 0; h < 2; h++) most[h] = fmaxf(most[h], __shfl_xor_sync(~0u, most[h], step));
+      }
+#pragma unroll
+      for (u32 h = 0; h < 2; h++) {
+        keep[h] = largest[h] == -INFINITE ? 0.f : exp2_of(largest[h] - most[h]);
+        largest[h] = most[h];
+        score[h] = score[h] == -INFINITE ? 0.f : exp2_of(score[h] - most[h]);
+        score[h + 2] = score[h + 2] == -INFINITE ? 0.f : exp2_of(score[h + 2] - most[h]);
+        sum[h] = sum[h] * keep[h] + score[h] + score[h + 2];
+      }
+      p[0] = transposed(bf16_pair(score[0], score[1]));
+      p[1] = transposed(bf16_pair(score[2], score[3]));
     }
-    more += __shfl_xor_sync(~0u, more, 1);
-    more += __shfl_xor_sync(~0u, more, 2);
-    sum = sum * keep + more;
-    const u32 b[2] = {bf16_pair(p[0], p[1]), bf16_pair(p[2], p[3])};
-    const float keep_even = __shfl_sync(~0u, keep, at.quarter * 8), keep_odd = __shfl_sync(~0u, keep, at.quarter * 8 + 4);
 #pragma unroll
     for (u32 j = 0; j < 4; j++) {
       // Words j / 2 and j / 2 + 2 have dimensions j and j + 4; products want the tokens side by side.
       const u32 half = j % 2 == 0 ? 0x5410 : 0x7632;
-      const u32 a[4] = {
-          __byte_perm(word_of(kv.value[0], j / 2), word_of(kv.value[1], j / 2), half),
-          __byte_perm(word_of(kv.value[0], j / 2 + 2), word_of(kv.value[1], j / 2 + 2), half),
-          __byte_perm(word_of(kv.value[2], j / 2), word_of(kv.value[3], j / 2), half),
-          __byte_perm(word_of(kv.value[2], j / 2 + 2), word_of(kv.value[3], j / 2 + 2), half),
-      };
-      o[j][0] *= keep_even;
-      o[j][1] *= keep_odd;
-      o[j][2] *= keep_even;
-      o[j][3] *= keep_odd;
-      multiply(o[j], a, b);
+#pragma unroll
+      for (u32 i = 0; i < 4; i++) o[j][i] *= keep[i % 2];
+      multiply(
+          o[j],
+          {__byte_perm(word_of(kv.value[0], j / 2), word_of(kv.value[1], j / 2), half),
+           __byte_perm(word_of(kv.value[0], j / 2 + 2), word_of(kv.value[1], j / 2 + 2), half),
+           __byte_perm(word_of(kv.value[2], j / 2), word_of(kv.value[3], j / 2), half),
+           __byte_perm(word_of(kv.value[2], j / 2 + 2), word_of(kv.value[3], j / 2 + 2), half)},
+          {p[0], p[1]});
     }
     token += WARPS * 16;
     if (token < job.end) load_sixteen(kv, page_of(step, job, layer, token), token % KV_BLOCK_TOKENS, at);
@@ -635,9 +646,17 @@ __device__ __forceinline__ void attend(const Step& step, const Job& job, u8* lay
   float* outputs = reinterpret_cast<float*>(at.shared + AT_OUTPUTS);
   const u32 busy = min((job.end - job.first + 15) / 16, (u32)WARPS);
   if (at.warp < busy) {
-    if (at.quarter == 0) {
-      maxima[at.warp * 8 + at.row] = largest;
-      weights[at.warp * 8 + at.row] = sum;
+#pragma unroll
+    for (u32 step = 4; step < 32; step *= 2) {
+#pragma unroll
+      for (u32 h = 0; h < 2; h++) sum[h] += __shfl_xor_sync(~0u, sum[h], step);
+    }
+    if (at.row == 0) {
+#pragma unroll
+      for (u32 h = 0; h < 2; h++) {
+        maxima[at.warp * 8 + at.quarter * 2 + h] = largest[h];
+        weights[at.warp * 8 + at.quarter * 2 + h] = sum[h];
+      }
     }
 #pragma unroll
     for (u32 h = 0; h < 2; h++) {
@@ -653,21 +672,16 @@ __device__ __forceinline__ void attend(const Step& step, const Job& job, u8* lay
 #pragma unroll 1
   for (u32 i = at.thread; i < GROUP * 64; i += COMPUTE) {
     const u32 head = i / 64, four = i / 4 % 16, quarter = i % 4;
+    const u32 last = busy - 1;
     float top = -INFINITE, weight = 0.f;
-#pragma unroll
-    for (u32 w = 0; w < (WARPS + 3) / 4; w++) {
-      const u32 warp = w * 4 + quarter;
-      if (warp < busy) top = fmaxf(top, maxima[warp * 8 + head]);
-    }
+    for (u32 w = 0; w < busy; w += 4) top = fmaxf(top, maxima[min(w + quarter, last) * 8 + head]);
     top = fmaxf(top, __shfl_xor_sync(~0u, top, 1));
     top = fmaxf(top, __shfl_xor_sync(~0u, top, 2));
     float4 v = make_float4(0.f, 0.f, 0.f, 0.f);
-#pragma unroll
-    for (u32 w = 0; w < (WARPS + 3) / 4; w++) {
-      const u32 warp = w * 4 + quarter;
-      if (warp >= busy) continue;
-      const float factor = top == -INFINITE ? 0.f : exp2_of(maxima[warp * 8 + head] - top);
+    for (u32 w = 0; w < busy; w += 4) {
+      const u32 warp = min(w + quarter, last);
       const float4 more = *reinterpret_cast<const float4*>(outputs + (warp * GROUP + head) * HEAD_WORDS + four * 4);
+      const float factor = w + quarter > last || top == -INFINITE ? 0.f : exp2_of(maxima[warp * 8 + head] - top);
       v.x += more.x * factor, v.y += more.y * factor, v.z += more.z * factor, v.w += more.w * factor;
       weight += weights[warp * 8 + head] * factor;
     }
@@ -689,47 +703,47 @@ __device__ __forceinline__ void attend(const Step& step, const Job& job, u8* lay
   }
 }
 
-// Attention's result for this lane's columns of the group, from the parts of its token.
-__device__ __forceinline__ void take_attended(u32 (&a)[4], u32 block, u32 count, u32 used, const Place& at) {
-  const float* parts = reinterpret_cast<const float*>(at.shared + AT_PARTS) + at.row * PART_STRIDE;
-  const u32 column = block * 32 + at.quarter * 8, head = column / HEAD_DIM;
-  const bool some = at.row / SPLITS < count && at.row % SPLITS < used;
-  float2 scale = make_float2(-INFINITE, 0.f);
-  float v[8];
+// Attention's result of the cluster's head, from the parts of the tokens: a warp has one token and query head at a time.
+__device__ __forceinline__ void merge_parts(const Step& step, u32 count, const Place& at) {
+  const float* parts = reinterpret_cast<const float*>(at.shared + AT_PARTS);
+  for (u32 i = at.warp; i < count * GROUP; i += WARPS) {
+    const u32 token = i / GROUP, head = i % GROUP, used = Split(step.positions[token] + 1).used;
+    const float* first = parts + token * SPLITS * PART_STRIDE;
+    float2 scale = make_float2(-INFINITE, 0.f), v[SPLITS];
+    if (at.lane < used) scale = *reinterpret_cast<const float2*>(first + at.lane * PART_STRIDE + GROUP * 64 + head * 2);
 #pragma unroll
-  for (u32 i = 0; i < 8; i++) v[i] = 0.f;
-  if (some) {
-    scale = *reinterpret_cast<const float2*>(parts + GROUP * 64 + head * 2);
-    load(parts + head * 64 + column % HEAD_DIM, v);
-  }
-  float top = scale.x;
+    for (u32 s = 0; s < SPLITS; s++) {
+      v[s] = *reinterpret_cast<const float2*>(first + least(s, used - 1) * PART_STRIDE + head * 64 + at.lane * 2);
+    }
+    float top = scale.x;
 #pragma unroll
-  for (u32 step = 4; step < 4 * SPLITS; step *= 2) top = fmaxf(top, __shfl_xor_sync(~0u, top, step));
-  const float factor = some ? exp2_of(scale.x - top) : 0.f;
-  float weight = scale.y * factor;
+    for (u32 other = 1; other < SPLITS; other *= 2) top = fmaxf(top, __shfl_xor_sync(~0u, top, other));
+    float factor = at.lane < used ? exp2_of(scale.x - top) : 0.f;
+    float weight = scale.y * factor;
 #pragma unroll
-  for (u32 step = 4; step < 4 * SPLITS; step *= 2) weight += __shfl_xor_sync(~0u, weight, step);
+    for (u32 other = 1; other < SPLITS; other *= 2) weight += __shfl_xor_sync(~0u, weight, other);
+    factor = __fdividef(factor, weight);
+    float2 sum = make_float2(0.f, 0.f);
 #pragma unroll
-  for (u32 i = 0; i < 8; i++) {
-    v[i] *= factor;
-#pragma unroll
-    for (u32 step = 4; step < 4 * SPLITS; step *= 2) v[i] += __shfl_xor_sync(~0u, v[i], step);
-  }
-  const float over = at.row / SPLITS < count ? 1.f / weight : 0.f;
-  // Row r of the product is token r, which the lanes of its first part have.
-  const u32 source = (at.row * SPLITS * 4 + at.quarter) % 32;
-#pragma unroll
-  for (u32 i = 0; i < 4; i++) {
-    const u32 pair = __shfl_sync(~0u, bf16_pair(v[2 * i] * over, v[2 * i + 1] * over), source);
-    a[i] = at.row < count ? pair : 0;
+    for (u32 s = 0; s < SPLITS; s++) {
+      const float by = __shfl_sync(~0u, factor, s);
+      if (s < used) sum.x += v[s].x * by, sum.y += v[s].y * by;
+    }
+    u32* to = reinterpret_cast<u32*>(at.shared + AT_ATTENDED) + (token * GROUP_WIDTH + head * HEAD_DIM) / 2 + at.lane;
+    if (at.lane * 2 < HEAD_DIM) *to = bf16_pair(sum.x, sum.y);
   }
 }
 
-// The second product of a layer, told to the other clusters.
-template <u32 COLS, typename Inputs>
-__device__ __forceinline__ void multiply_second(const u8* weights, u32 used, u32* to, u32 count, const Place& at, Inputs inputs) {
+// The second product of a layer, of COLS bf16 inputs a token, told to the other clusters.
+template <u32 COLS>
+__device__ __forceinline__ void multiply_second(
+    const Weights<ROW_SHARE, COLS>& weights, const u8* inputs, u32 used, u32* to, u32 count, const Place& at) {
   float* sums = reinterpret_cast<float*>(at.shared + AT_SECOND_SUMS);
-  multiply_rows<ROW_SHARE, COLS>(weights, sums, at, inputs);
+  weights.multiply_by(sums, at, [&](u32(&b)[4], u32 block) {
+    uint4 v = make_uint4(0, 0, 0, 0);
+    if (at.row < count) v = *reinterpret_cast<const uint4*>(inputs + at.row * COLS * 2 + block * 64 + at.quarter * 16);
+    b[0] = v.x, b[1] = v.y, b[2] = v.z, b[3] = v.w;
+  });
   compute_sync();
   if (at.thread == 0) barrier_arrive(used);
   add_up<ROW_SHARE, COLS, false>(sums, 0.f, at, [&](u32 token, u32 row, float sum) {
@@ -762,7 +776,7 @@ __device__ __forceinline__ void run_attention(const Step& step, u8* memory, u32*
   const u32 base = shared_address(memory), head = cluster_index();
   float x[TASKS][4];
   Job job;
-  u32 used = 0, arriving = 0;
+  u32 arriving = 0;
   {
     const Place at = place(memory);
     embed(step, x, count, at);
@@ -782,11 +796,7 @@ __device__ __forceinline__ void run_attention(const Step& step, u8* memory, u32*
             turn_of(job.position, step.frequencies[at.thread], step.magnitude);
       }
     }
-    for (u32 t = 0; t < count; t++) {
-      const u32 parts = Split(step.positions[t] + 1).used;
-      arriving += parts * PART_WORDS * 4;
-      if (t == at.row / SPLITS) used = parts;
-    }
+    for (u32 t = 0; t < count; t++) arriving += Split(step.positions[t] + 1).used * PART_WORDS * 4;
     if (at.thread == 0) {
       barrier_expect(arrival_barrier(base, X_THERE), count * HIDDEN * 4);
       if (token < count) barrier_expect(arrival_barrier(base, ROWS_THERE), QKV_ROWS * 4);
@@ -802,6 +812,8 @@ __device__ __forceinline__ void run_attention(const Step& step, u8* memory, u32*
     u8* layer = step.pool + index * step.layer_bytes;
     {
       const Place at = place(memory);
+      barrier_wait(full_barrier(base, slot, 0), filled);
+      const Weights<QKV_SHARE, HIDDEN> rows(weights + AT_QKV, at);
       const u32 token = job.first + at.warp * 16;
       if (token < job.end) fetch_sixteen(page_of(step, job, layer, token), token % KV_BLOCK_TOKENS, at);
       if (index > 0) {
@@ -809,12 +821,8 @@ __device__ __forceinline__ void run_attention(const Step& step, u8* memory, u32*
         gather<PARTS>(x, exchange - LAYER_WORDS + KV_HEADS * SUMS_WORDS, count, at);
       }
       hand_x(x, count, at);
-    }
-    {
-      const Place at = place(memory);
-      barrier_wait(full_barrier(base, slot, 0), filled);
       await_handed(arrival_barrier(base, X_THERE), parity);
-      multiply_normed<QKV_SHARE>(weights, count, at);
+      multiply_normed(rows, weights, count, at);
       compute_sync();
       if (at.thread == 0) {
         barrier_arrive(free_barrier(base, slot, 0));
@@ -839,11 +847,12 @@ __device__ __forceinline__ void run_attention(const Step& step, u8* memory, u32*
         if (index + 1 < LAYERS) barrier_expect(arrival_barrier(base, ROWS_THERE), QKV_ROWS * 4);
       }
       barrier_wait(full_barrier(base, slot, 1), filled);
+      const Weights<ROW_SHARE, GROUP_WIDTH> rows(weights + AT_OUT, at);
       await_handed(arrival_barrier(base, PARTS_THERE), parity);
+      merge_parts(step, count, at);
+      compute_sync();
       if (at.thread == 0 && index + 1 < LAYERS) barrier_expect(arrival_barrier(base, PARTS_THERE), arriving);
-      multiply_second<GROUP_WIDTH>(
-          weights + AT_OUT, free_barrier(base, slot, 1), exchange + head * SUMS_WORDS, count, at,
-          [&](u32(&a)[4], u32 block) { take_attended(a, block, count, used, at); });
+      multiply_second(rows, memory + AT_ATTENDED, free_barrier(base, slot, 1), exchange + head * SUMS_WORDS, count, at);
     }
   }
   if (head != 0) return;
@@ -879,15 +888,13 @@ __device__ __forceinline__ void run_mlp(const Step& step, u8* memory, u32* excha
     const u8* weights = memory + slot * SLOT_BYTES;
     {
       const Place at = place(memory);
+      barrier_wait(full_barrier(base, slot, 0), filled);
+      const Weights<2 * GATE_SHARE, HIDDEN> rows(weights + AT_GATE, at);
       if (index > 0) gather<PARTS>(x, exchange - LAYER_WORDS + KV_HEADS * SUMS_WORDS, count, at);
       gather<KV_HEADS>(x, exchange, count, at);
       hand_x(x, count, at);
-    }
-    {
-      const Place at = place(memory);
-      barrier_wait(full_barrier(base, slot, 0), filled);
       await_handed(arrival_barrier(base, X_THERE), parity);
-      multiply_normed<2 * GATE_SHARE>(weights, count, at);
+      multiply_normed(rows, weights, count, at);
       compute_sync();
       if (at.thread == 0) {
         barrier_arrive(free_barrier(base, slot, 0));
@@ -897,7 +904,7 @@ __device__ __forceinline__ void run_mlp(const Step& step, u8* memory, u32* excha
       add_up<2 * GATE_SHARE, HIDDEN, true>(sums, step.epsilon, at, [&](u32 token, u32 row, float sum) {
         // Gate and up lie in turns; two gated values are a word.
         const float other = __shfl_xor_sync(~0u, sum, 4);
-        const float gated = sum / (1.f + __expf(-sum)) * other;
+        const float gated = __fdividef(sum, 1.f + __expf(-sum)) * other;
         const float next = __shfl_xor_sync(~0u, gated, 8);
         if (row % 4 != 0 || row >= 2 * GATE_SHARE || token >= count) return;
         const u32 to = at.base + AT_GATED + (token * PART_WIDTH + cluster_rank() * GATE_SHARE + row / 2) * 2;
@@ -909,17 +916,11 @@ __device__ __forceinline__ void run_mlp(const Step& step, u8* memory, u32* excha
     {
       const Place at = place(memory);
       barrier_wait(full_barrier(base, slot, 1), filled);
+      const Weights<ROW_SHARE, PART_WIDTH> rows(weights + AT_DOWN, at);
       await_handed(arrival_barrier(base, GATED_THERE), parity);
       if (at.thread == 0 && index + 1 < LAYERS) barrier_expect(arrival_barrier(base, GATED_THERE), count * PART_WIDTH * 2);
-      multiply_second<PART_WIDTH>(
-          weights + AT_DOWN, free_barrier(base, slot, 1), exchange + (KV_HEADS + share) * SUMS_WORDS, count, at,
-          [&](u32(&a)[4], u32 block) {
-            uint4 v = make_uint4(0, 0, 0, 0);
-            if (at.row < count) {
-              v = *reinterpret_cast<const uint4*>(memory + AT_GATED + at.row * PART_WIDTH * 2 + block * 64 + at.quarter * 16);
-            }
-            a[0] = v.x, a[1] = v.y, a[2] = v.z, a[3] = v.w;
-          });
+      multiply_second(
+          rows, memory + AT_GATED, free_barrier(base, slot, 1), exchange + (KV_HEADS + share) * SUMS_WORDS, count, at);
     }
   }
 }
