@@ -193,7 +193,6 @@ class Bench implements Disposable {
   }
 
   [Symbol.dispose](): void {
-    this.#streamed[Symbol.dispose]();
     this.#wide[Symbol.dispose]();
     this.#blas[Symbol.dispose]();
     this.context[Symbol.dispose]();

@@ -4,19 +4,17 @@
 //
 // Limit: the bytes of the weights over the memory's read rate. x comes from L2, once for each tile of rows.
 //
-// An item is a tile of rows and a segment of the columns; a CTA takes items blockIdx.x, + gridDim.x, ... A tile is WARPGROUPS
-// * PIECES pieces of `pieceRows` rows. One thread copies the pieces of a chunk of 64 * ATOMS columns into a ring, another the
-// inputs of the chunk; weights come at once, inputs when the predecessor has ended (programmatic launch). A CTA takes
-// less than half of a multiprocessor, and lets the next kernel begin when it has nearly all weights asked for: the next product's
-// first weights then arrive while this one ends, and not before, when they would take this one's time. A warpgroup multiplies
-// its pieces by all tokens: the weights are the A operand, 64 rows with the 128-byte swizzle, the inputs the B operand.
-// Rows beyond a piece are multiplied too, whatever they are, and not written.
+// A CTA takes tiles of rows blockIdx.x, + gridDim.x, ...; a tile is WARPGROUPS * PIECES pieces of `pieceRows` rows and all
+// columns. One thread copies the pieces of a chunk of 64 * ATOMS columns into a ring, another the inputs of the chunk; weights
+// come at once, inputs when the predecessor has ended (programmatic launch). A warpgroup multiplies its pieces by all tokens: the
+// weights are the A operand, 64 rows with the 128-byte swizzle, the inputs the B operand. Rows beyond a piece are multiplied
+// too, whatever they are, and not written.
 //
-// Order of summation: chunks ascending within a segment, then the segments in order, the last CTA of a tile to arrive adding
-// the sums that all have left in `scratch`. It depends on K and `segments` alone, not on M, the grid or the pieces.
+// Order of summation: columns ascending, 16 at a time, whatever M, the grid and the pieces.
 //
 // Needs: slots a multiple of a tile's pieces, so that a slot always serves one warpgroup: one that came early to a slot that
-// another has not seen full would take the barrier's phases for each other. K a multiple of 8; rows of x and w at multiples of 16 bytes; `counters` zero before and after.
+// another has not seen full would take the barrier's phases for each other. K a multiple of 8; rows of x and w at multiples
+// of 16 bytes.
 //
 // Test: linear_stream_cuda_test.ts. Time: linear_cuda_bench.ts. Ladder: docs/perf/2026-11-24-few-token-products.md.
 //
@@ -52,11 +50,8 @@ constexpr u32 CHUNK = 64 * ATOMS;
 constexpr u32 SUMS = TOKENS / 2;
 constexpr u32 THREADS = WARPGROUPS * 128;
 constexpr u32 MAX_SLOTS = 32;
-// Segments begin at multiples of so many chunks.
-constexpr u32 UNIT = 4 / ATOMS;
 // Whether what is added to is read before the sums are there.
 constexpr bool READS_EARLY = OUTPUT == 2 && PIECES * SUMS <= 16;
-static_assert(4 % ATOMS == 0, "segments begin at multiples of 256 columns");
 static_assert(OUTPUT != 3 || PIECES == 2, "a warpgroup has the gate and the up rows");
 
 struct alignas(64) TensorMap {
@@ -67,13 +62,9 @@ struct StreamArgs {
   TensorMap weights;
   TensorMap x;
   void* out;
-  float* scratch;
-  u32* counters;
   u32 tokens, rows, cols, outStride;
-  u32 pieceRows, tiles, segments;
+  u32 pieceRows, tiles;
   u32 weightSlots, inputSlots;
-  // Pieces that are still to be asked for when the next kernel may begin.
-  u32 releaseAhead;
 };
 
 // A box at (column, row) of a matrix into shared memory.
@@ -142,17 +133,6 @@ struct Ring {
   }
 };
 
-struct Item {
-  u32 tile, segment, firstChunk, endChunk;
-  __device__ __forceinline__ Item(const StreamArgs& args, u32 index) {
-    tile = index / args.segments;
-    segment = index % args.segments;
-    const u32 chunks = (args.cols + CHUNK - 1) / CHUNK, units = (chunks + UNIT - 1) / UNIT;
-    firstChunk = units * segment / args.segments * UNIT;
-    endChunk = min(chunks, units * (segment + 1) / args.segments * UNIT);
-  }
-};
-
 // First row of a piece in the (stacked) matrix of weights; with OUTPUT 3 a warpgroup's second piece has the up rows.
 __device__ __forceinline__ u32 weight_row(const StreamArgs& args, u32 tile, u32 piece) {
   if (OUTPUT == 3) return (tile * WARPGROUPS + piece / 2) * args.pieceRows + piece % 2 * args.rows;
@@ -197,100 +177,24 @@ __device__ __forceinline__ void write_out(const StreamArgs& args, const float (&
   });
 }
 
-__device__ __forceinline__ void sync_consumers() { asm volatile("bar.sync 1, %0;" ::"n"(THREADS) : "memory"); }
-
-constexpr u32 QUADS = PIECES * SUMS / 4;
-
-// Where this thread's sums of the first segment of a tile lie; those of the next QUADS * THREADS behind.
-__device__ __forceinline__ float4* sums_of(const StreamArgs& args, const Item& item) {
-  return (float4*)args.scratch + (u64)item.tile * args.segments * QUADS * THREADS + threadIdx.x;
-}
-
-// Leaves this segment's sums in memory. True for the CTA that is the last of its tile.
-__device__ __forceinline__ bool leave_sums(const StreamArgs& args, const float (&sums)[PIECES][SUMS], const Item& item, u32* shared) {
-  float4* const own = sums_of(args, item) + item.segment * QUADS * THREADS;
-#pragma unroll
-  for (u32 q = 0; q < QUADS; q++) {
-    const float* v = &sums[q / (SUMS / 4)][q % (SUMS / 4) * 4];
-    __stcg(own + q * THREADS, make_float4(v[0], v[1], v[2], v[3]));
-  }
-  sync_consumers();
-  if (threadIdx.x == 0) {
-    __threadfence();
-    const u32 before = atomicAdd(args.counters + item.tile, 1u);
-    if (before == args.segments - 1) args.counters[item.tile] = 0;
-    __threadfence();
-    *(volatile u32*)shared = before;
-  }
-  sync_consumers();
-  return *(volatile u32*)shared == args.segments - 1;
-}
-
-__device__ __forceinline__ float4 read_sums(const float4* at) {
-  float4 v;
-  asm volatile("ld.global.cg.v4.f32 {%0, %1, %2, %3}, [%4];"
-               : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w)
-               : "l"(at)
-               : "memory");
-  return v;
-}
-
-// The sums of all segments of a tile, added in order.
-__device__ __forceinline__ void add_sums(const StreamArgs& args, float (&sums)[PIECES][SUMS], const Item& item) {
-  constexpr u32 BATCH = PIECES * SUMS > 32 ? 1 : PIECES * SUMS > 16 ? 2 : 4, WIDTH = PIECES * SUMS > 16 || QUADS < 2 ? 1 : 2;
-  const float4* const from = sums_of(args, item);
-#pragma unroll
-  for (u32 p = 0; p < PIECES; p++) {
-#pragma unroll
-    for (u32 i = 0; i < SUMS; i++) sums[p][i] = 0.f;
-  }
-#pragma unroll 1
-  for (u32 first = 0; first < args.segments; first += BATCH) {
-#pragma unroll
-    for (u32 quad = 0; quad < QUADS; quad += WIDTH) {
-      float4 parts[BATCH][WIDTH];
-#pragma unroll
-      for (u32 j = 0; j < BATCH; j++) {
-#pragma unroll
-        for (u32 q = 0; q < WIDTH; q++) {
-          parts[j][q] = make_float4(0.f, 0.f, 0.f, 0.f);
-          if (first + j < args.segments) parts[j][q] = read_sums(from + ((first + j) * QUADS + quad + q) * THREADS);
-        }
-      }
-#pragma unroll
-      for (u32 j = 0; j < BATCH; j++) {
-#pragma unroll
-        for (u32 q = 0; q < WIDTH; q++) {
-          float* v = &sums[(quad + q) / (SUMS / 4)][(quad + q) % (SUMS / 4) * 4];
-          v[0] += parts[j][q].x, v[1] += parts[j][q].y, v[2] += parts[j][q].z, v[3] += parts[j][q].w;
-        }
-      }
-      // There are no registers for what the compiler would read ahead.
-      if (PIECES * SUMS > 16) {
-#pragma unroll
-        for (u32 p = 0; p < PIECES; p++) hold(sums[p]);
-      }
-    }
-  }
-}
-
 // Has the copy engine know a matrix before it is asked for a part of it.
 __device__ __forceinline__ void prefetch_map(const TensorMap& map) {
   asm volatile("prefetch.tensormap [%0];" ::"l"(&map) : "memory");
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS + 64, 2) linear_stream(const __grid_constant__ StreamArgs args) {
+extern "C" __global__ void __launch_bounds__(THREADS + 64, 1) linear_stream(const __grid_constant__ StreamArgs args) {
   extern __shared__ __align__(1024) u8 memory[];
+  // Groups of 8 rows lie at multiples of 1024 bytes.
+  const u32 atomBytes = (args.pieceRows + 7) / 8 * 1024, slotBytes = atomBytes * ATOMS;
   const u32 pieceBytes = args.pieceRows * 128 * ATOMS;
   constexpr u32 INPUT_BYTES = TOKENS * 128 * ATOMS;
   const u32 shared = shared_address(memory);
-  const u32 inputs = shared + args.weightSlots * pieceBytes;
+  const u32 inputs = shared + args.weightSlots * slotBytes;
   // Rows beyond the last piece are read up to here.
-  const u32 barriersAt = max(args.inputSlots * INPUT_BYTES, 64 * 128 - args.pieceRows * 128);
-  const u32 weightFull = inputs + barriersAt, weightEmpty = weightFull + 8 * MAX_SLOTS;
+  const u32 barriers = inputs + max(args.inputSlots * INPUT_BYTES, 64 * 128 - atomBytes);
+  const u32 weightFull = barriers, weightEmpty = weightFull + 8 * MAX_SLOTS;
   const u32 inputFull = weightEmpty + 8 * MAX_SLOTS, inputEmpty = inputFull + 8 * MAX_SLOTS;
-  u32* const arrived = (u32*)(memory + (inputEmpty + 8 * MAX_SLOTS - shared));
-  const u32 items = args.tiles * args.segments;
+  const u32 chunks = (args.cols + CHUNK - 1) / CHUNK;
   const u32 warp = __shfl_sync(0xffffffffu, threadIdx.x / 32, 0), lane = threadIdx.x % 32;
   if (lane == 0 && warp == 4 * WARPGROUPS) prefetch_map(args.weights);
   if (lane == 0 && warp == 4 * WARPGROUPS + 1) prefetch_map(args.x);
@@ -304,31 +208,24 @@ extern "C" __global__ void __launch_bounds__(THREADS + 64, 2) linear_stream(cons
   }
   barriers_made();
   __syncthreads();
+  release_dependents();
   if (warp == 4 * WARPGROUPS) {
     // Weights: nothing that a kernel writes.
     if (lane != 0) return;
-    u32 left = 0;
-    for (u32 index = blockIdx.x; index < items; index += gridDim.x) {
-      const Item item(args, index);
-      left += (item.endChunk - item.firstChunk) * TILE_PIECES;
-    }
-    if (left <= args.releaseAhead) release_dependents();
     Ring ring;
-    for (u32 index = blockIdx.x; index < items; index += gridDim.x) {
-      const Item item(args, index);
-      for (u32 chunk = item.firstChunk; chunk < item.endChunk; chunk++) {
+    for (u32 tile = blockIdx.x; tile < args.tiles; tile += gridDim.x) {
+      for (u32 chunk = 0; chunk < chunks; chunk++) {
 #pragma unroll 1
         for (u32 piece = 0; piece < TILE_PIECES; piece++) {
-          const u32 full = weightFull + 8 * ring.slot, to = shared + ring.slot * pieceBytes;
+          const u32 full = weightFull + 8 * ring.slot, to = shared + ring.slot * slotBytes;
           barrier_wait(weightEmpty + 8 * ring.slot, ring.parity ^ 1);
           barrier_expect(full, pieceBytes);
-          const u32 row = weight_row(args, item.tile, piece);
+          const u32 row = weight_row(args, tile, piece);
 #pragma unroll
           for (u32 atom = 0; atom < ATOMS; atom++) {
-            copy_box_once(to + atom * args.pieceRows * 128, args.weights, chunk * CHUNK + atom * 64, row, full);
+            copy_box_once(to + atom * atomBytes, args.weights, chunk * CHUNK + atom * 64, row, full);
           }
           ring.advance(args.weightSlots);
-          if (--left == args.releaseAhead) release_dependents();
         }
       }
     }
@@ -338,9 +235,8 @@ extern "C" __global__ void __launch_bounds__(THREADS + 64, 2) linear_stream(cons
   if (warp == 4 * WARPGROUPS + 1) {
     if (lane != 0) return;
     Ring ring;
-    for (u32 index = blockIdx.x; index < items; index += gridDim.x) {
-      const Item item(args, index);
-      for (u32 chunk = item.firstChunk; chunk < item.endChunk; chunk++) {
+    for (u32 tile = blockIdx.x; tile < args.tiles; tile += gridDim.x) {
+      for (u32 chunk = 0; chunk < chunks; chunk++) {
         const u32 full = inputFull + 8 * ring.slot, to = inputs + ring.slot * INPUT_BYTES;
         barrier_wait(inputEmpty + 8 * ring.slot, ring.parity ^ 1);
         barrier_expect(full, INPUT_BYTES);
@@ -356,34 +252,29 @@ extern "C" __global__ void __launch_bounds__(THREADS + 64, 2) linear_stream(cons
   const u32 group = warp / 4;
   Ring weightRing, inputRing;
   for (u32 skipped = 0; skipped < group * PIECES; skipped++) weightRing.advance(args.weightSlots);
-  for (u32 index = blockIdx.x; index < items; index += gridDim.x) {
-    const Item item(args, index);
-    const u32 firstRow = OUTPUT == 3 ? (item.tile * WARPGROUPS + group) * args.pieceRows
-                                     : (item.tile * TILE_PIECES + group * PIECES) * args.pieceRows;
+  for (u32 tile = blockIdx.x; tile < args.tiles; tile += gridDim.x) {
+    const u32 firstRow = OUTPUT == 3 ? (tile * WARPGROUPS + group) * args.pieceRows
+                                     : (tile * TILE_PIECES + group * PIECES) * args.pieceRows;
     float sums[PIECES][SUMS], old[PIECES][SUMS];
-    const auto read_all = [&]() {
-#pragma unroll
-      for (u32 p = 0; p < PIECES; p++) read_old(args, old[p], firstRow + p * args.pieceRows);
-    };
-    if (READS_EARLY && args.segments == 1) read_all();
 #pragma unroll
     for (u32 p = 0; p < PIECES; p++) {
+      if (READS_EARLY) read_old(args, old[p], firstRow + p * args.pieceRows);
 #pragma unroll
       for (u32 i = 0; i < SUMS; i++) sums[p][i] = 0.f;
     }
-    for (u32 chunk = item.firstChunk; chunk < item.endChunk; chunk++) {
+    for (u32 chunk = 0; chunk < chunks; chunk++) {
       barrier_wait(inputFull + 8 * inputRing.slot, inputRing.parity);
       const u32 input = inputs + inputRing.slot * INPUT_BYTES;
       Ring at = weightRing;
 #pragma unroll
       for (u32 piece = 0; piece < PIECES; piece++) {
         barrier_wait(weightFull + 8 * at.slot, at.parity);
-        const u32 weight = shared + at.slot * pieceBytes;
+        const u32 weight = shared + at.slot * slotBytes;
         hold(sums[piece]);
         asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
 #pragma unroll
         for (u32 atom = 0; atom < ATOMS; atom++) {
-          const u64 a = operand(weight + atom * args.pieceRows * 128), b = operand(input + atom * TOKENS * 128);
+          const u64 a = operand(weight + atom * atomBytes), b = operand(input + atom * TOKENS * 128);
 #pragma unroll
           for (u32 k = 0; k < 4; k++) wgmma(sums[piece], a + 2 * k, b + 2 * k, 1);
         }
@@ -401,17 +292,14 @@ extern "C" __global__ void __launch_bounds__(THREADS + 64, 2) linear_stream(cons
       inputRing.advance(args.inputSlots);
       for (u32 skipped = 0; skipped + PIECES < TILE_PIECES; skipped++) weightRing.advance(args.weightSlots);
     }
-    if (args.segments > 1) {
-      if (!leave_sums(args, sums, item, arrived)) continue;
-      if (READS_EARLY) read_all();
-      add_sums(args, sums, item);
-    }
-    if (OUTPUT == 2 && !READS_EARLY) read_all();
-    if (OUTPUT == 3) {
-      write_out(args, sums[0], sums[PIECES - 1], firstRow);
+    if constexpr (OUTPUT == 3) {
+      write_out(args, sums[0], sums[1], firstRow);
     } else {
 #pragma unroll
-      for (u32 p = 0; p < PIECES; p++) write_out(args, sums[p], old[p], firstRow + p * args.pieceRows);
+      for (u32 p = 0; p < PIECES; p++) {
+        if (OUTPUT == 2 && !READS_EARLY) read_old(args, old[p], firstRow + p * args.pieceRows);
+        write_out(args, sums[p], old[p], firstRow + p * args.pieceRows);
+      }
     }
   }
 }

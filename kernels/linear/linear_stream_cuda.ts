@@ -9,7 +9,6 @@ import type {
   CudaModule,
   CudaProperties,
   CudaStream,
-  DeviceBuffer,
   DevicePtr,
 } from "../../ffi/cuda/cuda.ts";
 import type { CudaKernel } from "../cuda/compile.ts";
@@ -51,7 +50,7 @@ export interface StreamOperands {
 /** Most tokens of a product. */
 export const MAX_STREAM_TOKENS = 64;
 
-/** How a kernel divides the work; the order of summation depends on `segments` alone. */
+/** How a kernel divides the work; the order of summation does not depend on it. */
 export interface StreamSchedule {
   /** Padded tokens. */
   readonly padded: number;
@@ -59,22 +58,18 @@ export interface StreamSchedule {
   readonly warpgroups: number;
   /** Pieces of a warpgroup; two for `swiglu`, gate and up. */
   readonly pieces: number;
-  /** Rows of a piece, a multiple of 8 of at most 64. */
+  /** Rows of a piece, at most 64. */
   readonly pieceRows: number;
-  /** Parts of the columns that are summed for themselves. */
-  readonly segments: number;
   /** Pieces of weights that shared memory holds, a multiple of a tile's pieces. */
   readonly weightSlots: number;
   /** Chunks of inputs that it holds. */
   readonly inputSlots: number;
   /** 64 columns times this are a chunk. */
   readonly atoms: number;
-  /** Pieces of weights of a block that are still to be asked for when the next kernel may begin. */
-  readonly releaseAhead: number;
 }
 
 /** What a schedule may be asked for. */
-export type StreamChoice = Partial<Pick<StreamSchedule, "segments" | "pieceRows" | "atoms" | "releaseAhead">> & {
+export type StreamChoice = Partial<Pick<StreamSchedule, "pieceRows" | "atoms">> & {
   /** Pieces of a tile. */
   readonly tilePieces?: number;
   /** Shared memory of a block, bytes. */
@@ -87,18 +82,12 @@ const OPERAND_ROWS = 64;
 const ATOM_ROW_BYTES = 128;
 const MAX_PIECES = 4;
 const MAX_SLOTS = 32;
-/** Barriers of both rings, and a word. */
-const BARRIER_BYTES = 4 * 8 * MAX_SLOTS + 16;
-/** Half of what blocks share, without what the system takes of each. */
-const HALF_SHARED_BYTES = 228 * 1024 / 2 - 1024;
-/** Multiprocessors that the segments are chosen for, so that they are the same on every GPU. */
-const SEGMENT_UNITS = 128;
-/** Weights of at least so many bytes are worth cutting along the columns. */
-const SEGMENTED_BYTES = 8 * 2 ** 20;
+/** Barriers of both rings. */
+const BARRIER_BYTES = 4 * 8 * MAX_SLOTS;
+/** What a block can have. */
+const SHARED_BYTES = 227 * 1024;
 const OUTPUT_CODE: Readonly<Record<LinearOutput, number>> = { bf16: 0, f32: 1, add: 2, swiglu: 3 };
 const ARGUMENT_BYTES = 320;
-/** Room for the counters of all tiles, the same for every plan, since plans share it. */
-const COUNTER_BYTES = 65536;
 const EXTRA_THREADS = 64;
 
 function checkShape({ rows, cols, tokens, xStride = cols, outStride = rows }: StreamShape): void {
@@ -117,13 +106,6 @@ function checkShape({ rows, cols, tokens, xStride = cols, outStride = rows }: St
   if (wrong !== undefined) throw new RangeError(`Cannot plan a product: ${wrong}`);
 }
 
-/** Parts of the columns: few rows are cut along the columns, so that a tile has enough of them to be worth its inputs. */
-function segmentsOf({ rows, cols, output }: StreamShape): number {
-  const all = output === "swiglu" ? 2 * rows : rows;
-  if (2 * all * cols < SEGMENTED_BYTES) return 1;
-  return all <= SEGMENT_UNITS * 64 ? 4 : all <= SEGMENT_UNITS * 128 ? 2 : 1;
-}
-
 /**
  * Chooses the schedule of a product on a GPU with `multiprocessors`.
  *
@@ -136,18 +118,18 @@ export function streamSchedule(
 ): StreamSchedule {
   checkShape(shape);
   const { rows, tokens, output } = shape;
-  const { segments = segmentsOf(shape), sharedBytes = HALF_SHARED_BYTES } = choice;
+  const { sharedBytes = SHARED_BYTES } = choice;
   const padded = [8, 16, 32].find((size) => tokens <= size) ?? MAX_STREAM_TOKENS;
   const pair = output === "swiglu";
   const all = pair ? 2 * rows : rows;
-  const waves = Math.ceil(all * segments / (multiprocessors * MAX_PIECES * OPERAND_ROWS));
-  const share = all * segments / (multiprocessors * waves);
+  const waves = Math.ceil(all / (multiprocessors * MAX_PIECES * OPERAND_ROWS));
+  const share = all / (multiprocessors * waves);
   const needed = Math.min(MAX_PIECES, Math.max(1, Math.ceil(share / OPERAND_ROWS)));
   const tilePieces = choice.tilePieces ?? (pair ? Math.ceil(needed / 2) * 2 : needed);
   const pieces = pair || tilePieces === MAX_PIECES ? 2 : 1;
-  const pieceRows = choice.pieceRows ?? Math.min(OPERAND_ROWS, Math.ceil(share / tilePieces / 8) * 8);
-  const atoms = choice.atoms ?? (pieceRows >= 48 ? 1 : pieceRows >= 24 ? 2 : 4);
-  const pieceBytes = pieceRows * ATOM_ROW_BYTES * atoms;
+  const pieceRows = choice.pieceRows ?? Math.min(OPERAND_ROWS, Math.ceil(share / tilePieces));
+  const atoms = choice.atoms ?? (pieceRows >= 40 ? 1 : pieceRows >= 20 ? 2 : 4);
+  const pieceBytes = slotBytes({ pieceRows, atoms });
   const inputBytes = padded * ATOM_ROW_BYTES * atoms;
   const inputSlotsFor = (weightSlots: number) => Math.min(MAX_SLOTS, Math.ceil(weightSlots / tilePieces) + 1);
   const fits = (weightSlots: number) =>
@@ -161,12 +143,15 @@ export function streamSchedule(
     warpgroups: tilePieces / pieces,
     pieces,
     pieceRows,
-    segments,
     weightSlots,
     inputSlots: inputSlotsFor(weightSlots),
     atoms,
-    releaseAhead: choice.releaseAhead ?? weightSlots,
   };
+}
+
+/** Shared memory of a piece: groups of eight rows. */
+function slotBytes({ pieceRows, atoms }: Pick<StreamSchedule, "pieceRows" | "atoms">): number {
+  return Math.ceil(pieceRows / 8) * 8 * ATOM_ROW_BYTES * atoms;
 }
 
 /** Shared memory of a block. */
@@ -178,27 +163,14 @@ export function streamSharedBytes(
 ): number {
   const inputs = Math.max(
     inputSlots * padded * ATOM_ROW_BYTES * atoms,
-    (OPERAND_ROWS - pieceRows) * ATOM_ROW_BYTES,
+    OPERAND_ROWS * ATOM_ROW_BYTES - slotBytes({ pieceRows, atoms: 1 }),
   );
-  return weightSlots * pieceRows * ATOM_ROW_BYTES * atoms + inputs + BARRIER_BYTES;
+  return weightSlots * slotBytes({ pieceRows, atoms }) + inputs + BARRIER_BYTES;
 }
 
 /** Tiles of rows of a product. */
 function tilesOf({ rows, output }: StreamShape, { warpgroups, pieces, pieceRows }: StreamSchedule): number {
   return Math.ceil(rows / (pieceRows * warpgroups * (output === "swiglu" ? 1 : pieces)));
-}
-
-/** Bytes of the counters of tiles and of the sums of segments behind them. */
-function scratchBytes(shape: StreamShape, schedule: StreamSchedule): number {
-  const { segments, warpgroups, pieces, padded } = schedule;
-  if (segments === 1) return 0;
-  const tiles = tilesOf(shape, schedule);
-  if (4 * tiles > COUNTER_BYTES) {
-    throw new RangeError(
-      `Cannot plan a product: wanted at most ${COUNTER_BYTES / 4} tiles of segmented rows, got ${tiles}`,
-    );
-  }
-  return COUNTER_BYTES + tiles * segments * warpgroups * 128 * pieces * (padded / 2) * 4;
 }
 
 /** The kernel of a product, for compiling it with others. */
@@ -226,33 +198,31 @@ export class StreamPlan {
   readonly #context: CudaContext;
   readonly #function: CudaFunction;
   readonly #grid: number;
-  readonly #scratch: DevicePtr;
   readonly #maps = new Map<string, Uint8Array<ArrayBuffer>>();
 
-  /** Takes a compiled kernel and scratch memory; {@linkcode StreamLinear.plans} makes these. */
+  /** Takes a compiled kernel; {@linkcode StreamLinear.plans} makes these. */
   constructor(
-    { shape, schedule, context, module, scratch }: {
+    { shape, schedule, context, module }: {
       readonly shape: StreamShape;
       readonly schedule: StreamSchedule;
       readonly context: CudaContext;
       readonly module: CudaModule;
-      readonly scratch: DevicePtr;
     },
   ) {
     this.shape = shape;
     this.schedule = schedule;
     this.#context = context;
-    this.#scratch = scratch;
     this.#function = module.function("linear_stream");
-    this.#function.setSharedBytes(streamSharedBytes(schedule));
+    // Products that share a kernel may want different amounts.
+    this.#function.setSharedBytes(SHARED_BYTES);
     this.#function.preferShared();
-    this.#grid = Math.min(context.properties.multiprocessors, tilesOf(shape, schedule) * schedule.segments);
+    this.#grid = Math.min(context.properties.multiprocessors, tilesOf(shape, schedule));
   }
 
   /** Enqueues the product. An output has the same bits for every M. @throws {CudaError} */
   run(stream: CudaStream, { weights, x, out, programmatic }: StreamOperands): void {
     const { rows, cols, tokens, output, xStride = cols, outStride = rows } = this.shape;
-    const { padded, warpgroups, pieceRows, segments, weightSlots, inputSlots, releaseAhead } = this.schedule;
+    const { padded, warpgroups, pieceRows, weightSlots, inputSlots } = this.schedule;
     const bytes = new Uint8Array(ARGUMENT_BYTES);
     const view = new DataView(bytes.buffer);
     bytes.set(
@@ -266,21 +236,10 @@ export class StreamPlan {
       0,
     );
     bytes.set(this.#map({ address: x, rows: tokens, columns: cols, rowBytes: 2 * xStride, boxRows: padded }), 128);
-    [out, this.#scratch + BigInt(COUNTER_BYTES), this.#scratch].forEach((address, i) =>
-      view.setBigUint64(256 + 8 * i, address, true)
+    view.setBigUint64(256, out, true);
+    [tokens, rows, cols, outStride, pieceRows, tilesOf(this.shape, this.schedule), weightSlots, inputSlots].forEach(
+      (value, i) => view.setUint32(264 + 4 * i, value, true),
     );
-    [
-      tokens,
-      rows,
-      cols,
-      outStride,
-      pieceRows,
-      tilesOf(this.shape, this.schedule),
-      segments,
-      weightSlots,
-      inputSlots,
-      releaseAhead,
-    ].forEach((value, i) => view.setUint32(280 + 4 * i, value, true));
     stream.launch(this.#function, {
       grid: [this.#grid],
       block: [128 * warpgroups + EXTRA_THREADS],
@@ -298,12 +257,11 @@ export class StreamPlan {
   }
 }
 
-/** Makes products of up to 64 tokens on one GPU; those of one instance run one after another. Frees their memory on dispose. */
-export class StreamLinear implements Disposable {
+/** Makes products of up to 64 tokens on one GPU. */
+export class StreamLinear {
   readonly #context: CudaContext;
   readonly #kernels: KernelCache;
   readonly #modules = new Map<string, CudaModule>();
-  readonly #scratch: DeviceBuffer[] = [];
 
   /** @throws {RangeError} when the GPU is not one that {@linkcode supports} says yes to. */
   constructor(context: CudaContext, kernels: KernelCache) {
@@ -326,7 +284,7 @@ export class StreamLinear implements Disposable {
   /**
    * Compiles products that are not compiled yet, all at once.
    *
-   * @throws {RangeError} when a shape is out of range. @throws {CudaError} when a kernel does not compile, or for memory.
+   * @throws {RangeError} when a shape is out of range. @throws {CudaError} when a kernel does not compile.
    */
   plans(shapes: readonly StreamShape[], choice?: StreamChoice): readonly StreamPlan[] {
     const wanted = shapes.map((shape) => {
@@ -339,35 +297,15 @@ export class StreamLinear implements Disposable {
     );
     const modules = this.#kernels.modules([...missing.values()]);
     [...missing.keys()].forEach((key, i) => this.#modules.set(key, modules[i]));
-    const scratch = this.#take(
-      Math.max(0, ...wanted.map(({ shape, schedule }) => scratchBytes(shape, schedule))),
-    );
     return wanted.map(({ shape, schedule, key }) => {
       const module = this.#modules.get(key);
       if (module === undefined) throw new ReferenceError(`Cannot plan a product: no kernel ${key}`);
-      return new StreamPlan({ shape, schedule, context: this.#context, module, scratch });
+      return new StreamPlan({ shape, schedule, context: this.#context, module });
     });
   }
 
   /** One product: see {@linkcode plans}. */
   plan(shape: StreamShape, choice?: StreamChoice): StreamPlan {
     return this.plans([shape], choice)[0];
-  }
-
-  /** Frees its memory; its plans must not run afterwards. Idempotent. */
-  [Symbol.dispose](): void {
-    for (const buffer of this.#scratch.splice(0)) buffer[Symbol.dispose]();
-  }
-
-  /** Memory of `bytes` bytes, zero; what was taken before serves when it is large enough. */
-  #take(bytes: number): DevicePtr {
-    const enough = this.#scratch.find((buffer) => buffer.bytes >= bytes);
-    if (enough !== undefined) return enough.address;
-    const buffer = this.#context.alloc(Math.max(256, bytes));
-    this.#scratch.push(buffer);
-    using stream = this.#context.stream();
-    stream.fill(buffer.address, 0, buffer.bytes);
-    stream.synchronize();
-    return buffer.address;
   }
 }

@@ -33,29 +33,18 @@ const MODEL_SHAPES = [
   [49152, 576],
 ];
 
-Deno.test("streamSchedule() sums in one order for every number of tokens and multiprocessors", () => {
-  for (const [rows, cols] of [...MODEL_SHAPES, [1, 8]]) {
-    for (const output of OUTPUTS) {
-      const orders = new Set(
-        [[1, 132], [8, 132], [9, 132], [32, 114], [33, 78], [64, 132]].map(([tokens, multiprocessors]) => {
-          return streamSchedule({ rows, cols, tokens, output }, multiprocessors).segments;
-        }),
-      );
-      assertEquals(orders.size, 1, `${rows} x ${cols} ${output}`);
-    }
-  }
-});
-
-Deno.test("streamSchedule() leaves room for a second block on a multiprocessor and has a tile of weights in flight", () => {
+Deno.test("streamSchedule() fits shared memory, has a tile of weights in flight and gives every multiprocessor its share", () => {
   for (const [rows, cols] of [...MODEL_SHAPES, [1, 8], [300, 4096]]) {
     for (const tokens of [1, 9, 17, 33, 64]) {
       for (const output of OUTPUTS) {
         const schedule = streamSchedule({ rows, cols, tokens, output }, 132);
         const { warpgroups, pieces, pieceRows, weightSlots } = schedule;
         const what = `${rows} x ${cols} ${output} ${tokens} tokens`;
-        assert(streamSharedBytes(schedule) <= 114 * 1024 - 1024, what);
+        assert(streamSharedBytes(schedule) <= 227 * 1024, what);
         assert(weightSlots > 0 && weightSlots % (warpgroups * pieces) === 0, what);
-        assert(pieceRows % 8 === 0 && pieceRows >= 8 && pieceRows <= 64, what);
+        assert(pieceRows >= 1 && pieceRows <= 64, what);
+        const tiles = Math.ceil(rows / (warpgroups * pieceRows * (output === "swiglu" ? 1 : pieces)));
+        assert(tiles <= 132 * Math.ceil(rows * (output === "swiglu" ? 2 : 1) / (132 * 256)), what);
         assert(output !== "swiglu" || pieces === 2, what);
       }
     }
@@ -138,21 +127,21 @@ function run(gpu: TestGpu, linear: StreamLinear, shape: StreamShape, choice?: St
 
 for (const output of OUTPUTS) {
   gpuTest(`StreamPlan.run() agrees with the reference and writes nothing else: ${output}`, (gpu) => {
-    using linear = new StreamLinear(gpu.context, gpu.kernels);
+    const linear = new StreamLinear(gpu.context, gpu.kernels);
     for (const [rows, cols] of [[1, 8], [200, 136], [77, 1000], [65, 4168]]) {
       for (const tokens of [1, 8, 9, 17, 40, 64]) run(gpu, linear, { rows, cols, tokens, output });
     }
   });
 
-  gpuTest(`StreamPlan.run() agrees with the reference with other pieces, segments and chunks: ${output}`, (gpu) => {
-    using linear = new StreamLinear(gpu.context, gpu.kernels);
+  gpuTest(`StreamPlan.run() agrees with the reference with other pieces and chunks: ${output}`, (gpu) => {
+    const linear = new StreamLinear(gpu.context, gpu.kernels);
     const pairs = output === "swiglu";
     const choices: readonly StreamChoice[] = [
-      { tilePieces: pairs ? 2 : 1, pieceRows: 32, segments: 4 },
-      { tilePieces: 2, pieceRows: 56, segments: 3, atoms: 2 },
-      { tilePieces: pairs ? 4 : 3, pieceRows: 64, segments: 2 },
-      { tilePieces: 4, pieceRows: 48, segments: 1, sharedBytes: 60000 },
-      { tilePieces: 4, pieceRows: 64, segments: 5 },
+      { tilePieces: pairs ? 2 : 1, pieceRows: 32, atoms: 4 },
+      { tilePieces: 2, pieceRows: 55, atoms: 2 },
+      { tilePieces: pairs ? 4 : 3, pieceRows: 64 },
+      { tilePieces: 4, pieceRows: 42, sharedBytes: 70000 },
+      { tilePieces: 2, pieceRows: 3, atoms: 1 },
     ];
     for (const choice of choices) {
       for (const tokens of [3, 16, 31, 64]) run(gpu, linear, { rows: 333, cols: 1112, tokens, output }, choice);
@@ -161,7 +150,7 @@ for (const output of OUTPUTS) {
 }
 
 gpuTest("StreamPlan.run() gives the same bits whatever tokens are beside one, from a graph and again", (gpu) => {
-  using linear = new StreamLinear(gpu.context, gpu.kernels);
+  const linear = new StreamLinear(gpu.context, gpu.kernels);
   const [rows, cols] = [1100, 4096];
   const weights = gpu.upload(weightsOf(rows, cols, SEEDS.test));
   const x = gpu.upload(Uint16Array.from(randomInputs(MAX_STREAM_TOKENS * cols, SEEDS.test), bf16Bits));
