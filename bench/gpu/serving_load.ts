@@ -3,7 +3,7 @@
  *
  *     deno run --allow-net bench/gpu/serving_load.ts '{"url": …, "requests": …}'
  *
- * Prints a {@linkcode LoadResult} as JSON.
+ * Prints a line when its prompts are ready, begins when it reads one, and prints a {@linkcode LoadResult} as JSON.
  *
  * @module
  */
@@ -28,8 +28,9 @@ export interface Load {
 
 /** How it went. */
 export interface LoadResult {
-  /** From the first request to the end of the last answer, ms. */
-  readonly ms: number;
+  /** When the first request was sent and when the last answer ended, ms since the epoch. */
+  readonly beganMs: number;
+  readonly endedMs: number;
   /** From its request to an answer's first bytes, ms, ascending. */
   readonly firstMs: readonly number[];
   /** Tokens that came back, by the server's count. */
@@ -77,20 +78,33 @@ async function complete(load: Load, prompt: readonly number[]): Promise<{ firstM
   return { firstMs: firstMs ?? Infinity, tokens: Number(tokens) };
 }
 
-/** Sends the load and waits for every answer. @throws {Error} when one is refused or cut off. */
-export async function sendLoad(load: Load): Promise<LoadResult> {
+/**
+ * Sends the load once `ready` resolves, and waits for every answer.
+ *
+ * @throws {Error} when one is refused or cut off.
+ */
+export async function sendLoad(load: Load, ready: () => Promise<void>): Promise<LoadResult> {
   const numbers = draw(load.seed, load.vocab - FIRST_ID);
   const prompts = Array.from(
     { length: load.requests },
     () => Array.from({ length: load.promptTokens }, () => FIRST_ID + (numbers.next().value as number)),
   );
-  const begin = performance.now();
+  await ready();
+  const now = () => performance.timeOrigin + performance.now();
+  const beganMs = now();
   const answers = await Promise.all(prompts.map((prompt) => complete(load, prompt)));
   return {
-    ms: performance.now() - begin,
+    beganMs,
+    endedMs: now(),
     firstMs: answers.map(({ firstMs }) => firstMs).sort((a, b) => a - b),
     tokens: answers.reduce((sum, { tokens }) => sum + tokens, 0),
   };
 }
 
-if (import.meta.main) console.log(JSON.stringify(await sendLoad(JSON.parse(Deno.args[0]) as Load)));
+if (import.meta.main) {
+  const result = await sendLoad(JSON.parse(Deno.args[0]) as Load, async () => {
+    console.log("ready");
+    await Deno.stdin.read(new Uint8Array(1));
+  });
+  console.log(JSON.stringify(result));
+}
