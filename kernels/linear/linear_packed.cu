@@ -11,8 +11,9 @@
 // bf16 is. A block's sum times both scales is added in f32.
 //
 // Blocks (CTAs) stay: each packs x into shared memory once and takes strips of 16 rows in turn. Its warps share K in
-// consecutive chunks of 64 columns. AHEAD chunks are in flight in a warp's registers across strips, the first of them before
-// the predecessor has ended (programmatic launch).
+// consecutive chunks of 64 columns; each copies its own into a ring in shared memory, across strips, the first of them before
+// the predecessor has ended (programmatic launch). A CTA of one token takes less than half of a multiprocessor, so the
+// next product's first weights arrive while this one ends.
 //
 // Order of summation: blocks ascending within each warp's columns, then the warps in order. It depends on K and WARPS alone.
 //
@@ -20,17 +21,14 @@
 //
 // Test: linear_packed_cuda_test.ts. Time: linear_cuda_bench.ts. Ladder: docs/perf/2026-11-24-packed-products.md.
 //
-// @define WEIGHTS=1 TOKENS=1 OUTPUT=0 NORM=1 WARPS=16 AHEAD=2
-// @define WEIGHTS=2 TOKENS=1 OUTPUT=0 NORM=1 WARPS=16 AHEAD=4
-// @define WEIGHTS=2 TOKENS=1 OUTPUT=2 WARPS=16 AHEAD=4
-// @define WEIGHTS=2 TOKENS=4 OUTPUT=3 NORM=1 WARPS=16 AHEAD=4
-// @define WEIGHTS=2 TOKENS=1 OUTPUT=0 NORM=1 WARPS=8 STAGES=4 RESIDENT=2
-// @define WEIGHTS=2 TOKENS=4 OUTPUT=3 NORM=1 WARPS=8 STAGES=4 RESIDENT=2
-// @define WEIGHTS=1 TOKENS=4 OUTPUT=2 WARPS=8 STAGES=4 PIECE=2 RESIDENT=2
-// @define WEIGHTS=2 TOKENS=1 OUTPUT=3 NORM=1 WARPS=16 STAGES=2 RESIDENT=2
-// @define WEIGHTS=3 TOKENS=2 OUTPUT=1 WARPS=16 AHEAD=4
-// @define WEIGHTS=3 TOKENS=4 OUTPUT=3 NORM=1 WARPS=8 AHEAD=4
 // @arch sm_90a
+// @define WEIGHTS=1 TOKENS=1 PIECE=2 NORM=1
+// @define WEIGHTS=1 TOKENS=4 PIECE=2
+// @define WEIGHTS=2 TOKENS=1 PIECE=4 NORM=1
+// @define WEIGHTS=2 TOKENS=4 PIECE=4 NORM=1
+// @define WEIGHTS=2 TOKENS=4 PIECE=4
+// @define WEIGHTS=3 TOKENS=1 PIECE=4
+// @define WEIGHTS=3 TOKENS=4 PIECE=2 NORM=1
 #include "bulk_copy.cuh"
 #include "dependents.cuh"
 #include "elements.cuh"
@@ -45,19 +43,12 @@
 #ifndef TOKENS
 #define TOKENS 1
 #endif
-// 0 bf16, 1 f32, 2 added to f32, 3 bf16 silu(gate) * up.
-#ifndef OUTPUT
-#define OUTPUT 0
-#endif
 #ifndef NORM
 #define NORM 0
 #endif
-#ifndef AHEAD
-#define AHEAD 4
-#endif
-// Pieces of a warp's columns in flight in shared memory, and chunks of a piece; 0: AHEAD chunks in registers instead.
+// Pieces of a warp's columns in flight, and chunks of a piece.
 #ifndef STAGES
-#define STAGES 0
+#define STAGES 4
 #endif
 #ifndef PIECE
 #define PIECE 4
@@ -67,7 +58,7 @@
 #define BATCH 2
 #endif
 #ifndef WARPS
-#define WARPS 16
+#define WARPS 8
 #endif
 #ifndef RESIDENT
 #define RESIDENT 2
@@ -80,6 +71,8 @@ struct PackedArgs {
   void* out;
   u32 tokens, rows, cols;
   u32 xStride, outStride;
+  // 0 bf16, 1 f32, 2 added to f32, 3 bf16 silu(gate) * up.
+  u32 output;
   float epsilon;
 };
 
@@ -88,8 +81,6 @@ namespace {
 constexpr u32 INTEGER_BYTES = WEIGHTS == Q8_0 ? 1024 : 512;
 constexpr u32 RECORD_BYTES = INTEGER_BYTES + 64 + (WEIGHTS == Q4_1 ? 64 : 0);
 constexpr u32 WORDS = WEIGHTS == Q8_0 ? 2 : 1;
-// Outputs of a strip: 16 rows, or 8 of gate and 8 of up.
-constexpr u32 STRIP_OUTPUTS = OUTPUT == 3 ? 8 : 16;
 // Largest magnitude of x as an integer: its high byte is at most 127.
 constexpr float LARGEST = 32512.f;
 // Nibbles lie in the high halves of bytes.
@@ -108,31 +99,6 @@ struct Chunk {
 #endif
 };
 
-__device__ __forceinline__ uint4 readOnce(const u8* at) {
-  uint4 v;
-  asm volatile("ld.global.nc.L1::no_allocate.L2::256B.v4.u32 {%0, %1, %2, %3}, [%4];"
-               : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
-               : "l"(at));
-  return v;
-}
-
-__device__ __forceinline__ uint2 readOnce2(const u8* at) {
-  uint2 v;
-  asm volatile("ld.global.nc.L1::no_allocate.v2.u32 {%0, %1}, [%2];" : "=r"(v.x), "=r"(v.y) : "l"(at));
-  return v;
-}
-
-__device__ __forceinline__ void loadChunk(Chunk& chunk, const u8* record, u32 lane) {
-#pragma unroll
-  for (u32 i = 0; i < WORDS; i++) chunk.words[i] = readOnce(record + i * 512 + lane * 16);
-  chunk.scales = readOnce2(record + INTEGER_BYTES + lane / 4 * 8);
-#if WEIGHTS == Q4_1
-  chunk.mins = readOnce2(record + INTEGER_BYTES + 64 + lane / 4 * 8);
-#endif
-}
-
-#if STAGES
-// The same of a record in shared memory.
 __device__ __forceinline__ void takeChunk(Chunk& chunk, const u8* record, u32 lane) {
 #pragma unroll
   for (u32 i = 0; i < WORDS; i++) chunk.words[i] = *(const uint4*)(record + i * 512 + lane * 16);
@@ -141,7 +107,6 @@ __device__ __forceinline__ void takeChunk(Chunk& chunk, const u8* record, u32 la
   chunk.mins = *(const uint2*)(record + INTEGER_BYTES + 64 + lane / 4 * 8);
 #endif
 }
-#endif
 
 __device__ __forceinline__ void halves(u32 pair, float& low, float& high) {
   asm("{\n.reg .b16 l, h;\nmov.b32 {l, h}, %2;\ncvt.f32.f16 %0, l;\ncvt.f32.f16 %1, h;\n}" : "=f"(low), "=f"(high) : "r"(pair));
@@ -242,7 +207,9 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32, RESIDENT) linear_packed
   release_dependents();
   const u32 warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   const u32 chunks = (args.cols + 63) / 64;
-  const u32 strips = (args.rows + STRIP_OUTPUTS - 1) / STRIP_OUTPUTS;
+  // Outputs of a strip: 16 rows, or 8 of gate and 8 of up.
+  const u32 outputs = args.output == 3 ? 8 : 16;
+  const u32 strips = (args.rows + outputs - 1) / outputs;
   u64* const full = (u64*)shared;
   u8* const stages = shared + WARPS * STAGES * 8;
   u8* const planes = stages + WARPS * STAGES * PIECE * RECORD_BYTES;
@@ -253,7 +220,6 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32, RESIDENT) linear_packed
 
   const u32 begin = chunks * warp / WARPS, count = chunks * (warp + 1) / WARPS - begin;
   const u32 mine = (strips - blockIdx.x + gridDim.x - 1) / gridDim.x;
-#if STAGES
   const u32 total = mine * ((count + PIECE - 1) / PIECE);
   u8* const ring = stages + warp * (STAGES * PIECE * RECORD_BYTES);
   const u32 ringAt = shared_address(ring), fullAt = shared_address(full + warp * STAGES);
@@ -263,13 +229,9 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32, RESIDENT) linear_packed
     barriers_made();
   }
   __syncwarp();
-#else
-  const u32 total = mine * count;
-#endif
   const u8* next = args.weights + ((u64)blockIdx.x * chunks + begin) * RECORD_BYTES;
   const u64 hop = ((u64)gridDim.x * chunks - count) * RECORD_BYTES;
   u32 left = count, asked = 0;
-#if STAGES
   auto ask = [&](u32 stage) {
     if (asked >= total) return;
     const u32 some = left < PIECE ? left : PIECE, bytes = some * RECORD_BYTES;
@@ -287,21 +249,6 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32, RESIDENT) linear_packed
   };
 #pragma unroll 1
   for (u32 stage = 0; stage < STAGES; stage++) ask(stage);
-#else
-  Chunk ring[AHEAD];
-  auto ask = [&](Chunk& chunk) {
-    if (asked >= total) return;
-    loadChunk(chunk, next, lane);
-    asked++;
-    next += RECORD_BYTES;
-    if (--left == 0) {
-      next += hop;
-      left = count;
-    }
-  };
-#pragma unroll
-  for (u32 u = 0; u < AHEAD; u++) ask(ring[u]);
-#endif
   await_predecessors();
 
 #pragma unroll 1
@@ -401,14 +348,14 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32, RESIDENT) linear_packed
       if (warp != done % WARPS) continue;
       const float* const sums = partials + done % (2 * BATCH) * (WARPS * 16 * TOKENS);
 #pragma unroll 1
-      for (u32 e = lane; e < STRIP_OUTPUTS * args.tokens; e += 32) {
-        const u32 r = e % STRIP_OUTPUTS, token = e / STRIP_OUTPUTS;
-        const u32 row = (blockIdx.x + done * gridDim.x) * STRIP_OUTPUTS + r;
+      for (u32 e = lane; e < outputs * args.tokens; e += 32) {
+        const u32 r = e % outputs, token = e / outputs;
+        const u32 row = (blockIdx.x + done * gridDim.x) * outputs + r;
         float value = 0.f, up = 0.f, scale = 1.f;
 #pragma unroll
         for (u32 w = 0; w < WARPS; w++) {
           value += sums[(w * 16 + r) * TOKENS + token];
-          if (OUTPUT == 3) up += sums[(w * 16 + r + 8) * TOKENS + token];
+          if (args.output == 3) up += sums[(w * 16 + r + 8) * TOKENS + token];
         }
 #if NORM
         float square = 0.f;
@@ -417,12 +364,12 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32, RESIDENT) linear_packed
         scale = 1.f / sqrtf(square / (float)args.cols + args.epsilon);
 #endif
         value *= scale;
-        if (OUTPUT == 3) value = value / (1.f + __expf(-value)) * (up * scale);
+        if (args.output == 3) value = value / (1.f + __expf(-value)) * (up * scale);
         if (row >= args.rows) continue;
         const u64 to = (u64)token * args.outStride + row;
-        if (OUTPUT == 0 || OUTPUT == 3) ((u16*)args.out)[to] = (u16)bf16_pair(value, 0.f);
+        if (args.output == 0 || args.output == 3) ((u16*)args.out)[to] = (u16)bf16_pair(value, 0.f);
         // Nothing else adds to it: one sum, rounded once.
-        else if (OUTPUT == 2) asm volatile("red.global.add.f32 [%0], %1;" ::"l"((float*)args.out + to), "f"(value) : "memory");
+        else if (args.output == 2) asm volatile("red.global.add.f32 [%0], %1;" ::"l"((float*)args.out + to), "f"(value) : "memory");
         else ((float*)args.out)[to] = value;
       }
     }
@@ -432,7 +379,6 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32, RESIDENT) linear_packed
     for (u32 i = 0; i < mine; i++) finish();
     return;
   }
-#if STAGES
   u32 stage = 0, parity = 0;
 #pragma unroll 1
   for (u32 i = 0; i < total; i++) {
@@ -467,20 +413,4 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32, RESIDENT) linear_packed
       finish();
     }
   }
-#else
-#pragma unroll 1
-  for (u32 i = 0; i < total; i += AHEAD) {
-#pragma unroll
-    for (u32 u = 0; u < AHEAD; u++) {
-      if (i + u < total) {
-        multiply(acc, ring[u], x, index);
-        ask(ring[u]);
-        if (++index == begin + count) {
-          index = begin;
-          finish();
-        }
-      }
-    }
-  }
-#endif
 }

@@ -72,8 +72,6 @@ export interface PackedSchedule {
   readonly room: number;
   /** Warps of a block. */
   readonly warps: number;
-  /** Chunks of 64 columns in flight in a warp's registers, unless there are stages. */
-  readonly ahead: number;
   /** Pieces in flight in shared memory for each warp. */
   readonly stages: number;
   /** Chunks of a piece. */
@@ -120,7 +118,6 @@ export function packedSchedule(shape: PackedShape, multiprocessors: number): Pac
   return {
     room,
     warps: WARPS,
-    ahead: 4,
     stages: Math.floor(STAGED_CHUNKS[dtype] / piece),
     piece,
     batch: 2,
@@ -141,17 +138,17 @@ export function packedSharedBytes(
 }
 
 /** The kernel of a product, for compiling it with others. */
-export function packedKernel({ dtype, output, norm }: PackedShape, schedule: PackedSchedule): CudaKernel {
-  const { room, ahead, warps, resident, stages, piece, batch } = schedule;
+export function packedKernel({ dtype, norm }: PackedShape, schedule: PackedSchedule): CudaKernel {
+  const { room, warps, resident, stages, piece, batch } = schedule;
   return {
     name: "linear_packed",
     source,
     defines: {
       WEIGHTS: WEIGHT_CODE[dtype],
       TOKENS: room,
-      OUTPUT: OUTPUT_CODE[output],
       NORM: norm === undefined ? 0 : 1,
-      ...(stages > 0 ? { STAGES: stages, PIECE: piece } : { AHEAD: ahead }),
+      STAGES: stages,
+      PIECE: piece,
       BATCH: batch,
       WARPS: warps,
       RESIDENT: resident,
@@ -178,12 +175,14 @@ export class PackedPlan {
 
   /** Enqueues the product. An output has the same bits for every M. @throws {TypeError} when the gain is missing. @throws {CudaError} */
   run(stream: CudaStream, { weights, x, out, gain, programmatic }: PackedOperands): void {
-    const { rows, cols, tokens, norm, xStride = cols, outStride = rows } = this.shape;
+    const { rows, cols, tokens, output, norm, xStride = cols, outStride = rows } = this.shape;
     if (norm !== undefined && gain === undefined) throw new TypeError("Cannot multiply: wanted the gain of the norm");
-    const view = new DataView(new ArrayBuffer(56));
+    const view = new DataView(new ArrayBuffer(64));
     [weights, x, gain ?? 0n, out].forEach((address, i) => view.setBigUint64(8 * i, address, true));
-    [tokens, rows, cols, xStride, outStride].forEach((value, i) => view.setUint32(32 + 4 * i, value, true));
-    view.setFloat32(52, norm?.epsilon ?? 0, true);
+    [tokens, rows, cols, xStride, outStride, OUTPUT_CODE[output]].forEach((value, i) =>
+      view.setUint32(32 + 4 * i, value, true)
+    );
+    view.setFloat32(56, norm?.epsilon ?? 0, true);
     stream.launch(this.#function, {
       grid: [this.schedule.blocks],
       block: [32 * this.schedule.warps],

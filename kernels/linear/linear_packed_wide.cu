@@ -20,11 +20,11 @@
 // Test: linear_packed_wide_cuda_test.ts. Time: linear_cuda_bench.ts. Ladder: docs/perf/2026-11-24-packed-products.md.
 //
 // @arch sm_90a
-// @define WEIGHTS=2 TOKENS=8 WARPGROUPS=2 PIECES=1
-// @define WEIGHTS=1 TOKENS=16 WARPGROUPS=2 PIECES=1 OUTPUT=2
-// @define WEIGHTS=2 TOKENS=32 WARPGROUPS=2 PIECES=1 OUTPUT=3
-// @define WEIGHTS=2 TOKENS=64 WARPGROUPS=2 PIECES=2 OUTPUT=3
-// @define WEIGHTS=3 TOKENS=64 WARPGROUPS=2 PIECES=1 OUTPUT=1
+// @define WEIGHTS=1 TOKENS=16
+// @define WEIGHTS=2 TOKENS=16
+// @define WEIGHTS=2 TOKENS=32
+// @define WEIGHTS=2 TOKENS=64 PIECES=2
+// @define WEIGHTS=3 TOKENS=64
 
 #include "bulk_copy.cuh"
 #include "dependents.cuh"
@@ -38,10 +38,6 @@
 // Tokens there is room for: 8, 16, 32 or 64.
 #ifndef TOKENS
 #define TOKENS 16
-#endif
-// 0 bf16, 1 f32, 2 added to f32, 3 bf16 silu(gate) * up.
-#ifndef OUTPUT
-#define OUTPUT 0
 #endif
 #ifndef WARPGROUPS
 #define WARPGROUPS 2
@@ -57,7 +53,6 @@
 constexpr u32 INTEGER_BYTES = WEIGHTS == Q8_0 ? 1024 : 512;
 constexpr u32 RECORD_BYTES = INTEGER_BYTES + 64 + (WEIGHTS == Q4_1 ? 64 : 0);
 constexpr u32 WORDS = WEIGHTS == Q8_0 ? 2 : 1;
-constexpr u32 STRIP_OUTPUTS = OUTPUT == 3 ? 8 : 16;
 constexpr u32 SUMS = TOKENS / 2;
 constexpr u32 WARPS = WARPGROUPS * 4;
 constexpr u32 THREADS = WARPS * 32;
@@ -80,6 +75,10 @@ struct WideArgs {
   u32* counters;
   u32 tokens, rows, cols, outStride;
   u32 weightSlots, inputSlots;
+  // 0 bf16, 1 f32, 2 added to f32, 3 bf16 silu(gate) * up.
+  u32 output;
+  // Outputs of a strip: 16 rows, or 8 of gate and 8 of up.
+  __device__ __forceinline__ u32 stripOutputs() const { return output == 3 ? 8 : 16; }
 };
 
 // A box at (column, 0) of a matrix into shared memory.
@@ -148,7 +147,7 @@ struct Share {
   u32 chunks, units, at, end;
   __device__ __forceinline__ Share(const WideArgs& args) {
     chunks = (args.cols + 63) / 64;
-    units = (args.rows + STRIP_OUTPUTS * TILE_STRIPS - 1) / (STRIP_OUTPUTS * TILE_STRIPS) * chunks;
+    units = (args.rows + args.stripOutputs() * TILE_STRIPS - 1) / (args.stripOutputs() * TILE_STRIPS) * chunks;
     at = begins(blockIdx.x);
     end = begins(blockIdx.x + 1);
   }
@@ -233,9 +232,9 @@ __device__ __forceinline__ float silu(float v) { return v / (1.f + __expf(-v)); 
 // Writes the sums of one strip.
 __device__ __forceinline__ void write_out(const WideArgs& args, const float (&sums)[SUMS], u32 strip, u32 lane) {
 #pragma unroll
-  for (u32 half = 0; half < (OUTPUT == 3 ? 1 : 2); half++) {
-    const u32 row = strip * STRIP_OUTPUTS + half * 8 + lane / 4;
-    if (row >= args.rows) continue;
+  for (u32 half = 0; half < 2; half++) {
+    const u32 row = strip * args.stripOutputs() + half * 8 + lane / 4;
+    if (row >= args.rows || (half == 1 && args.output == 3)) continue;
 #pragma unroll
     for (u32 i = 0; i < TOKENS / 8; i++) {
 #pragma unroll
@@ -244,9 +243,9 @@ __device__ __forceinline__ void write_out(const WideArgs& args, const float (&su
         if (token >= args.tokens) continue;
         const u64 to = (u64)token * args.outStride + row;
         float v = sums[i * 4 + half * 2 + e];
-        if (OUTPUT == 3) v = silu(v) * sums[i * 4 + 2 + e];
-        if (OUTPUT == 0 || OUTPUT == 3) ((u16*)args.out)[to] = (u16)bf16_pair(v, 0.f);
-        else if (OUTPUT == 2) ((float*)args.out)[to] += v;
+        if (args.output == 3) v = silu(v) * sums[i * 4 + 2 + e];
+        if (args.output == 0 || args.output == 3) ((u16*)args.out)[to] = (u16)bf16_pair(v, 0.f);
+        else if (args.output == 2) ((float*)args.out)[to] += v;
         else ((float*)args.out)[to] = v;
       }
     }
@@ -331,7 +330,7 @@ extern "C" __global__ void __launch_bounds__(THREADS + 32, RESIDENT) linear_pack
   }
   const u8* const stages = memory + args.inputSlots * INPUT_BYTES + warp * args.weightSlots * STAGE_BYTES;
   const u32 stagesAt = shared_address(stages), fullAt = shared_address(weightFull + warp * MAX_SLOTS);
-  const u32 strips = (args.rows + STRIP_OUTPUTS - 1) / STRIP_OUTPUTS;
+  const u32 strips = (args.rows + args.stripOutputs() - 1) / args.stripOutputs();
   // What is asked for next: a stage has up to GROUP chunks of every piece.
   Share asking = share;
   Item asked = {0, 0, 0};

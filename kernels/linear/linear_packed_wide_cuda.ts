@@ -143,7 +143,7 @@ export function wideSharedBytes(
 }
 
 /** The kernel of a product, for compiling it with others. */
-export function wideKernel({ dtype, output }: WideShape, schedule: WideSchedule): CudaKernel {
+export function wideKernel({ dtype }: WideShape, schedule: WideSchedule): CudaKernel {
   const { padded, warpgroups, pieces, resident } = schedule;
   return {
     name: "linear_packed_wide",
@@ -151,7 +151,6 @@ export function wideKernel({ dtype, output }: WideShape, schedule: WideSchedule)
     defines: {
       WEIGHTS: WEIGHT_CODE[dtype],
       TOKENS: padded,
-      OUTPUT: OUTPUT_CODE[output],
       WARPGROUPS: warpgroups,
       PIECES: pieces,
       RESIDENT: resident,
@@ -196,7 +195,7 @@ export class WidePlan {
 
   /** Enqueues the product. An output has the same bits for every M of as many padded tokens. @throws {CudaError} */
   run(stream: CudaStream, { weights, x, out, programmatic }: WideOperands): void {
-    const { rows, cols, tokens, outStride = rows } = this.shape;
+    const { rows, cols, tokens, output, outStride = rows } = this.shape;
     const { warpgroups, weightSlots, inputSlots, blocks } = this.schedule;
     const bytes = new Uint8Array(ARGUMENT_BYTES);
     const view = new DataView(bytes.buffer);
@@ -205,7 +204,7 @@ export class WidePlan {
     [weights, out, counters + BigInt(COUNTER_BYTES), counters].forEach((address, i) =>
       view.setBigUint64(128 + 8 * i, address, true)
     );
-    [tokens, rows, cols, outStride, weightSlots, inputSlots].forEach((value, i) =>
+    [tokens, rows, cols, outStride, weightSlots, inputSlots, OUTPUT_CODE[output]].forEach((value, i) =>
       view.setUint32(160 + 4 * i, value, true)
     );
     stream.launch(this.#function, {
