@@ -95,7 +95,7 @@ export const FLAGS = {
     kind: "choice",
     choices: ["i8", "f32"],
     default: "i8",
-    help: "Inputs of quantised matrix products: 8-bit integers are fast, f32 is exact",
+    help: "Inputs of quantised matrix products without a GPU: 8-bit integers are fast, f32 is exact",
     commands: MODEL_COMMANDS,
   },
   kvType: {
