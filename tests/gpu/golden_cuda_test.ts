@@ -39,7 +39,7 @@ const BF16: Bounds = { topLogprob: 1, logSumExp: 0.5, textRms: 0.057, textMean: 
  * Keys and values of 8 bits have 3 bits of fraction: with these alone rounded, and f32 otherwise, the log-probabilities of a
  * text are 0.12 away (docs/adr/0009-fp8-kv.md).
  */
-const FP8: Bounds = { topLogprob: 2.5, logSumExp: 3.5, textRms: 0.2, textMean: 0.05, tie: 1.5 };
+const FP8: Bounds = { topLogprob: 3.5, logSumExp: 3.5, textRms: 0.2, textMean: 0.05, tie: 1.5 };
 
 interface Mode {
   readonly mode: string;
