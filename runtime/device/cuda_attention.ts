@@ -28,7 +28,7 @@ export interface CudaAttentionParts {
   readonly kernels: KernelCache;
   /** Shape of the pool. */
   readonly layout: KvLayout;
-  /** The kernel that computes everything in one order. */
+  /** The kernel that does what others cannot. */
   readonly plain: AttendPlain;
   /** Whether everything is computed in one order. */
   readonly deterministic: boolean;
@@ -51,6 +51,15 @@ export function attentionKernels(major: number, { heads, kvHeads, headDim, kvTyp
     prefill: headDim % 8 === 0 && (kvType === "bf16" || major === 9 && headDim <= 128),
     decode: major >= 9 && headDim % 2 === 0 && heads / kvHeads <= MAX_DECODE_GROUP,
   };
+}
+
+/**
+ * Whether the kernels for several tokens and for one give a token the same bits on a GPU of this compute capability, so that a
+ * deterministic device can run them too.
+ */
+export function exactKernels(major: number, layout: KvLayout): boolean {
+  const { prefill, decode } = attentionKernels(major, layout);
+  return prefill && decode && major === 9 && layout.headDim <= 128 && layout.kvType === "bf16";
 }
 
 /** What the attention of a step of whole sequences reads beside the plan: single tokens by one kernel, more by another. */
@@ -94,9 +103,14 @@ export class CudaAttention implements Disposable {
     this.#plain = plain;
     const { heads, kvHeads, headDim } = layout;
     const shape = { heads, kvHeads, headDim, kvType: cudaKvType(layout) };
-    const { prefill, decode } = attentionKernels(context.properties.major, layout);
-    if (!deterministic && prefill) this.#prefill = opened.use(new AttendPrefill(context, { kernels, shape }));
-    if (!deterministic && decode) {
+    const { major } = context.properties;
+    const { prefill, decode } = attentionKernels(major, layout);
+    const fast = !deterministic || exactKernels(major, layout);
+    if (fast && prefill) {
+      const variant = deterministic ? "tree" : undefined;
+      this.#prefill = opened.use(new AttendPrefill(context, { kernels, shape, variant }));
+    }
+    if (fast && decode) {
       const kernel = new AttendDecode(context, kernels, shape);
       this.#decode = opened.use(kernel.plan(sequences));
       this.#jobs = opened.use(kernel.plan(MOST_JOBS));

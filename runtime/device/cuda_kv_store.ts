@@ -13,7 +13,8 @@ import type { AttentionPartial } from "../../kernels/merge_partials/spec.ts";
 import { StepPlanKernels } from "../../kernels/step_plan/step_plan_cuda.ts";
 import { attendNodesWith, attendRangesWith, type RangesOfOne } from "./attended_ranges.ts";
 import { checkBlock, checkBlockBytes, checkNodeWork, checkRanges } from "./batch_check.ts";
-import { attentionKernels } from "./cuda_attention.ts";
+import { attentionKernels, exactKernels } from "./cuda_attention.ts";
+import { addressAt } from "./cuda_address.ts";
 import { cudaBlocks } from "./cuda_memory.ts";
 import { checkCudaPool, cudaBlockBytes, CudaPool, cudaPoolShape } from "./cuda_pool.ts";
 import { tellLoss } from "./cuda_loss.ts";
@@ -31,6 +32,9 @@ export const CUDA_STORED_TOKENS = 16;
 /** Nodes times query tokens of a call up to which the kernel for single tokens runs. */
 const MOST_DECODE_NODES = 128;
 
+/** Words of an entry of a call's list: a task of the plain kernel, a node, or a range's length and where its blocks are listed. */
+const LIST_WORDS = { tasks: TASK_WORDS, nodes: DECODE_NODE_WORDS, ranges: 2 } as const;
+
 /** A call whose inputs are on their way to the GPU. */
 interface StagedCall {
   /** Partials asked for. */
@@ -38,7 +42,7 @@ interface StagedCall {
   /** Queries in bf16, and the table words of the blocks. */
   readonly q: DevicePtr;
   readonly tables: DevicePtr;
-  /** Words of a task or a node for each slot. */
+  /** Words of a task, a node or a range for each slot. */
   readonly list: DevicePtr;
   /** Results. */
   readonly o: DevicePtr;
@@ -89,8 +93,10 @@ export class CudaKvStore implements KvStore {
   readonly #results: CudaStaging;
   /** A block as it travels. */
   readonly #block: PinnedBuffer;
-  /** Attention of single tokens; undefined where the one order is asked for, or the GPU has no kernel for it. */
+  /** Attention of single tokens; undefined where the GPU has no kernel for it, or none with the bits of all others. */
   readonly #decode: DecodePlan | undefined;
+  /** Whether every node is attended to by it, so that it has the bits of a step. */
+  readonly #exact: boolean;
   readonly #opened: DisposableStack;
 
   /**
@@ -118,7 +124,9 @@ export class CudaKvStore implements KvStore {
     this.#work = opened.use(new CudaStaging(context));
     this.#results = opened.use(new CudaStaging(context));
     this.#block = opened.use(context.pinned(this.blockBytes));
-    if (!deterministic && attentionKernels(context.properties.major, layout).decode) {
+    const { major } = context.properties;
+    this.#exact = deterministic && exactKernels(major, layout);
+    if (this.#exact || !deterministic && attentionKernels(major, layout).decode) {
       this.#decode = opened.use(
         new AttendDecode(context, kernels, { ...shape, heads: layout.heads }).plan(MOST_DECODE_NODES),
       );
@@ -198,8 +206,12 @@ export class CudaKvStore implements KvStore {
     const rows = all.reduce((sum, { queries }) => sum + queries.length / width, 0);
     const slots = all.reduce((sum, { queries, ranges }) => sum + ranges.length * queries.length / width, 0);
     if (slots === 0) return [];
-    const decode = whole && slots <= MOST_DECODE_NODES ? this.#decode : undefined;
-    const listWords = decode === undefined ? TASK_WORDS : DECODE_NODE_WORDS;
+    const how = this.#decode === undefined || !(this.#exact || whole && slots <= MOST_DECODE_NODES)
+      ? "tasks"
+      : whole
+      ? "nodes"
+      : "ranges";
+    const listWords = LIST_WORDS[how];
     const tableWords = all.reduce((sum, { blockCount }) => sum + blockCount, 0);
     const listAt = Math.ceil(tableWords / 4) * 4;
     const queriesAt = listAt + Math.ceil(slots * listWords / 4) * 4;
@@ -226,8 +238,9 @@ export class CudaKvStore implements KvStore {
         });
         const [page, pages] = [from / CUDA_BLOCK_TOKENS, (to - from) / CUDA_BLOCK_TOKENS];
         for (let token = 0; token < tokens; token++, slot++, entry += listWords) {
-          if (decode === undefined) i32.set([row + token, origin, from, to, slot], entry);
-          else i32.set([row + token, origin + page, pages, slot], entry);
+          if (how === "tasks") i32.set([row + token, origin, from, to, slot], entry);
+          else if (how === "nodes") i32.set([row + token, origin + page, pages, slot], entry);
+          else [i32[listAt + slot], i32[listAt + slots + slot]] = [to - from, origin + page];
         }
       }
       row += tokens;
@@ -243,8 +256,8 @@ export class CudaKvStore implements KvStore {
     };
     stream.copy(this.#work.device(), this.#work.host(), 4 * words);
     this.plans.queriesIn(stream, { from: this.#work.device(4 * queriesAt), q: staged.q, count: rows * width });
-    if (decode === undefined) this.#attendTasks(layer, staged);
-    else this.#attendDecode(decode, { layer, staged });
+    if (how === "tasks") this.#attendTasks(layer, staged);
+    else this.#attendDecode(layer, staged, how);
     stream.copy(this.#results.host(), this.#results.device(), 4 * partialWords);
     this.plans.signalValue(stream, { value: call, word: this.#signal.address });
     this.#signal.wait(call, stream);
@@ -256,12 +269,26 @@ export class CudaKvStore implements KvStore {
     this.attention.attendTasks(this.#stream, { ...at, tasks: slots, q, tables, taskList: list, o, lse });
   }
 
-  #attendDecode(
-    decode: DecodePlan,
-    { layer, staged: { slots, q, tables, list, o, lse } }: { readonly layer: number; readonly staged: StagedCall },
-  ): void {
-    decode.nodes(this.#stream, { count: slots, nodes: list, tables });
-    decode.attend(this.#stream, { ...this.pool.layer(layer), q, o, lse });
+  /** A range is of one query, in the row of its slot. */
+  #attendDecode(layer: number, { slots, q, tables, list, o, lse }: StagedCall, how: "nodes" | "ranges"): void {
+    const at = this.pool.layer(layer);
+    const { heads, headDim } = this.layout;
+    for (let first = 0; first < slots; first += MOST_DECODE_NODES) {
+      const count = Math.min(slots - first, MOST_DECODE_NODES);
+      if (how === "nodes") {
+        this.#decode?.nodes(this.#stream, { count, nodes: addressAt(list, 4 * DECODE_NODE_WORDS * first), tables });
+        this.#decode?.attend(this.#stream, { ...at, q, o, lse });
+        continue;
+      }
+      const [lengths, rows] = [first, slots + first].map((word) => addressAt(list, 4 * word));
+      this.#decode?.sequences(this.#stream, { count, lengths, rows, tables, tableWidth: 1 });
+      this.#decode?.attend(this.#stream, {
+        ...at,
+        q: addressAt(q, 2 * first * heads * headDim),
+        o: addressAt(o, 4 * first * heads * headDim),
+        lse: addressAt(lse, 4 * first * heads),
+      });
+    }
   }
 }
 

@@ -109,7 +109,7 @@ function assignSlots({ batch, nodes }: SpreadWork, ways: readonly Way[]): Slots 
 export function planSpread(work: SpreadWork): SpreadPlan {
   const { batch, nodes, tableWidth, kernels } = work;
   const ways = batch.map(({ tokens }): Way =>
-    tokens.length === 1 ? (kernels.decode ? "decode" : "plain") : kernels.prefill ? "prefill" : "plain"
+    tokens.length === 1 && kernels.decode ? "decode" : kernels.prefill ? "prefill" : "plain"
   );
   const slots = assignSlots(work, ways);
   const { slotOf } = slots;
