@@ -2,14 +2,14 @@
  * Steps of the whole device from the calling thread: decoding over contexts and batches, and prefill, as time and as the
  * share of the roofline (weights and KV read once at the read ceiling of the same run).
  *
- *     deno run -A bench/gpu/step_bench.ts [--model NAME] [--quick] [--no-overlap] [--no-direct] [--no-graphs] [--kv-type fp8] [--json FILE]
+ *     deno run -A bench/gpu/step_bench.ts [--model NAME] [--quick] [--no-overlap] [--no-direct] [--no-resident] [--no-graphs] [--kv-type fp8] [--json FILE]
  *
  * @module
  */
 import { parseArgs } from "node:util";
 import { CudaContext } from "../../ffi/cuda/cuda.ts";
 import { KernelCache } from "../../kernels/cuda/kernel_cache.ts";
-import { CudaDevice } from "../../runtime/device/cuda_device.ts";
+import { CudaDevice, type CudaDeviceOptions } from "../../runtime/device/cuda_device.ts";
 import type { PoolKvType } from "../../kernels/kv_copy/pool_layout.ts";
 import { CUDA_BLOCK_TOKENS } from "../../runtime/device/cuda_tables.ts";
 import type { StepSequence } from "../../runtime/device/device.ts";
@@ -126,6 +126,8 @@ export interface MeasureOptions {
   readonly graphs?: boolean;
   /** See `CudaDeviceOptions`. */
   readonly direct?: boolean;
+  /** See `CudaDeviceOptions`. */
+  readonly resident?: CudaDeviceOptions["resident"];
   /** Element type of the pool. @default {"bf16"} */
   readonly kvType?: PoolKvType;
 }
@@ -222,6 +224,7 @@ if (import.meta.main) {
       quick: { type: "boolean" },
       "no-overlap": { type: "boolean" },
       "no-direct": { type: "boolean" },
+      "no-resident": { type: "boolean" },
       "no-graphs": { type: "boolean" },
       "kv-type": { type: "string" },
       deterministic: { type: "boolean", default: false },
@@ -243,6 +246,7 @@ if (import.meta.main) {
       overlap: !values["no-overlap"],
       graphs: !values["no-graphs"],
       direct: !values["no-direct"],
+      resident: values["no-resident"] ? "never" : "faster",
       kvType: values["kv-type"] === "fp8" ? "fp8" : "bf16",
     } as const;
     for (const row of values.deterministic ? measureDeterministic(shape) : measureShape(shape, options)) {

@@ -75,8 +75,8 @@ export interface CudaDeviceOptions extends Omit<DeviceOptions, "blocks"> {
   /** Whether few tokens are multiplied by kernels of our own where they are faster than the library's. @default {true} */
   readonly direct?: boolean;
   /**
-   * Whether the layers of small decode steps run as one kernel: where that is faster, wherever it can, or never. Never in
-   * deterministic mode. @default {"never"}
+   * Whether the layers of small decode steps run as one kernel: where that is faster and pays, wherever it can, or never. Never in
+   * deterministic mode. @default {"faster"}
    */
   readonly resident?: "faster" | "always" | "never";
   /**
@@ -344,8 +344,9 @@ function open(config: ModelConfig, contents: Contents, options: CudaDeviceOption
       sequences: LARGEST_BUCKET,
     }),
   );
-  const { resident: wish = "never" } = options;
-  const resident = deterministic || wish === "never" ? undefined : CudaResident.tryOpen({
+  const { resident: wish = "faster" } = options;
+  const wanted = !deterministic && (wish === "always" || wish === "faster" && CudaResident.pays(weights));
+  const resident = !wanted ? undefined : CudaResident.tryOpen({
     context,
     kernels,
     config,

@@ -22,10 +22,12 @@ import type { StepSequence } from "./device.ts";
 
 /** Compute capability from which GPUs have bulk copies. */
 const LEAST_MAJOR = 9;
-/** KV tokens of the sequences that steps are timed with. */
-const TIMED_TOKENS = 4 * CUDA_BLOCK_TOKENS;
-/** Longest sequence whose attention is spread well enough. */
-const LONGEST = 2048;
+/** KV tokens of the sequences that steps are timed with: the most for which a kernel is faster, it is taken up to. */
+const TIMED_TOKENS = [8192, 2048, 1024, 512] as const;
+/** Bytes of weights below which a step is too short for its kernels to be worth the seconds that they compile. */
+const LEAST_BYTES = 2 ** 25;
+/** Share of the L2 cache that the head may take before it is needed. */
+const HEAD_SHARE = 0.5;
 
 /** What it stands on; all of it stays the caller's. */
 export interface CudaResidentParts {
@@ -49,7 +51,8 @@ export interface CudaResidentParts {
 export class CudaResident implements Disposable {
   readonly #parts: CudaResidentParts;
   readonly #steps: ReadonlyMap<number, ResidentStepKernel>;
-  readonly #chosen = new Set<number>();
+  /** KV tokens up to which a kernel is taken, by its tokens. */
+  readonly #longest = new Map<number, number>();
   readonly #opened: DisposableStack;
 
   /** Compiles or finds the kernels and takes their memory. @throws {CudaError} when there is not enough. */
@@ -90,45 +93,60 @@ export class CudaResident implements Disposable {
     return layouts.length === 0 ? undefined : new CudaResident(parts, { layouts, layers });
   }
 
+  /** Whether a model is so large that compiling the kernels pays. */
+  static pays({ bytes }: Pick<CudaWeights, "bytes">): boolean {
+    return bytes >= LEAST_BYTES;
+  }
+
   /** Has all kernels taken from now on. */
   chooseAll(): void {
-    for (const tokens of this.#steps.keys()) this.#chosen.add(tokens);
+    for (const tokens of this.#steps.keys()) this.#longest.set(tokens, Infinity);
   }
 
   /** Takes the kernels that are faster than the layers that `others` enqueues, by timing. What is in the pool changes. */
   chooseByTime(stream: CudaStream, others: (plan: DevicePlan) => void): void {
-    const { context, pool } = this.#parts;
+    const { context } = this.#parts;
     using timer = new CudaTimer(context, stream);
     for (const tokens of this.#steps.keys()) {
-      using opened = new DisposableStack();
-      const capacity = bucketCapacity(tokens);
-      const places = planPlaces(capacity);
-      const tableWidth = Math.ceil(TIMED_TOKENS / CUDA_BLOCK_TOKENS);
-      const blocks = Int32Array.from({ length: tableWidth }, (_, page) => page % pool.blocks);
-      const batch = Array.from({ length: tokens }, (): StepSequence => ({
-        tokens: [0],
-        position: TIMED_TOKENS - 1,
-        blocks,
-        logits: "last",
-      }));
-      const words = new Int32Array(places.words);
-      writePlan(words, { step: 0, batch, patches: new Int32Array(0) }, capacity);
-      const table = Int32Array.from({ length: tokens * tableWidth }, (_, index) => blocks[index % tableWidth]);
-      const memory = opened.use(context.alloc(words.byteLength));
-      const tables = opened.use(context.alloc(table.byteLength));
-      stream.copyToDevice(memory.address, new Uint8Array(words.buffer));
-      stream.copyToDevice(tables.address, new Uint8Array(table.buffer));
-      const plan: DevicePlan = {
-        capacity,
-        places,
-        address: memory.address,
-        tables: tables.address,
-        tableWidth,
-        overlap: true,
-      };
-      const time = this.#tryTime(timer, { stream, plan });
-      if (time !== undefined && time < timer.ms(() => others(plan))) this.#chosen.add(tokens);
+      const longest = TIMED_TOKENS.find((length) => {
+        using opened = new DisposableStack();
+        const plan = this.#timedPlan(stream, { opened, tokens, length });
+        const time = this.#tryTime(timer, { stream, plan });
+        return time !== undefined && time < timer.ms(() => others(plan));
+      });
+      if (longest !== undefined) this.#longest.set(tokens, longest);
     }
+  }
+
+  /** A step of sequences of so many KV tokens, which share pages. */
+  #timedPlan(
+    stream: CudaStream,
+    { opened, tokens, length }: {
+      /** Owns the plan's memory. */
+      readonly opened: DisposableStack;
+      readonly tokens: number;
+      readonly length: number;
+    },
+  ): DevicePlan {
+    const { context, pool } = this.#parts;
+    const capacity = bucketCapacity(tokens);
+    const places = planPlaces(capacity);
+    const tableWidth = Math.ceil(length / CUDA_BLOCK_TOKENS);
+    const blocks = Int32Array.from({ length: tableWidth }, (_, page) => page % pool.blocks);
+    const batch = Array.from({ length: tokens }, (): StepSequence => ({
+      tokens: [0],
+      position: length - 1,
+      blocks,
+      logits: "last",
+    }));
+    const words = new Int32Array(places.words);
+    writePlan(words, { step: 0, batch, patches: new Int32Array(0) }, capacity);
+    const table = Int32Array.from({ length: tokens * tableWidth }, (_, index) => blocks[index % tableWidth]);
+    const memory = opened.use(context.alloc(words.byteLength));
+    const tables = opened.use(context.alloc(table.byteLength));
+    stream.copyToDevice(memory.address, new Uint8Array(words.buffer));
+    stream.copyToDevice(tables.address, new Uint8Array(table.buffer));
+    return { capacity, places, address: memory.address, tables: tables.address, tableWidth, overlap: true };
   }
 
   /** Milliseconds of a step; undefined when the GPU has no place for all blocks of the kernel at once. */
@@ -146,17 +164,17 @@ export class CudaResident implements Disposable {
 
   /** Numbers of tokens whose steps it takes. */
   get chosen(): readonly number[] {
-    return [...this.#chosen];
+    return [...this.#longest.keys()];
   }
 
   /** Whether it was chosen for steps with room for so many tokens, of sequences no longer than `longest`. */
   takes({ tokens, longest }: { readonly tokens: number; readonly longest: number }): boolean {
-    return this.#chosen.has(tokens) && longest <= LONGEST;
+    return longest <= (this.#longest.get(tokens) ?? 0);
   }
 
   /** Enqueues the layers of a step, from its tokens to the residual stream. @throws {ReferenceError} when there is no kernel. */
   run(stream: CudaStream, plan: DevicePlan): void {
-    const { pool, residual } = this.#parts;
+    const { pool, residual, config, context, weights } = this.#parts;
     const { places, capacity: { tokens } } = plan;
     const step = this.#steps.get(tokens);
     if (step === undefined) throw new ReferenceError(`Cannot run a resident step: no kernel for ${tokens} tokens`);
@@ -173,6 +191,12 @@ export class CudaResident implements Disposable {
       blockBytes,
       blocks: pool.blocks,
       residual,
+      ...(weights.head.full !== undefined && {
+        next: {
+          address: weights.head.full,
+          bytes: Math.min(2 * config.vocab * config.hidden, Math.floor(HEAD_SHARE * context.properties.l2Bytes)),
+        },
+      }),
     });
   }
 
