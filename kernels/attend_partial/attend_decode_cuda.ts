@@ -13,7 +13,7 @@ import source from "./attend_decode.cu" with { type: "text" };
 
 const PLAN_THREADS = 256;
 /** Constants of the plan's model for pages of half the bytes: it takes more CTAs to use all of the memory rate. */
-const FP8_MODEL = { SATURATE: "140.f" } as const;
+const FP8_PLAN = { SATURATE: "140.f" } as const;
 /** Words of one node of a list: query row, first word in the tables, pages, output row. */
 export const DECODE_NODE_WORDS = 4;
 /** No array. */
@@ -97,7 +97,7 @@ export class AttendDecode {
       ...kvDefines(shape.kvType),
     };
     const [plan, attend] = kernels.modules([
-      { name: "attend_decode_plan", source: planSource, defines: shape.kvType === "fp8" ? FP8_MODEL : {} },
+      { name: "attend_decode_plan", source: planSource, defines: shape.kvType === "fp8" ? FP8_PLAN : {} },
       { name: "attend_decode", source, defines },
     ]);
     this.#plan = plan.function("attend_decode_plan");
