@@ -11,7 +11,7 @@ const PROGRAM = "kernels/attend_partial/attend_prefill_cuda_bench.ts";
 
 /** A row as the program writes it. */
 export interface PrefillMeasurement {
-  /** `HEADS/KV_HEADS x HEAD_DIM, TOKENS tokens`. */
+  /** `HEADS/KV_HEADS x HEAD_DIM, TOKENS tokens`, and what else sets it apart. */
   readonly name: string;
   /** Kernel. */
   readonly variant: string;
@@ -30,7 +30,7 @@ interface PrefillRecord {
 }
 
 /** Shapes of which something is asked. */
-const ASKED = /^32\/(8|32) x 128, /;
+const ASKED = /^32\/(8|32) x 128, \d+ tokens$/;
 
 /** Rows of the table, the fastest kernel of each shape. */
 export function prefillRows(measured: readonly PrefillMeasurement[]): GpuRow[] {

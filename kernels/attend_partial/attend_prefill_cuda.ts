@@ -162,7 +162,7 @@ const CONSUMER_WARPS = 8;
 /** Parts of tiles, for each worker, that there is room for. */
 const PARTS_PER_WORKER = 2.5;
 /** KV tokens of a chunk that the tree kernel has memory for from the first; it takes more when it is asked for more. */
-const TREE_TOKENS = 131_072;
+const TREE_TOKENS = 32_768;
 /** Tokens of a block of keys and values of the tree kernel. */
 const TREE_BLOCK_TOKENS = 128;
 /** Bytes of what one block keeps: sums of its 128 rows and two more numbers for each. */
@@ -212,7 +212,7 @@ export class AttendPrefill implements Disposable {
   ) {
     const { kernels, shape } = options;
     const { major, multiprocessors, l2Bytes } = context.properties;
-    this.variant = options.variant ?? (major === 9 && shape.headDim <= 128 ? "hopper" : "plain");
+    this.variant = options.variant ?? (major === 9 ? "hopper" : "plain");
     this.#shape = shape;
     this.#kernel = prefillKernel(this.variant, shape);
     this.#workers = this.variant === "plain"

@@ -1,6 +1,6 @@
 /**
  * Times causal prefill attention over the paged pool on GPU 0: TFLOP/s, share of a matrix product's rate in the same run, and
- * ratio to cuDNN, which runs beside it when `python3` has PyTorch.
+ * for whole prompts the ratio to cuDNN, which runs beside it when `python3` has PyTorch.
  *
  * `deno run -A kernels/attend_partial/attend_prefill_cuda_bench.ts [--quick] [--json FILE]`
  *
@@ -8,19 +8,73 @@
  */
 import { BlasLt, CudaContext, type CudaStream, type DeviceBuffer } from "../../ffi/cuda/cuda.ts";
 import { KernelCache } from "../cuda/cuda.ts";
+import { e4m3Bits } from "../e4m3.ts";
 import { POOL_BLOCK_TOKENS, PoolLayout } from "../kv_copy/pool_layout.ts";
 import { AttendPrefill, type PrefillVariant } from "./attend_prefill_cuda.ts";
-import type { PrefillShape } from "./prefill_plan.ts";
+import type { PrefillChunk, PrefillShape } from "./prefill_plan.ts";
 import { SEEDS } from "./spec.ts";
 import { randomValues, shuffled } from "./test_data.ts";
 
+/** What is timed: the chunks of one launch. */
+interface Job {
+  readonly name: string;
+  readonly shape: PrefillShape;
+  readonly variant: PrefillVariant;
+  readonly chunks: readonly { readonly tokens: number; readonly position: number }[];
+  /** Tokens of the one prompt that cuDNN is given too. */
+  readonly peer?: number;
+}
+
+const GROUPED: PrefillShape = { heads: 32, kvHeads: 8, headDim: 128 };
 const SHAPES: readonly PrefillShape[] = [
-  { heads: 32, kvHeads: 8, headDim: 128 },
+  GROUPED,
   { heads: 32, kvHeads: 32, headDim: 128 },
   { heads: 9, kvHeads: 3, headDim: 64 },
+  { heads: 16, kvHeads: 8, headDim: 256 },
 ];
 const LENGTHS = [4096, 16384, 65536];
 const QUICK_LENGTHS = [4096, 16384];
+/** Chunks as a server has them. */
+const CHUNKS: readonly (readonly [count: number, tokens: number, position: number])[] = [
+  [1, 2048, 63488],
+  [1, 512, 32256],
+  [1, 256, 32512],
+  [1, 128, 32640],
+  [1, 16, 32752],
+  [8, 1024, 0],
+  [64, 64, 4032],
+];
+
+function named({ heads, kvHeads, headDim, kvType = "bf16" }: PrefillShape, rest: string): string {
+  return `${heads}/${kvHeads} x ${headDim}, ${rest}${kvType === "bf16" ? "" : `, ${kvType}`}`;
+}
+
+/** Whole prompts, also with keys and values of 8 bits and with the bits of decode, then chunks. */
+function jobsOf(hopper: boolean, lengths: readonly number[]): Job[] {
+  const prompt = (shape: PrefillShape, tokens: number, variant: PrefillVariant, what = ""): Job => ({
+    name: named(shape, `${tokens} tokens${what}`),
+    shape,
+    variant,
+    chunks: [{ tokens, position: 0 }],
+    peer: tokens,
+  });
+  const fastest: PrefillVariant = hopper ? "hopper" : "plain";
+  const prompts = SHAPES.flatMap((shape) => lengths.map((tokens) => prompt(shape, tokens, fastest)));
+  if (!hopper) return prompts;
+  const others = lengths.flatMap((tokens) => [
+    prompt({ ...GROUPED, kvType: "fp8" }, tokens, "hopper"),
+    prompt(GROUPED, tokens, "tree", ", deterministic"),
+  ]);
+  const plain = prompt(GROUPED, lengths[0], "plain", ", any GPU");
+  const chunks = CHUNKS.map(([count, tokens, position]): Job => ({
+    name: named(GROUPED, `${count} x ${tokens} tokens behind ${position}`),
+    shape: GROUPED,
+    variant: "hopper",
+    chunks: Array.from({ length: count }, () => ({ tokens, position })),
+  }));
+  return [...prompts, ...others, plain, ...chunks];
+}
+
 /** Rows, columns and depth of the matrix product that is the ceiling. */
 const CEILING_SIZE = 8192;
 /** Random bf16 values that buffers repeat. */
@@ -40,9 +94,9 @@ interface Row {
   readonly ratio?: number;
 }
 
-/** Causal floating-point operations of a whole prompt. */
-function flops({ heads, headDim }: PrefillShape, tokens: number): number {
-  return 2 * tokens * tokens * heads * headDim;
+/** Floating-point operations of what is seen. */
+function flops({ shape: { heads, headDim }, chunks }: Job): number {
+  return chunks.reduce((sum, { tokens, position }) => sum + 4 * heads * headDim * tokens * (position + tokens / 2), 0);
 }
 
 class Bench implements Disposable {
@@ -51,12 +105,15 @@ class Bench implements Disposable {
   readonly #stream: CudaStream;
   readonly #kernels: KernelCache;
   readonly #pattern: Uint8Array<ArrayBuffer>;
+  /** The same as e4m3. */
+  readonly #bytes: Uint8Array<ArrayBuffer>;
 
   constructor() {
     this.context = this.#stack.use(CudaContext.open());
     this.#stream = this.#stack.use(this.context.stream());
     this.#kernels = KernelCache.open(this.context);
     const values = randomValues(PATTERN, SEEDS.bench, 2);
+    this.#bytes = Uint8Array.from(values, e4m3Bits);
     this.#pattern = new Uint8Array(Uint16Array.from(new Uint32Array(values.buffer), (bits) => bits >>> 16).buffer);
   }
 
@@ -75,10 +132,10 @@ class Bench implements Disposable {
     return times.sort((a, b) => a - b)[repeats >> 1];
   }
 
-  #random(bytes: number): DeviceBuffer {
+  #random(bytes: number, pattern: Uint8Array<ArrayBuffer> = this.#pattern): DeviceBuffer {
     const buffer = this.context.alloc(bytes);
-    for (let at = 0; at < bytes; at += this.#pattern.length) {
-      this.#stream.copyToDevice(buffer.at(at), this.#pattern.subarray(0, Math.min(this.#pattern.length, bytes - at)));
+    for (let at = 0; at < bytes; at += pattern.length) {
+      this.#stream.copyToDevice(buffer.at(at), pattern.subarray(0, Math.min(pattern.length, bytes - at)));
     }
     return buffer;
   }
@@ -96,22 +153,31 @@ class Bench implements Disposable {
     return 2 * CEILING_SIZE ** 3 / Math.min(...times) / 1e9;
   }
 
-  /** Median milliseconds of a whole prompt. */
-  prompt(shape: PrefillShape, { tokens, variant }: { tokens: number; variant: PrefillVariant }): number {
+  /** Median milliseconds of a launch. */
+  launches(job: Job): number {
+    const { shape, variant, chunks } = job;
     using stack = new DisposableStack();
     const kernel = stack.use(new AttendPrefill(this.context, { kernels: this.#kernels, shape, variant }));
-    const { blockBytes } = new PoolLayout({ layers: 1, kvHeads: shape.kvHeads, headDim: shape.headDim });
-    const blocks = Math.ceil(tokens / POOL_BLOCK_TOKENS);
-    const bytes = 2 * tokens * shape.heads * shape.headDim;
-    const [q, out, pool] = [bytes, bytes, blocks * blockBytes].map((size) => stack.use(this.#random(size)).address);
-    const plan = kernel.plan([{ queryRow: 0, tokens, position: 0, table: 0, output: { kind: "final", row: 0 } }]);
+    const { blockBytes } = new PoolLayout({ layers: 1, ...shape });
+    let blocks = 0;
+    let rows = 0;
+    const plan = kernel.plan(chunks.map(({ tokens, position }): PrefillChunk => {
+      const chunk = { queryRow: rows, tokens, position, table: blocks, output: { kind: "final", row: rows } } as const;
+      blocks += Math.ceil((position + tokens) / POOL_BLOCK_TOKENS);
+      rows += tokens;
+      return chunk;
+    }));
+    const bytes = 2 * rows * shape.heads * shape.headDim;
+    const [q, out] = [bytes, bytes].map((size) => stack.use(this.#random(size)).address);
+    const pool = stack.use(this.#random(blocks * blockBytes, shape.kvType === "fp8" ? this.#bytes : this.#pattern));
     const [table, planned] = [Int32Array.from(shuffled(blocks, SEEDS.bench)), plan].map((words) => {
       const buffer = stack.use(this.context.alloc(words.byteLength));
       this.#stream.copyToDevice(buffer.address, new Uint8Array(words.buffer));
       return buffer.address;
     });
-    const work = { q, layer: pool, blockBytes, table, plan: planned, items: kernel.items(plan), out };
-    const repeats = Math.max(3, Math.min(30, Math.floor(10 * (16384 / tokens) ** 2)));
+    const layer = pool.address;
+    const work = { q, layer, blockBytes, table, plan: planned, items: kernel.items(plan), out };
+    const repeats = Math.max(3, Math.min(30, Math.floor(4e13 / flops(job))));
     return this.#ms(repeats, () => kernel.launch(this.#stream, work));
   }
 
@@ -120,10 +186,14 @@ class Bench implements Disposable {
   }
 }
 
-/** Milliseconds of cuDNN for each shape and length; none where PyTorch is missing. */
-async function peer(jobs: readonly { readonly shape: PrefillShape; readonly tokens: number }[]): Promise<number[]> {
+/** Heads, KV heads, width and tokens of what cuDNN is given for a job; undefined for one it is given nothing for. */
+function peerArgument({ shape: { heads, kvHeads, headDim }, peer }: Job): string | undefined {
+  return peer === undefined ? undefined : [heads, kvHeads, headDim, peer].join();
+}
+
+/** Milliseconds of cuDNN for each argument; none where PyTorch is missing. */
+async function peerTimes(args: readonly string[]): Promise<number[]> {
   const script = new URL("./attend_prefill_peer.py", import.meta.url).pathname;
-  const args = jobs.map(({ shape: { heads, kvHeads, headDim }, tokens }) => [heads, kvHeads, headDim, tokens].join());
   try {
     const { stdout, success } = await new Deno.Command("python3", { args: [script, ...args], stderr: "null" }).output();
     return success ? new TextDecoder().decode(stdout).trim().split("\n").map(Number) : [];
@@ -135,8 +205,10 @@ async function peer(jobs: readonly { readonly shape: PrefillShape; readonly toke
 
 if (import.meta.main) {
   const lengths = Deno.args.includes("--quick") ? QUICK_LENGTHS : LENGTHS;
-  const jobs = SHAPES.flatMap((shape) => lengths.map((tokens) => ({ shape, tokens })));
-  const before = await peer(jobs);
+  const hopper = CudaContext.list()[0].major === 9;
+  const jobs = jobsOf(hopper, lengths);
+  const asked = [...new Set(jobs.flatMap((job) => peerArgument(job) ?? []))];
+  const before = await peerTimes(asked);
   const rows: Row[] = [];
   let ceiling = 0;
   let device = "";
@@ -144,29 +216,24 @@ if (import.meta.main) {
     using bench = new Bench();
     ({ name: device } = bench.context.properties);
     ceiling = bench.ceiling();
-    for (const { shape, tokens } of jobs) {
-      const variants: PrefillVariant[] = bench.context.properties.major === 9 ? ["hopper", "plain"] : ["plain"];
-      for (const variant of variants) {
-        const ms = bench.prompt(shape, { tokens, variant });
-        const tflops = flops(shape, tokens) / ms / 1e9;
-        const name = `${shape.heads}/${shape.kvHeads} x ${shape.headDim}, ${tokens} tokens`;
-        rows.push({ name, variant, ms, tflops, share: tflops / ceiling });
-      }
+    for (const job of jobs) {
+      const ms = bench.launches(job);
+      const tflops = flops(job) / ms / 1e9;
+      rows.push({ name: job.name, variant: job.variant, ms, tflops, share: tflops / ceiling });
     }
   }
-  const after = await peer(jobs);
-  const record = rows.map((row): Row => {
-    const job = jobs.findIndex(({ shape: s, tokens }) =>
-      row.name === `${s.heads}/${s.kvHeads} x ${s.headDim}, ${tokens} tokens`
-    );
-    if (before[job] === undefined || after[job] === undefined) return row;
-    const peerTflops = flops(jobs[job].shape, jobs[job].tokens) / Math.min(before[job], after[job]) / 1e9;
+  const after = await peerTimes(asked);
+  const record = rows.map((row, index): Row => {
+    const argument = peerArgument(jobs[index]);
+    const at = argument === undefined ? -1 : asked.indexOf(argument);
+    if (before[at] === undefined || after[at] === undefined) return row;
+    const peerTflops = flops(jobs[index]) / Math.min(before[at], after[at]) / 1e9;
     return { ...row, peerTflops, ratio: row.tflops / peerTflops };
   });
   console.log(`${device}: matrix product ${CEILING_SIZE}^3 ${ceiling.toFixed(0)} TFLOP/s`);
   for (const { name, variant, ms, tflops, share, peerTflops, ratio } of record) {
     console.log(
-      `${name.padEnd(26)} ${variant.padEnd(7)} ${ms.toFixed(3).padStart(9)} ms ${
+      `${name.padEnd(46)} ${variant.padEnd(7)} ${ms.toFixed(3).padStart(9)} ms ${
         tflops.toFixed(0).padStart(5)
       } TFLOP/s ` +
         `${share.toFixed(2)} of the product` +

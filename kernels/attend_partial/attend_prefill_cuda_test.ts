@@ -219,7 +219,8 @@ function decoded(gpu: TestGpu, shape: PrefillShape, sequences: readonly Sequence
 }
 
 /** Tokens of a chunk that are compared with the reference, which is slow: a few, among them those at its borders. */
-function compared(tokens: number): number[] {
+function compared({ tokens, position }: Case): number[] {
+  if (position + tokens > 2000) return [...new Set([0, tokens >> 1, tokens - 1])];
   const some = [0, 1, 31, 32, 63, 64, 127, 128, 191, 256, tokens >> 1, tokens - 2, tokens - 1];
   return [...new Set(some)].filter((t) => t >= 0 && t < tokens);
 }
@@ -231,12 +232,13 @@ function assertGood(
   const { sequences, result, label } = options;
   const { heads, kvHeads, headDim } = shape;
   const rows = { final: 0, partial: 0 };
-  for (const { tokens, position, kvBegin = 0, kvEnd = position + tokens, partial, q, k, v } of sequences) {
+  for (const each of sequences) {
+    const { tokens, position, kvBegin = 0, kvEnd = position + tokens, partial, q, k, v } = each;
     const kind = partial ? "partial" : "final";
     const first = rows[kind];
     rows[kind] += tokens;
     const largest = v.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
-    for (const t of compared(tokens)) {
+    for (const t of compared(each)) {
       const end = Math.max(kvBegin, Math.min(kvEnd, position + t + 1));
       const width = kvHeads * headDim;
       const expected = attendPartialReference({

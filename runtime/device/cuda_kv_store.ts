@@ -7,6 +7,8 @@
 import { CudaContext, type CudaStream, type DevicePtr, type PinnedBuffer } from "../../ffi/cuda/cuda.ts";
 import { AttendDecode, DECODE_NODE_WORDS, type DecodePlan } from "../../kernels/attend_partial/attend_decode_cuda.ts";
 import { AttendPlain, TASK_WORDS } from "../../kernels/attend_partial/attend_plain_cuda.ts";
+import { AttendPrefill } from "../../kernels/attend_partial/attend_prefill_cuda.ts";
+import type { PrefillChunk } from "../../kernels/attend_partial/prefill_plan.ts";
 import { KernelCache } from "../../kernels/cuda/kernel_cache.ts";
 import { KvCopyKernels, type KvCopyWork } from "../../kernels/kv_copy/kv_copy_cuda.ts";
 import type { AttentionPartial } from "../../kernels/merge_partials/spec.ts";
@@ -32,8 +34,14 @@ export const CUDA_STORED_TOKENS = 16;
 /** Nodes times query tokens of a call up to which the kernel for single tokens runs. */
 const MOST_DECODE_NODES = 128;
 
-/** Words of an entry of a call's list: a task of the plain kernel, a node, or a range's length and where its blocks are listed. */
-const LIST_WORDS = { tasks: TASK_WORDS, nodes: DECODE_NODE_WORDS, ranges: 2 } as const;
+/** Query tokens of a sequence from which on the kernel for several tokens attends to nodes. */
+const CHUNK_TOKENS = 8;
+
+/**
+ * Words of an entry of a call's list, one for each slot: a task of the plain kernel, a node, or a range's length and where its
+ * blocks are listed. The list of chunks is a plan of its own.
+ */
+const LIST_WORDS = { tasks: TASK_WORDS, nodes: DECODE_NODE_WORDS, ranges: 2, chunks: 0 } as const;
 
 /** A call whose inputs are on their way to the GPU. */
 interface StagedCall {
@@ -42,11 +50,27 @@ interface StagedCall {
   /** Queries in bf16, and the table words of the blocks. */
   readonly q: DevicePtr;
   readonly tables: DevicePtr;
-  /** Words of a task, a node or a range for each slot. */
+  /** The list, see {@linkcode LIST_WORDS}. */
   readonly list: DevicePtr;
   /** Results. */
   readonly o: DevicePtr;
   readonly lse: DevicePtr;
+}
+
+/** What the kernel for several tokens attends to: a node counts from its own first token, and all of it is seen. */
+function chunksOf(all: readonly RangesOfOne[], width: number): PrefillChunk[] {
+  let [blocks, rows, slot] = [0, 0, 0];
+  return all.flatMap(({ queries, blockCount, start, ranges }) => {
+    const [firstBlock, queryRow, tokens] = [blocks, rows, queries.length / width];
+    blocks += blockCount;
+    rows += tokens;
+    return ranges.map(({ from, to }): PrefillChunk => {
+      const [table, kvEnd] = [firstBlock + (from - start) / CUDA_BLOCK_TOKENS, to - from];
+      const output = { kind: "partial", row: slot } as const;
+      slot += tokens;
+      return { queryRow, tokens, position: kvEnd, kvEnd, table, output };
+    });
+  });
 }
 
 /** What a store stands on. */
@@ -95,7 +119,9 @@ export class CudaKvStore implements KvStore {
   readonly #block: PinnedBuffer;
   /** Attention of single tokens; undefined where the GPU has no kernel for it, or none with the bits of all others. */
   readonly #decode: DecodePlan | undefined;
-  /** Whether every node is attended to by it, so that it has the bits of a step. */
+  /** Attention of many tokens to nodes; undefined likewise. */
+  readonly #prefill: AttendPrefill | undefined;
+  /** Whether every node is attended to by them, so that it has the bits of a step. */
   readonly #exact: boolean;
   readonly #opened: DisposableStack;
 
@@ -126,7 +152,14 @@ export class CudaKvStore implements KvStore {
     this.#block = opened.use(context.pinned(this.blockBytes));
     const { major } = context.properties;
     this.#exact = deterministic && exactKernels(major, layout);
-    if (this.#exact || !deterministic && attentionKernels(major, layout).decode) {
+    const { prefill, decode } = attentionKernels(major, layout);
+    const fast = this.#exact || !deterministic;
+    if (fast && prefill) {
+      const variant = this.#exact ? "tree" : undefined;
+      const prefillShape = { ...shape, heads: layout.heads };
+      this.#prefill = opened.use(new AttendPrefill(context, { kernels, shape: prefillShape, variant }));
+    }
+    if (fast && decode) {
       this.#decode = opened.use(
         new AttendDecode(context, kernels, { ...shape, heads: layout.heads }).plan(MOST_DECODE_NODES),
       );
@@ -206,15 +239,12 @@ export class CudaKvStore implements KvStore {
     const rows = all.reduce((sum, { queries }) => sum + queries.length / width, 0);
     const slots = all.reduce((sum, { queries, ranges }) => sum + ranges.length * queries.length / width, 0);
     if (slots === 0) return [];
-    const how = this.#decode === undefined || !(this.#exact || whole && slots <= MOST_DECODE_NODES)
-      ? "tasks"
-      : whole
-      ? "nodes"
-      : "ranges";
+    const how = this.#way(all, { whole, slots });
     const listWords = LIST_WORDS[how];
+    const chunks = how === "chunks" ? this.#prefill?.plan(chunksOf(all, width)) : undefined;
     const tableWords = all.reduce((sum, { blockCount }) => sum + blockCount, 0);
     const listAt = Math.ceil(tableWords / 4) * 4;
-    const queriesAt = listAt + Math.ceil(slots * listWords / 4) * 4;
+    const queriesAt = listAt + Math.ceil((chunks?.length ?? slots * listWords) / 4) * 4;
     const words = queriesAt + rows * width;
     this.#work.reserve(4 * words);
     const i32 = new Int32Array(this.#work.memory, 0, words);
@@ -240,11 +270,12 @@ export class CudaKvStore implements KvStore {
         for (let token = 0; token < tokens; token++, slot++, entry += listWords) {
           if (how === "tasks") i32.set([row + token, origin, from, to, slot], entry);
           else if (how === "nodes") i32.set([row + token, origin + page, pages, slot], entry);
-          else [i32[listAt + slot], i32[listAt + slots + slot]] = [to - from, origin + page];
+          else if (how === "ranges") [i32[listAt + slot], i32[listAt + slots + slot]] = [to - from, origin + page];
         }
       }
       row += tokens;
     }
+    if (chunks !== undefined) i32.set(chunks, listAt);
     const stream = this.#stream;
     const staged: StagedCall = {
       slots,
@@ -257,11 +288,30 @@ export class CudaKvStore implements KvStore {
     stream.copy(this.#work.device(), this.#work.host(), 4 * words);
     this.plans.queriesIn(stream, { from: this.#work.device(4 * queriesAt), q: staged.q, count: rows * width });
     if (how === "tasks") this.#attendTasks(layer, staged);
-    else this.#attendDecode(layer, staged, how);
+    else if (how === "chunks") {
+      this.#attendChunks(layer, staged, this.#prefill?.items(chunks ?? new Int32Array(0)) ?? 0);
+    } else this.#attendDecode(layer, staged, how);
     stream.copy(this.#results.host(), this.#results.device(), 4 * partialWords);
     this.plans.signalValue(stream, { value: call, word: this.#signal.address });
     this.#signal.wait(call, stream);
     return partials;
+  }
+
+  /** Which kernel attends. */
+  #way(
+    all: readonly RangesOfOne[],
+    { whole, slots }: { readonly whole: boolean; readonly slots: number },
+  ): keyof typeof LIST_WORDS {
+    const width = this.layout.heads * this.layout.headDim;
+    const many = all.some(({ queries }) => queries.length >= CHUNK_TOKENS * width);
+    if (whole && many && this.#prefill !== undefined) return "chunks";
+    if (this.#decode === undefined || !(this.#exact || whole && slots <= MOST_DECODE_NODES)) return "tasks";
+    return whole ? "nodes" : "ranges";
+  }
+
+  #attendChunks(layer: number, { q, tables, list, o, lse }: StagedCall, items: number): void {
+    const at = this.pool.layer(layer);
+    this.#prefill?.launch(this.#stream, { ...at, q, table: tables, plan: list, items, out: o, partial: { o, lse } });
   }
 
   #attendTasks(layer: number, { slots, q, tables, list, o, lse }: StagedCall): void {
