@@ -68,8 +68,8 @@ export class PagedSequences {
     this.#values = lengths.map((length, i) => stored(length, seed + 3 + 2 * i));
     this.bytes = new Uint8Array(blocks * this.pool.blockBytes).fill(NAN_BYTE);
     let used = 0;
-    lengths.forEach((length, sequence) => {
-      for (let page = 0; page < pages[sequence]; page++) {
+    pages.forEach((count, sequence) => {
+      for (let page = 0; page < count; page++) {
         const block = order[used++];
         this.tables[sequence * this.tableWidth + page] = block;
         this.#fill(block, { sequence, first: page * POOL_BLOCK_TOKENS });
