@@ -55,7 +55,10 @@ export interface PlanOptions {
 
 const HEADER_INTS = 4;
 const TILE_INTS = 16;
-/** Blocks that make a part worth its cost, and what a whole tile and a part cost beside their blocks, in blocks. */
+/**
+ * Blocks that make a part worth its cost, and what a whole tile and a part cost beside their blocks, in blocks of 128 tokens and
+ * 128 dimensions.
+ */
 const LEAST_PART_BLOCKS = 6;
 const TILE_COST = 3;
 const PART_COST = 5;
@@ -94,20 +97,24 @@ function makespan(costs: readonly number[], { kvHeads, workers }: { kvHeads: num
 }
 
 /** In how many parts each tile is best cut; `blocks` are the tiles' KV blocks, most first. */
-function partsOf(blocks: readonly number[], { shape: { kvHeads }, workers, slots = 0 }: PlanOptions): number[] {
+function partsOf(blocks: readonly number[], { shape, workers, slots = 0, blockTokens = 128 }: PlanOptions): number[] {
+  const { kvHeads, headDim } = shape;
+  // Smaller blocks take less time, and the rest as much as before.
+  const scale = 128 / blockTokens * 128 / (64 * Math.ceil(headDim / 64));
+  const [tileCost, partCost, leastBlocks] = [TILE_COST, PART_COST, LEAST_PART_BLOCKS].map((cost) => cost * scale);
   const whole = blocks.map(() => 1);
   if (blocks.length === 0 || blocks.length * kvHeads > 4 * workers) return whole;
   let best = {
     parts: whole,
-    span: (1 - LEAST_GAIN) * makespan(blocks.map((n) => n + TILE_COST), { kvHeads, workers }),
+    span: (1 - LEAST_GAIN) * makespan(blocks.map((n) => n + tileCost), { kvHeads, workers }),
   };
   for (let cuts = 2; cuts <= MOST_PARTS; cuts++) {
     const length = Math.ceil(blocks[0] / cuts);
-    if (length < LEAST_PART_BLOCKS) break;
+    if (length < leastBlocks) break;
     const parts = blocks.map((n) => Math.ceil(n / length));
     if (parts.reduce((sum, n) => n === 1 ? sum : sum + n, 0) > slots) break;
     const costs = blocks.flatMap((n, i) =>
-      Array<number>(parts[i]).fill(Math.ceil(n / parts[i]) + (parts[i] === 1 ? TILE_COST : PART_COST))
+      Array<number>(parts[i]).fill(Math.ceil(n / parts[i]) + (parts[i] === 1 ? tileCost : partCost))
     );
     const span = makespan(costs.sort((a, b) => b - a), { kvHeads, workers });
     if (span < best.span) best = { parts, span };
