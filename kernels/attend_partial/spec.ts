@@ -6,7 +6,8 @@
  * q [T, H, D], k and v [L, G, D], all f32 -> o [T, H, D], lse [T, H], f32, natural logarithm. Query head h reads KV head
  * floor(h / (H / G)). Token i of the range has the absolute position `start + i`; query t attends to positions up to
  * `firstPosition + t`, or to all when no position is given. Nothing to attend to gives o = 0 and lse = -Infinity. Keys and
- * values are stored as f32, f16 or bf16, rounded to nearest even and clamped to the largest finite value.
+ * values are stored as f32, f16, bf16 or, by GPUs, fp8 (e4m3.ts), rounded to nearest even and clamped to the largest finite
+ * value.
  *
  * Needs: H a multiple of G; D at most 256; `start` a multiple of 8. Scores must be finite: NaN or +Infinity in a query or a
  * key shows as NaN in its row.

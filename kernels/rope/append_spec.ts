@@ -2,9 +2,9 @@
  * rope_append - from the product with the query, key and value weights to rotated queries and to keys and values in the pool.
  *
  * qkv [T, H + 2 G, D] bf16 or f32 (query heads, key heads, value heads), bias [H + 2 G, D] f32 or none -> q [T, H, D] bf16; keys and
- * values bf16 in the paged pool (kv_copy/pool_layout.ts), token t in slot position[t] % 64 of block
+ * values bf16, or e4m3 (e4m3.ts), in the paged pool (kv_copy/pool_layout.ts), token t in slot position[t] % 64 of block
  * table[sequence[t], floor(position[t] / 64)]. Queries and keys are rotated as spec.ts says, after the bias. Results are rounded
- * to nearest even; keys and values are held within the finite bf16, as every pool stores them. Dimensions from D to the padded
+ * to nearest even; keys and values are held within the finite numbers of their type, as every pool stores them. Dimensions from D to the padded
  * width are written as 0. Nothing goes to the pool for a token of a negative sequence, of a block id outside of the pool or of a
  * position beyond the table.
  *
@@ -64,7 +64,7 @@ export function checkRopeAppend(input: RopeAppendInput): void {
 }
 
 /**
- * Tolerances against the f64 reference before rounding to bf16: `relative` is half a unit in the last of 8 places, 2^-8; `absolute`,
+ * Tolerances against the f64 reference before rounding to bf16 (an fp8 pool: half a place of 3 bits): `relative` is half a unit in the last of 8 places, 2^-8; `absolute`,
  * per unit of |a| + |b| of the pair and magnitude, the rotation in f32 as in spec.ts.
  */
 export const APPEND_TOLERANCE = { relative: 2 ** -8, absolute: 3e-7 } as const;
