@@ -13,7 +13,7 @@ import { cudaMatrixBytes, cudaPairBytes, type CudaWeightType } from "./cuda_layo
 import { DirectLinear, type LinearOutput, MAX_DIRECT_TOKENS } from "./linear_direct_cuda.ts";
 import { MAX_PACKED_TOKENS, PackedLinear } from "./linear_packed_cuda.ts";
 import { WideLinear } from "./linear_packed_wide_cuda.ts";
-import { MAX_STREAM_TOKENS, StreamLinear } from "./linear_stream_cuda.ts";
+import { MAX_STREAM_TOKENS, STREAM_CHOICES, type StreamKind, StreamLinear } from "./linear_stream_cuda.ts";
 import { SEEDS } from "./spec.ts";
 
 /** Bytes of one piece of the read, and pieces in flight on a multiprocessor. */
@@ -55,7 +55,7 @@ interface Row {
   readonly dtype: CudaWeightType;
   readonly tokens: number;
   /** The faster one of our kernels. */
-  readonly kernel: "direct" | "stream" | "packed" | "wide";
+  readonly kernel: "direct" | "packed" | "wide" | StreamKind;
   /** Median time of its launch, microseconds; with programmatic launches, and with plain ones. */
   readonly us: number;
   readonly plainUs: number;
@@ -172,9 +172,8 @@ class Bench implements Disposable {
         : [{ kernel: "wide" as const, plan: this.#wide.plan(packed) }];
     }
     const direct = tokens <= MAX_DIRECT_TOKENS ? [{ kernel: "direct" as const, plan: this.#linear.plan(shape) }] : [];
-    const streamed = tokens <= MAX_STREAM_TOKENS
-      ? [{ kernel: "stream" as const, plan: this.#streamed.plan(shape) }]
-      : [];
+    const kinds: readonly StreamKind[] = tokens <= MAX_STREAM_TOKENS ? ["stream", "streamPairs"] : [];
+    const streamed = kinds.map((kernel) => ({ kernel, plan: this.#streamed.plan(shape, STREAM_CHOICES[kernel]) }));
     return [...direct, ...streamed];
   }
 
@@ -201,7 +200,7 @@ class Bench implements Disposable {
 
 function line({ name, dtype, tokens, kernel, us, plainUs, tbs, readUs, blasUs }: Row): string {
   const blas = blasUs === undefined ? "" : `  cuBLASLt ${blasUs.toFixed(2)} us, ${(blasUs / us).toFixed(2)} of ours`;
-  return `${name.padEnd(24)} ${dtype.padEnd(4)} M ${String(tokens).padStart(2)}  ${kernel.padEnd(6)} ${
+  return `${name.padEnd(24)} ${dtype.padEnd(4)} M ${String(tokens).padStart(2)}  ${kernel.padEnd(11)} ${
     us.toFixed(2).padStart(7)
   } us (plain ` +
     `${plainUs.toFixed(2)})  ${tbs.toFixed(2)} TB/s  read ${readUs.toFixed(2)} us, ${

@@ -65,6 +65,8 @@ struct StreamArgs {
   u32 tokens, rows, cols, outStride;
   u32 pieceRows, tiles;
   u32 weightSlots, inputSlots;
+  // Pieces that are still to be asked for when the next kernel may begin.
+  u32 releaseAhead;
 };
 
 // A box at (column, row) of a matrix into shared memory.
@@ -208,10 +210,11 @@ extern "C" __global__ void __launch_bounds__(THREADS + 64, 1) linear_stream(cons
   }
   barriers_made();
   __syncthreads();
-  release_dependents();
   if (warp == 4 * WARPGROUPS) {
     // Weights: nothing that a kernel writes.
     if (lane != 0) return;
+    u32 left = ((args.tiles - 1 - blockIdx.x) / gridDim.x + 1) * chunks * TILE_PIECES;
+    if (left <= args.releaseAhead) release_dependents();
     Ring ring;
     for (u32 tile = blockIdx.x; tile < args.tiles; tile += gridDim.x) {
       for (u32 chunk = 0; chunk < chunks; chunk++) {
@@ -226,6 +229,7 @@ extern "C" __global__ void __launch_bounds__(THREADS + 64, 1) linear_stream(cons
             copy_box_once(to + atom * atomBytes, args.weights, chunk * CHUNK + atom * 64, row, full);
           }
           ring.advance(args.weightSlots);
+          if (--left == args.releaseAhead) release_dependents();
         }
       }
     }

@@ -66,15 +66,35 @@ export interface StreamSchedule {
   readonly inputSlots: number;
   /** 64 columns times this are a chunk. */
   readonly atoms: number;
+  /** Pieces of weights of a block that are still to be asked for when the next kernel may begin. */
+  readonly releaseAhead: number;
+  /** Blocks of a launch on a multiprocessor, at most. */
+  readonly blocks: number;
 }
 
 /** What a schedule may be asked for. */
-export type StreamChoice = Partial<Pick<StreamSchedule, "pieceRows" | "atoms">> & {
-  /** Pieces of a tile. */
-  readonly tilePieces?: number;
-  /** Shared memory of a block, bytes. */
-  readonly sharedBytes?: number;
-};
+export type StreamChoice =
+  & Partial<Pick<StreamSchedule, "pieceRows" | "atoms" | "inputSlots" | "releaseAhead" | "blocks">>
+  & {
+    /** Pieces of a tile. */
+    readonly tilePieces?: number;
+    /** Tiles of a multiprocessor. */
+    readonly waves?: number;
+    /**
+     * Blocks of a multiprocessor that shared memory leaves room for. With 2 one's weights arrive while another ends, also
+     * of the next product. @default {1}
+     */
+    readonly resident?: 1 | 2;
+  };
+
+/** Schedules worth timing, by name. */
+export const STREAM_CHOICES = { stream: {}, streamPairs: { resident: 2 } } as const satisfies Record<
+  string,
+  StreamChoice
+>;
+
+/** One of {@linkcode STREAM_CHOICES}. */
+export type StreamKind = keyof typeof STREAM_CHOICES;
 
 /** Rows of the tensor cores' operand. */
 const OPERAND_ROWS = 64;
@@ -84,8 +104,10 @@ const MAX_PIECES = 4;
 const MAX_SLOTS = 32;
 /** Barriers of both rings. */
 const BARRIER_BYTES = 4 * 8 * MAX_SLOTS;
-/** What a block can have. */
-const SHARED_BYTES = 227 * 1024;
+/** Bytes of a chunk's inputs above which few of them are held. */
+const WIDE_INPUTS = 8192;
+/** What a block can have, alone on a multiprocessor and with another: the system takes 1 KB of each. */
+const SHARED_BYTES = { 1: 227 * 1024, 2: 113 * 1024 } as const;
 const OUTPUT_CODE: Readonly<Record<LinearOutput, number>> = { bf16: 0, f32: 1, add: 2, swiglu: 3 };
 const ARGUMENT_BYTES = 320;
 const EXTRA_THREADS = 64;
@@ -118,34 +140,35 @@ export function streamSchedule(
 ): StreamSchedule {
   checkShape(shape);
   const { rows, tokens, output } = shape;
-  const { sharedBytes = SHARED_BYTES } = choice;
+  const { resident = 1, atoms = resident === 1 ? 4 : 2 } = choice;
+  const sharedBytes = SHARED_BYTES[resident];
   const padded = [8, 16, 32].find((size) => tokens <= size) ?? MAX_STREAM_TOKENS;
   const pair = output === "swiglu";
-  const all = pair ? 2 * rows : rows;
-  const waves = Math.ceil(all / (multiprocessors * MAX_PIECES * OPERAND_ROWS));
-  const share = all / (multiprocessors * waves);
-  const needed = Math.min(MAX_PIECES, Math.max(1, Math.ceil(share / OPERAND_ROWS)));
-  const tilePieces = choice.tilePieces ?? (pair ? Math.ceil(needed / 2) * 2 : needed);
+  const share = (pair ? 2 * rows : rows) / multiprocessors;
+  const tilePieces = choice.tilePieces ?? (pair || (padded > 32 && share > OPERAND_ROWS) ? 2 : 1);
+  const waves = choice.waves ?? Math.ceil(share / (tilePieces * OPERAND_ROWS));
+  const pieceRows = choice.pieceRows ?? Math.min(OPERAND_ROWS, Math.ceil(share / waves / tilePieces));
   const pieces = pair || tilePieces === MAX_PIECES ? 2 : 1;
-  const pieceRows = choice.pieceRows ?? Math.min(OPERAND_ROWS, Math.ceil(share / tilePieces));
-  const atoms = choice.atoms ?? (pieceRows >= 40 ? 1 : pieceRows >= 20 ? 2 : 4);
-  const pieceBytes = slotBytes({ pieceRows, atoms });
   const inputBytes = padded * ATOM_ROW_BYTES * atoms;
-  const inputSlotsFor = (weightSlots: number) => Math.min(MAX_SLOTS, Math.ceil(weightSlots / tilePieces) + 1);
-  const fits = (weightSlots: number) =>
-    streamSharedBytes({ pieceRows, padded, atoms, weightSlots, inputSlots: inputSlotsFor(weightSlots) }) <= sharedBytes;
-  const most = Math.min(MAX_SLOTS, Math.floor(sharedBytes / (pieceBytes + inputBytes / tilePieces)));
-  // A slot serves one warpgroup only.
-  let weightSlots = Math.max(tilePieces, most - most % tilePieces);
-  while (weightSlots > tilePieces && !fits(weightSlots)) weightSlots -= tilePieces;
+  const slotsBeside = (inputSlots: number): number => {
+    const room = sharedBytes - BARRIER_BYTES - inputSlots * inputBytes;
+    const most = Math.min(MAX_SLOTS, Math.floor(room / slotBytes({ pieceRows, atoms })));
+    // A slot serves one warpgroup only.
+    return Math.max(tilePieces, most - most % tilePieces);
+  };
+  const wanted = inputBytes > WIDE_INPUTS ? 3 : 4;
+  const inputSlots = choice.inputSlots ?? (slotsBeside(wanted) < 2 * tilePieces ? 2 : wanted);
+  const weightSlots = slotsBeside(inputSlots);
   return {
     padded,
     warpgroups: tilePieces / pieces,
     pieces,
     pieceRows,
     weightSlots,
-    inputSlots: inputSlotsFor(weightSlots),
+    inputSlots,
     atoms,
+    releaseAhead: choice.releaseAhead ?? weightSlots,
+    blocks: choice.blocks ?? resident,
   };
 }
 
@@ -214,15 +237,15 @@ export class StreamPlan {
     this.#context = context;
     this.#function = module.function("linear_stream");
     // Products that share a kernel may want different amounts.
-    this.#function.setSharedBytes(SHARED_BYTES);
+    this.#function.setSharedBytes(SHARED_BYTES[1]);
     this.#function.preferShared();
-    this.#grid = Math.min(context.properties.multiprocessors, tilesOf(shape, schedule));
+    this.#grid = Math.min(context.properties.multiprocessors * schedule.blocks, tilesOf(shape, schedule));
   }
 
   /** Enqueues the product. An output has the same bits for every M. @throws {CudaError} */
   run(stream: CudaStream, { weights, x, out, programmatic }: StreamOperands): void {
     const { rows, cols, tokens, output, xStride = cols, outStride = rows } = this.shape;
-    const { padded, warpgroups, pieceRows, weightSlots, inputSlots } = this.schedule;
+    const { padded, warpgroups, pieceRows, weightSlots, inputSlots, releaseAhead } = this.schedule;
     const bytes = new Uint8Array(ARGUMENT_BYTES);
     const view = new DataView(bytes.buffer);
     bytes.set(
@@ -237,7 +260,8 @@ export class StreamPlan {
     );
     bytes.set(this.#map({ address: x, rows: tokens, columns: cols, rowBytes: 2 * xStride, boxRows: padded }), 128);
     view.setBigUint64(256, out, true);
-    [tokens, rows, cols, outStride, pieceRows, tilesOf(this.shape, this.schedule), weightSlots, inputSlots].forEach(
+    const tiles = tilesOf(this.shape, this.schedule);
+    [tokens, rows, cols, outStride, pieceRows, tiles, weightSlots, inputSlots, releaseAhead].forEach(
       (value, i) => view.setUint32(264 + 4 * i, value, true),
     );
     stream.launch(this.#function, {

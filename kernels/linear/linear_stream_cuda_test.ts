@@ -33,19 +33,22 @@ const MODEL_SHAPES = [
   [49152, 576],
 ];
 
-Deno.test("streamSchedule() fits shared memory, has a tile of weights in flight and gives every multiprocessor its share", () => {
+Deno.test("streamSchedule() fits shared memory, once or twice, has a tile of weights in flight and gives every multiprocessor its share", () => {
   for (const [rows, cols] of [...MODEL_SHAPES, [1, 8], [300, 4096]]) {
     for (const tokens of [1, 9, 17, 33, 64]) {
       for (const output of OUTPUTS) {
-        const schedule = streamSchedule({ rows, cols, tokens, output }, 132);
-        const { warpgroups, pieces, pieceRows, weightSlots } = schedule;
-        const what = `${rows} x ${cols} ${output} ${tokens} tokens`;
-        assert(streamSharedBytes(schedule) <= 227 * 1024, what);
-        assert(weightSlots > 0 && weightSlots % (warpgroups * pieces) === 0, what);
-        assert(pieceRows >= 1 && pieceRows <= 64, what);
-        const tiles = Math.ceil(rows / (warpgroups * pieceRows * (output === "swiglu" ? 1 : pieces)));
-        assert(tiles <= 132 * Math.ceil(rows * (output === "swiglu" ? 2 : 1) / (132 * 256)), what);
-        assert(output !== "swiglu" || pieces === 2, what);
+        for (const resident of [1, 2] as const) {
+          const schedule = streamSchedule({ rows, cols, tokens, output }, 132, { resident });
+          const { warpgroups, pieces, pieceRows, weightSlots } = schedule;
+          const what = `${rows} x ${cols} ${output} ${tokens} tokens, ${resident} blocks`;
+          assert(streamSharedBytes(schedule) <= (resident === 1 ? 227 : 113) * 1024, what);
+          assert(weightSlots > 0 && weightSlots % (warpgroups * pieces) === 0, what);
+          assert(pieceRows >= 1 && pieceRows <= 64, what);
+          const tiles = Math.ceil(rows / (warpgroups * pieceRows * (output === "swiglu" ? 1 : pieces)));
+          const share = rows * (output === "swiglu" ? 2 : 1) / 132;
+          assert(tiles <= 132 * Math.ceil(share / (64 * warpgroups * pieces)), what);
+          assert(output !== "swiglu" || pieces === 2, what);
+        }
       }
     }
   }
@@ -139,8 +142,8 @@ for (const output of OUTPUTS) {
     const choices: readonly StreamChoice[] = [
       { tilePieces: pairs ? 2 : 1, pieceRows: 32, atoms: 4 },
       { tilePieces: 2, pieceRows: 55, atoms: 2 },
-      { tilePieces: pairs ? 4 : 3, pieceRows: 64 },
-      { tilePieces: 4, pieceRows: 42, sharedBytes: 70000 },
+      { tilePieces: pairs ? 4 : 3, pieceRows: 64, atoms: 2 },
+      { tilePieces: 4, pieceRows: 42, atoms: 1, resident: 2 },
       { tilePieces: 2, pieceRows: 3, atoms: 1 },
     ];
     for (const choice of choices) {
