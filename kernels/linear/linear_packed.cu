@@ -12,7 +12,7 @@
 //
 // Blocks (CTAs) stay: each packs x into shared memory once and takes strips of 16 rows in turn. Its warps share K in
 // consecutive chunks of 64 columns; each copies its own into a ring in shared memory, across strips, the first of them before
-// the predecessor has ended (programmatic launch). A CTA of one token takes less than half of a multiprocessor, so the
+// the predecessor has ended (programmatic launch). One more warp adds the sums of all and writes them. A CTA of one token takes less than half of a multiprocessor, so the
 // next product's first weights arrive while this one ends.
 //
 // Order of summation: blocks ascending within each warp's columns, then the warps in order. It depends on K and WARPS alone.
@@ -53,9 +53,9 @@
 #ifndef PIECE
 #define PIECE 4
 #endif
-// Strips after which the warps' sums are added up.
-#ifndef BATCH
-#define BATCH 2
+// Strips whose sums are on their way from the warps that multiply to the one that adds them.
+#ifndef SLOTS
+#define SLOTS 4
 #endif
 #ifndef WARPS
 #define WARPS 8
@@ -85,6 +85,7 @@ constexpr u32 WORDS = WEIGHTS == Q8_0 ? 2 : 1;
 constexpr float LARGEST = 32512.f;
 // Nibbles lie in the high halves of bytes.
 constexpr float UNIT = WEIGHTS == Q8_0 ? 1.f : 0.0625f;
+constexpr u32 THREADS = WARPS * 32 + 32;
 // Blocks of x that a thread has in flight.
 constexpr u32 READS = NORM ? 2 : 4;
 // Adding it leaves an integer's bits at the end of a float.
@@ -200,9 +201,66 @@ __device__ __forceinline__ void readPairs(const PackedArgs& args, u32 token, u32
   }
 }
 
+// Where the warps leave their sums of strips, and what the warp that adds them needs.
+struct Sums {
+  // [slot][warp][row][token]
+  const float* partials;
+  // [warp][token]
+  const float* squares;
+  u64 *summed, *added;
+  u32 strips, outputs;
+};
+
+// Sums over the first and the second half of the warps, together.
+template <u32 STEP>
+__device__ __forceinline__ float overWarps(const float* at) {
+  float first = at[0], second = at[WARPS / 2 * STEP];
+#pragma unroll
+  for (u32 w = 1; w < WARPS / 2; w++) {
+    first += at[w * STEP];
+    second += at[(WARPS / 2 + w) * STEP];
+  }
+  return first + second;
+}
+
+// Adds the warps' sums of strip after strip and writes the outputs.
+__device__ __forceinline__ void addUp(const PackedArgs& args, const Sums& sums, u32 lane) {
+#pragma unroll 1
+  for (u32 turn = 0; turn < sums.strips; turn++) {
+    const u32 slot = turn % SLOTS;
+    barrier_wait(shared_address(sums.summed + slot), turn / SLOTS & 1);
+    const float* const partials = sums.partials + slot * (WARPS * 16 * TOKENS);
+#pragma unroll 1
+    for (u32 e = lane; e < sums.outputs * args.tokens; e += 32) {
+      const u32 r = e % sums.outputs, token = e / sums.outputs;
+      const u32 row = (blockIdx.x + turn * gridDim.x) * sums.outputs + r;
+      float scale = 1.f;
+#if NORM
+      float square = 0.f;
+#pragma unroll
+      for (u32 w = 0; w <= WARPS; w++) square += sums.squares[w * TOKENS + token];
+      scale = 1.f / sqrtf(square / (float)args.cols + args.epsilon);
+#endif
+      float value = overWarps<16 * TOKENS>(partials + r * TOKENS + token) * scale;
+      if (args.output == 3) {
+        const float up = overWarps<16 * TOKENS>(partials + (r + 8) * TOKENS + token) * scale;
+        value = value / (1.f + __expf(-value)) * up;
+      }
+      if (row >= args.rows) continue;
+      const u64 to = (u64)token * args.outStride + row;
+      if (args.output == 0 || args.output == 3) ((u16*)args.out)[to] = (u16)bf16_pair(value, 0.f);
+      // Nothing else adds to it: one sum, rounded once.
+      else if (args.output == 2) asm volatile("red.global.add.f32 [%0], %1;" ::"l"((float*)args.out + to), "f"(value) : "memory");
+      else ((float*)args.out)[to] = value;
+    }
+    __syncwarp();
+    if (lane == 0) barrier_arrive(shared_address(sums.added + slot));
+  }
+}
+
 }  // namespace
 
-extern "C" __global__ void __launch_bounds__(WARPS * 32, RESIDENT) linear_packed(const __grid_constant__ PackedArgs args) {
+extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) linear_packed(const __grid_constant__ PackedArgs args) {
   extern __shared__ __align__(16) u8 shared[];
   release_dependents();
   const u32 warp = threadIdx.x / 32, lane = threadIdx.x % 32;
@@ -211,19 +269,28 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32, RESIDENT) linear_packed
   const u32 outputs = args.output == 3 ? 8 : 16;
   const u32 strips = (args.rows + outputs - 1) / outputs;
   u64* const full = (u64*)shared;
-  u8* const stages = shared + WARPS * STAGES * 8;
+  u64* const summed = full + WARPS * STAGES;
+  u64* const added = summed + SLOTS;
+  u8* const stages = (u8*)(added + SLOTS);
   u8* const planes = stages + WARPS * STAGES * PIECE * RECORD_BYTES;
   float* const scales = (float*)(planes + chunks * TOKENS * 128);
   float* const totals = scales + chunks * TOKENS * 2;
   float* const partials = totals + (WEIGHTS == Q4_1 ? chunks * TOKENS * 2 : 0);
-  float* const squares = partials + 2 * BATCH * WARPS * 16 * TOKENS;
+  float* const squares = partials + SLOTS * WARPS * 16 * TOKENS;
 
-  const u32 begin = chunks * warp / WARPS, count = chunks * (warp + 1) / WARPS - begin;
+  // The last warp multiplies nothing.
+  const u32 begin = chunks * min(warp, WARPS) / WARPS, count = chunks * min(warp + 1, WARPS) / WARPS - begin;
   const u32 mine = (strips - blockIdx.x + gridDim.x - 1) / gridDim.x;
   const u32 total = mine * ((count + PIECE - 1) / PIECE);
   u8* const ring = stages + warp * (STAGES * PIECE * RECORD_BYTES);
+  if (threadIdx.x == WARPS * 32) {
+    for (u32 slot = 0; slot < SLOTS; slot++) {
+      barrier_init(shared_address(summed + slot), WARPS);
+      barrier_init(shared_address(added + slot), 1);
+    }
+  }
   const u32 ringAt = shared_address(ring), fullAt = shared_address(full + warp * STAGES);
-  if (lane == 0) {
+  if (lane == 0 && warp < WARPS) {
 #pragma unroll 1
     for (u32 stage = 0; stage < STAGES; stage++) barrier_init(fullAt + 8 * stage, 1);
     barriers_made();
@@ -257,16 +324,16 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32, RESIDENT) linear_packed
     float square = 0.f;
 #endif
 #pragma unroll 1
-    for (u32 start = threadIdx.x; start - lane < chunks * 8; start += READS * WARPS * 32) {
+    for (u32 start = threadIdx.x; start - lane < chunks * 8; start += READS * THREADS) {
       Pairs reads[READS];
 #pragma unroll
       for (u32 r = 0; r < READS; r++) {
-        const u32 share = start + r * WARPS * 32;
+        const u32 share = start + r * THREADS;
         readPairs(args, token, share / 4 * 32 + share % 4 * 2, reads[r]);
       }
 #pragma unroll
       for (u32 r = 0; r < READS; r++) {
-        const u32 share = start + r * WARPS * 32;
+        const u32 share = start + r * THREADS;
         if (share - lane >= chunks * 8) break;
         const u32 chunk = share / 8, block = share / 4 % 2, j = share % 4;
         float x[8];
@@ -324,6 +391,10 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32, RESIDENT) linear_packed
   }
   __syncthreads();
 
+  if (warp == WARPS) {
+    addUp(args, {partials, squares, summed, added, mine, outputs}, lane);
+    return;
+  }
   const u32 g = lane / 4, j = lane % 4;
   const Inputs x = {
       (const uint4*)planes + ((g / 2 % TOKENS) * 2 + g % 2) * 4 + j,
@@ -332,47 +403,19 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32, RESIDENT) linear_packed
   };
   float acc[2] = {0.f, 0.f};
   u32 index = begin, turn = 0;
-  // A strip's sums; after BATCH strips those of all warps are added, each strip's by one of them, while the others go on.
+  // Leaves the sums of a strip to the last warp.
   auto finish = [&]() {
-    float* const own = partials + turn % (2 * BATCH) * (WARPS * 16 * TOKENS);
+    const u32 slot = turn % SLOTS;
+    if (turn >= SLOTS) barrier_wait(shared_address(added + slot), turn / SLOTS - 1 & 1);
+    float* const own = partials + slot * (WARPS * 16 * TOKENS);
     if (j < TOKENS) {
       own[(warp * 16 + g) * TOKENS + j] = acc[0];
       own[(warp * 16 + g + 8) * TOKENS + j] = acc[1];
     }
     acc[0] = acc[1] = 0.f;
+    __syncwarp();
+    if (lane == 0) barrier_arrive(shared_address(summed + slot));
     turn++;
-    if (turn % BATCH != 0 && turn != mine) return;
-    __syncthreads();
-#pragma unroll 1
-    for (u32 done = (turn - 1) / BATCH * BATCH; done < turn; done++) {
-      if (warp != done % WARPS) continue;
-      const float* const sums = partials + done % (2 * BATCH) * (WARPS * 16 * TOKENS);
-#pragma unroll 1
-      for (u32 e = lane; e < outputs * args.tokens; e += 32) {
-        const u32 r = e % outputs, token = e / outputs;
-        const u32 row = (blockIdx.x + done * gridDim.x) * outputs + r;
-        float value = 0.f, up = 0.f, scale = 1.f;
-#pragma unroll
-        for (u32 w = 0; w < WARPS; w++) {
-          value += sums[(w * 16 + r) * TOKENS + token];
-          if (args.output == 3) up += sums[(w * 16 + r + 8) * TOKENS + token];
-        }
-#if NORM
-        float square = 0.f;
-#pragma unroll
-        for (u32 w = 0; w < WARPS; w++) square += squares[w * TOKENS + token];
-        scale = 1.f / sqrtf(square / (float)args.cols + args.epsilon);
-#endif
-        value *= scale;
-        if (args.output == 3) value = value / (1.f + __expf(-value)) * (up * scale);
-        if (row >= args.rows) continue;
-        const u64 to = (u64)token * args.outStride + row;
-        if (args.output == 0 || args.output == 3) ((u16*)args.out)[to] = (u16)bf16_pair(value, 0.f);
-        // Nothing else adds to it: one sum, rounded once.
-        else if (args.output == 2) asm volatile("red.global.add.f32 [%0], %1;" ::"l"((float*)args.out + to), "f"(value) : "memory");
-        else ((float*)args.out)[to] = value;
-      }
-    }
   };
   // More warps than chunks: this one only takes its turns.
   if (count == 0) {

@@ -70,14 +70,14 @@ export interface PackedOperands {
 export interface PackedSchedule {
   /** Tokens there is room for. */
   readonly room: number;
-  /** Warps of a block. */
+  /** Warps of a block that multiply. */
   readonly warps: number;
   /** Pieces in flight in shared memory for each warp. */
   readonly stages: number;
   /** Chunks of a piece. */
   readonly piece: number;
-  /** Strips after which the warps' sums are added up. */
-  readonly batch: number;
+  /** Strips whose sums are on their way from the warps that multiply to the one that adds them. */
+  readonly slots: number;
   /** Blocks of a multiprocessor that registers leave room for. */
   readonly resident: number;
   /** Blocks of the launch. */
@@ -96,7 +96,7 @@ function checkPacked({ dtype, rows, cols, tokens, xStride = cols, outStride = ro
   if (wrong !== undefined) throw new RangeError(`Cannot plan a product of packed weights: ${wrong}`);
 }
 
-/** Warps of a block. */
+/** Warps of a block that multiply. */
 const WARPS = 8;
 /** Chunks of 64 columns in flight for each warp: together with the inputs of one token not half of the shared memory. */
 const STAGED_CHUNKS: Readonly<Record<CudaPackedType, number>> = { Q8_0: 8, Q4_0: 16, Q4_1: 14 };
@@ -120,7 +120,7 @@ export function packedSchedule(shape: PackedShape, multiprocessors: number): Pac
     warps: WARPS,
     stages: Math.floor(STAGED_CHUNKS[dtype] / piece),
     piece,
-    batch: 2,
+    slots: 4,
     resident: 2,
     blocks: Math.min(strips, multiprocessors),
   };
@@ -129,17 +129,18 @@ export function packedSchedule(shape: PackedShape, multiprocessors: number): Pac
 /** Shared memory that a block of a product takes, bytes. */
 export function packedSharedBytes(
   { dtype, cols }: Pick<PackedShape, "dtype" | "cols">,
-  { room, warps, stages, piece, batch }: PackedSchedule,
+  { room, warps, stages, piece, slots }: PackedSchedule,
 ): number {
   const chunks = Math.ceil(cols / RECORD_COLS);
   const inputs = chunks * room * (128 + 8 + (dtype === "Q4_1" ? 8 : 0));
-  return warps * stages * (8 + piece * RECORD_BYTES[dtype]) + inputs +
-    4 * (2 * batch * warps * STRIP_ROWS * room + warps * room);
+  const barriers = 8 * (warps * stages + 2 * slots);
+  const sums = 4 * room * (slots * warps * STRIP_ROWS + warps + 1);
+  return barriers + warps * stages * piece * RECORD_BYTES[dtype] + inputs + sums;
 }
 
 /** The kernel of a product, for compiling it with others. */
 export function packedKernel({ dtype, norm }: PackedShape, schedule: PackedSchedule): CudaKernel {
-  const { room, warps, resident, stages, piece, batch } = schedule;
+  const { room, warps, resident, stages, piece, slots } = schedule;
   return {
     name: "linear_packed",
     source,
@@ -149,7 +150,7 @@ export function packedKernel({ dtype, norm }: PackedShape, schedule: PackedSched
       NORM: norm === undefined ? 0 : 1,
       STAGES: stages,
       PIECE: piece,
-      BATCH: batch,
+      SLOTS: slots,
       WARPS: warps,
       RESIDENT: resident,
     },
@@ -185,7 +186,7 @@ export class PackedPlan {
     view.setFloat32(56, norm?.epsilon ?? 0, true);
     stream.launch(this.#function, {
       grid: [this.schedule.blocks],
-      block: [32 * this.schedule.warps],
+      block: [32 * (this.schedule.warps + 1)],
       sharedBytes: this.#sharedBytes,
       args: [{ bytes: new Uint8Array(view.buffer) }],
       programmatic,

@@ -19,7 +19,7 @@ const OUTPUTS: readonly LinearOutput[] = ["bf16", "f32", "add", "swiglu"];
 /** Rows and columns: one block, odd ones, long rows, many strips. */
 const SHAPES = [[1, 32], [200, 160], [77, 96], [65, 4192], [4300, 64]] as const;
 const SCHEDULES: readonly Partial<PackedSchedule>[] = [
-  { warps: 4, stages: 2, piece: 1, batch: 1, resident: 2 },
+  { warps: 4, stages: 2, piece: 1, slots: 1, resident: 2 },
   { warps: 8, stages: 4, piece: 4, resident: 2 },
   { warps: 16, stages: 3, piece: 2, resident: 1 },
 ];
@@ -51,9 +51,9 @@ Deno.test("packedSchedule() names what is out of range", () => {
 
 Deno.test("packedSharedBytes() grows with columns and tokens", () => {
   const shape = { dtype: "Q4_0", rows: 4096, cols: 11008, tokens: 4, output: "add" } as const;
-  const schedule = { room: 4, warps: 16, stages: 2, piece: 4, batch: 2, resident: 1, blocks: 132 };
-  const inputs = 172 * 4 * 136, sums = 4 * (2 * 2 * 16 * 16 * 4 + 16 * 4);
-  assertEquals(packedSharedBytes(shape, schedule), 16 * 2 * (8 + 4 * 576) + inputs + sums);
+  const schedule = { room: 4, warps: 16, stages: 2, piece: 4, slots: 2, resident: 1, blocks: 132 };
+  const inputs = 172 * 4 * 136, sums = 4 * 4 * (2 * 16 * 16 + 17);
+  assertEquals(packedSharedBytes(shape, schedule), 8 * (16 * 2 + 4) + 16 * 2 * 4 * 576 + inputs + sums);
 });
 
 interface Case extends Pick<PackedShape, "dtype" | "rows" | "cols" | "tokens" | "output" | "norm"> {
