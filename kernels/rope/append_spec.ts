@@ -64,7 +64,8 @@ export function checkRopeAppend(input: RopeAppendInput): void {
 }
 
 /**
- * Tolerances against the f64 reference before rounding to bf16 (an fp8 pool: half a place of 3 bits): `relative` is half a unit in the last of 8 places, 2^-8; `absolute`,
- * per unit of |a| + |b| of the pair and magnitude, the rotation in f32 as in spec.ts.
+ * Tolerances against the f64 reference before rounding to bf16: `relative` is half a unit in the last of 8 places, 2^-8 (2^-4
+ * in an fp8 pool, whose numbers have 4 places); `absolute`, per unit of |a| + |b| of the pair and magnitude, the rotation in
+ * f32 as in spec.ts.
  */
 export const APPEND_TOLERANCE = { relative: 2 ** -8, absolute: 3e-7 } as const;
