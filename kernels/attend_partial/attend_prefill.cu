@@ -23,11 +23,14 @@
 // O += P(j+1) V(j+1) and the softmax of j; the consumers take turns in issuing, so that one computes exponentials while the
 // other multiplies. The first scores of the next item run while the last one is written. Only blocks that cross the diagonal
 // or the end are masked. Blocks lie at absolute positions and go downward, so a row has the same bits whatever chunk or tile
-// it came in.
+// it came in, unless its tile is cut: then parts leave sums in `slots`, and the last of them joins all, in order.
 //
-// The file is long because its roles meet at the same barriers and places in shared memory, which only make sense together.
+// Where keys and values have 8 bits (KV_FP8), pages land in a ring of their own, warps 1-3 turn them into slots of f16, and all
+// products are of f16: queries as the nearest finite f16, weights rounded to f16.
 //
-// Needs: HEADS, KV_HEADS, HEAD_DIM (a multiple of 8, at most 256) defined; HEADS a multiple of KV_HEADS; a launch of
+// Items, the producer and the way out are in prefill_items.cuh, prefill_source.cuh and prefill_output.cuh.
+//
+// Needs: HEADS, KV_HEADS, HEAD_DIM (a multiple of 8, at most 256; 128 with KV_FP8) defined; HEADS a multiple of KV_HEADS; a launch of
 // 128 * (WARPGROUPS + 1) threads and a multiple of CLUSTER blocks, at most one a multiprocessor; SHARED_END + 1024 bytes of
 // dynamic shared memory. KV tokens of [kvBegin, kvEnd) are finite. What lies behind kvEnd, in unused blocks and in unused table
 // entries is never used.
