@@ -191,7 +191,7 @@ function peerArgument({ shape: { heads, kvHeads, headDim }, peer }: Job): string
   return peer === undefined ? undefined : [heads, kvHeads, headDim, peer].join();
 }
 
-/** Milliseconds of cuDNN for each argument; none where PyTorch is missing. */
+/** Milliseconds of cuDNN for each argument, NaN for a shape that it does not take; none where PyTorch is missing. */
 async function peerTimes(args: readonly string[]): Promise<number[]> {
   const script = new URL("./attend_prefill_peer.py", import.meta.url).pathname;
   try {
@@ -226,7 +226,7 @@ if (import.meta.main) {
   const record = rows.map((row, index): Row => {
     const argument = peerArgument(jobs[index]);
     const at = argument === undefined ? -1 : asked.indexOf(argument);
-    if (before[at] === undefined || after[at] === undefined) return row;
+    if (!Number.isFinite(before[at]) || !Number.isFinite(after[at])) return row;
     const peerTflops = flops(jobs[index]) / Math.min(before[at], after[at]) / 1e9;
     return { ...row, peerTflops, ratio: row.tflops / peerTflops };
   });
