@@ -3,8 +3,8 @@
 // Ids [T], one a sequence -> residual [T, HIDDEN] f32 behind the last layer, keys and values of the tokens in the pool. The
 // layers are those of Llama: RMSNorm, query, key and value, rotation, attention, output, RMSNorm, gate and up, SwiGLU, down.
 //
-// Limit: what depends on each other, not bytes. An exchange between all blocks through the L2 cache takes 1.2 us and more, one
-// within a cluster of blocks about 0.3 us; reading a layer's weights 1.5 us (135M shape, H200).
+// Limit: what depends on each other, not bytes. An exchange between clusters through the L2 cache takes about 1 us, one within a
+// cluster of blocks 0.4 us; reading a layer's weights 1.5 us (135M shape, H200).
 //
 // Work: a cluster of eight blocks has a KV head with its queries, and the share of the output projection that these need; or a
 // share of gate and up with the same columns of down. So a layer has two exchanges between clusters, and three within.
@@ -23,7 +23,8 @@
 // first are on their way before the query is there.
 //
 // Launch: cooperative, CTAS blocks of THREADS, so that all of them run at the same time.
-// Test: resident_step_cuda_test.ts. Time: resident_step_cuda_bench.ts. Ladder: docs/perf/2026-11-24-resident-step.md.
+// Test: resident_step_cuda_test.ts. Time: bench/gpu/step_bench.ts --model smollm2-135m, with and without --no-resident. Ladder:
+// docs/perf/2026-11-24-resident-step.md.
 //
 // Defines: HIDDEN, HEADS, KV_HEADS, HEAD_DIM, INTERMEDIATE, LAYERS, VOCAB, PAIRS, HALVES (as rope_append), TOKENS (1, 2, 4 or 8),
 // PARTS (clusters for gate, up and down), WARPS, SLOTS (layers of weights in shared memory). The launcher says what shared
