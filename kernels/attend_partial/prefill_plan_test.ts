@@ -1,6 +1,6 @@
 import { assert, assertEquals, assertThrows } from "@std/assert";
 import fc from "fast-check";
-import { planItems, type PlanOptions, planPrefill, type PrefillChunk } from "./prefill_plan.ts";
+import { checkNodes, planItems, type PlanOptions, planPrefill, type PrefillChunk } from "./prefill_plan.ts";
 
 const OPTIONS: PlanOptions = {
   shape: { heads: 32, kvHeads: 8, headDim: 128 },
@@ -134,5 +134,14 @@ Deno.test("planPrefill() refuses chunks that the kernels cannot take", () => {
     }]
   ) {
     assertThrows(() => planPrefill([chunk(bad)], OPTIONS), RangeError, "Cannot plan prefill");
+  }
+});
+
+Deno.test("checkNodes() takes parts of nodes that begin with the node, and refuses others", () => {
+  for (const [kvBegin, kvEnd] of [[0, 5000], [256, 512], [256, 257], [512, 1024], [768, 930], [512, 512]]) {
+    checkNodes([chunk({ position: 9000, kvBegin, kvEnd })]);
+  }
+  for (const [kvBegin, kvEnd] of [[256, 768], [256, 513], [512, 1025], [768, 1025]]) {
+    assertThrows(() => checkNodes([chunk({ position: 9000, kvBegin, kvEnd })]), RangeError, "Cannot plan prefill");
   }
 });
