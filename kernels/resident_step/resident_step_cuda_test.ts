@@ -1,6 +1,6 @@
 import { assert, assertEquals } from "@std/assert";
 import { randomValues } from "../attend_partial/test_data.ts";
-import { bf16Bits, gpuTest, roundBf16, type TestGpu } from "../cuda/test_gpu.ts";
+import { bf16Bits, gpuTest, type TestGpu } from "../cuda/test_gpu.ts";
 import { PoolLayout } from "../kv_copy/pool_layout.ts";
 import { type ReferenceLayer, residentStepReference } from "./reference.ts";
 import { type ResidentShape, tryResidentLayout } from "./resident_layout.ts";
@@ -72,10 +72,21 @@ const SHAPES: Readonly<Record<string, Sizes>> = {
   },
 };
 
+/** The bf16 nearest to each value, which is finite; many at a time. */
+function rounded(values: Float32Array<ArrayBuffer>): Float32Array<ArrayBuffer> {
+  const bits = new Uint32Array(values.buffer);
+  return new Float32Array(bits.map((word) => (word + 0x7fff + (word >>> 16 & 1)) & 0xffff0000).buffer);
+}
+
+/** Bits of values that are bf16. */
+function bf16Words(values: Float32Array): Uint16Array<ArrayBuffer> {
+  return Uint16Array.from(new Uint32Array(values.buffer), (word) => word >>> 16);
+}
+
 function randomLayer({ hidden, heads, kvHeads, headDim, intermediate }: Sizes, seed: number): ReferenceLayer {
   const width = heads * headDim;
   const matrix = (rows: number, cols: number, which: number) =>
-    randomValues(rows * cols, seed + which, Math.sqrt(3 / cols)).map(roundBf16);
+    rounded(randomValues(rows * cols, seed + which, Math.sqrt(3 / cols)));
   return {
     attentionNorm: randomValues(hidden, seed, 2),
     qkv: matrix((heads + 2 * kvHeads) * headDim, hidden, 1),
@@ -97,7 +108,7 @@ function check(
   const layout = tryResidentLayout(shape, gpu.context.properties);
   assert(layout !== undefined, "the kernel takes the model");
   const weights = Array.from({ length: layers }, (_, layer) => randomLayer(sizes, 100 * layer));
-  const embedding = randomValues(vocab * hidden, 7, 2).map(roundBf16);
+  const embedding = rounded(randomValues(vocab * hidden, 7, 2));
   const inverseFrequencies = Float64Array.from({ length: pairs }, (_, i) => 10000 ** (-i / pairs));
   using kernel = new ResidentStepKernel({
     context: gpu.context,
@@ -105,13 +116,13 @@ function check(
     layout,
     layers: weights.map((layer) => ({
       attentionNorm: gpu.upload(layer.attentionNorm),
-      qkv: gpu.uploadBf16(layer.qkv),
-      output: gpu.uploadBf16(layer.output),
+      qkv: gpu.upload(bf16Words(layer.qkv)),
+      output: gpu.upload(bf16Words(layer.output)),
       mlpNorm: gpu.upload(layer.mlpNorm),
-      gateUp: gpu.uploadBf16(layer.gateUp),
-      down: gpu.uploadBf16(layer.down),
+      gateUp: gpu.upload(bf16Words(layer.gateUp)),
+      down: gpu.upload(bf16Words(layer.down)),
     })),
-    embedding: gpu.uploadBf16(embedding),
+    embedding: gpu.upload(bf16Words(embedding)),
     normEps: EPS,
     inverseFrequencies,
     magnitude: 1,
@@ -133,7 +144,7 @@ function check(
     layer * layerWords + (table[row * tableWidth + Math.floor(token / 64)] * pool.layerBytes +
         pool.offset({ layer: 0, kvHead, value: side === 1, slot: token % 64, dim })) / 2;
   const stored = positions.map((position, row) =>
-    randomValues(layers * kvHeads * 2 * position * headDim, 1000 + row, 2).map(roundBf16)
+    rounded(randomValues(layers * kvHeads * 2 * position * headDim, 1000 + row, 2))
   );
   const storedAt = (row: number, layer: number, kvHead: number, side: number, token: number, dim: number) =>
     (((layer * kvHeads + kvHead) * 2 + side) * positions[row] + token) * headDim + dim;
@@ -263,14 +274,14 @@ gpuTest("ResidentStepKernel.launch() shows an id that does not exist as NaN and 
       const layer = randomLayer(sizes, 100 * index);
       return {
         attentionNorm: gpu.upload(layer.attentionNorm),
-        qkv: gpu.uploadBf16(layer.qkv),
-        output: gpu.uploadBf16(layer.output),
+        qkv: gpu.upload(bf16Words(layer.qkv)),
+        output: gpu.upload(bf16Words(layer.output)),
         mlpNorm: gpu.upload(layer.mlpNorm),
-        gateUp: gpu.uploadBf16(layer.gateUp),
-        down: gpu.uploadBf16(layer.down),
+        gateUp: gpu.upload(bf16Words(layer.gateUp)),
+        down: gpu.upload(bf16Words(layer.down)),
       };
     }),
-    embedding: gpu.uploadBf16(randomValues(vocab * hidden, 7)),
+    embedding: gpu.upload(bf16Words(rounded(randomValues(vocab * hidden, 7)))),
     normEps: EPS,
     inverseFrequencies: new Float64Array(pairs).fill(1),
     magnitude: 1,
