@@ -59,11 +59,21 @@ export interface PackedOperands {
   readonly out: DevicePtr;
   /** Gain of the norm, f32 [K]. */
   readonly gain?: DevicePtr;
+  /** What later kernels read: asked into the cache when all weights are on their way. @default {nothing} */
+  readonly ahead?: MemoryAhead;
   /**
    * Whether the launch may begin before its predecessor has ended. It reads weights at once, everything else when the
    * predecessor is done. @default {false}
    */
   readonly programmatic?: boolean;
+}
+
+/** Memory that later kernels read. */
+export interface MemoryAhead {
+  /** Where it begins, aligned to 128 bytes. */
+  readonly address: DevicePtr;
+  /** Its size. */
+  readonly bytes: number;
 }
 
 /** How a kernel divides the work; the order of summation depends on `warps` alone. */
@@ -175,15 +185,17 @@ export class PackedPlan {
   }
 
   /** Enqueues the product. An output has the same bits for every M. @throws {TypeError} when the gain is missing. @throws {CudaError} */
-  run(stream: CudaStream, { weights, x, out, gain, programmatic }: PackedOperands): void {
+  run(stream: CudaStream, { weights, x, out, gain, ahead, programmatic }: PackedOperands): void {
     const { rows, cols, tokens, output, norm, xStride = cols, outStride = rows } = this.shape;
     if (norm !== undefined && gain === undefined) throw new TypeError("Cannot multiply: wanted the gain of the norm");
-    const view = new DataView(new ArrayBuffer(64));
-    [weights, x, gain ?? 0n, out].forEach((address, i) => view.setBigUint64(8 * i, address, true));
-    [tokens, rows, cols, xStride, outStride, OUTPUT_CODE[output]].forEach((value, i) =>
-      view.setUint32(32 + 4 * i, value, true)
+    const view = new DataView(new ArrayBuffer(72));
+    [weights, x, gain ?? 0n, out, ahead?.address ?? 0n].forEach((address, i) =>
+      view.setBigUint64(8 * i, address, true)
     );
-    view.setFloat32(56, norm?.epsilon ?? 0, true);
+    [tokens, rows, cols, xStride, outStride, OUTPUT_CODE[output], ahead?.bytes ?? 0].forEach((value, i) =>
+      view.setUint32(40 + 4 * i, value, true)
+    );
+    view.setFloat32(68, norm?.epsilon ?? 0, true);
     stream.launch(this.#function, {
       grid: [this.schedule.blocks],
       block: [32 * (this.schedule.warps + 1)],

@@ -66,6 +66,8 @@ export interface WideSchedule {
 
 const OUTPUT_CODE: Readonly<Record<LinearOutput, number>> = { bf16: 0, f32: 1, add: 2, swiglu: 3 };
 const WEIGHT_CODE: Readonly<Record<CudaPackedType, number>> = { Q8_0: 1, Q4_0: 2, Q4_1: 3 };
+/** Parts of a tile from which on blocks that are left over are few. */
+const FEWEST_PARTS = 3;
 /** Records of a stage and strip. */
 const GROUP = 2;
 const WARPS_OF_A_GROUP = 4;
@@ -120,7 +122,10 @@ export function wideSchedule(
   const barrierBytes = wideSharedBytes({ dtype }, { padded, warpgroups, pieces, inputSlots: 0, weightSlots: 0 });
   const left = HALF_SHARED_BYTES - inputSlots * padded * ATOM_ROW_BYTES - barrierBytes;
   const weightSlots = changes.weightSlots ?? Math.max(2, Math.min(MAX_SLOTS, Math.floor(left / stageBytes)));
-  const units = tilesOf(shape, { warpgroups, pieces }) * Math.ceil(cols / RECORD_COLS);
+  const tiles = tilesOf(shape, { warpgroups, pieces });
+  const parts = Math.floor(multiprocessors / tiles);
+  // Few tiles are cut into equal parts, so that a block has part of one alone.
+  const fitting = parts >= FEWEST_PARTS ? tiles * parts : multiprocessors;
   return {
     padded,
     warpgroups,
@@ -128,7 +133,7 @@ export function wideSchedule(
     resident: changes.resident ?? 1,
     weightSlots,
     inputSlots,
-    blocks: Math.min(units, changes.blocks ?? multiprocessors),
+    blocks: Math.min(tiles * Math.ceil(cols / RECORD_COLS), changes.blocks ?? fitting),
   };
 }
 

@@ -6,7 +6,12 @@
 import type { CudaContext, CudaStream, DevicePtr } from "../../ffi/cuda/cuda.ts";
 import type { KernelCache } from "../../kernels/cuda/kernel_cache.ts";
 import type { LinearOutput } from "../../kernels/linear/linear_direct_cuda.ts";
-import { PackedLinear, type PackedPlan, type PackedShape } from "../../kernels/linear/linear_packed_cuda.ts";
+import {
+  type MemoryAhead,
+  PackedLinear,
+  type PackedPlan,
+  type PackedShape,
+} from "../../kernels/linear/linear_packed_cuda.ts";
 import { MAX_WIDE_TOKENS, WideLinear, type WidePlan } from "../../kernels/linear/linear_packed_wide_cuda.ts";
 import type { ModelConfig } from "../model/model.ts";
 import { addressAt } from "./cuda_address.ts";
@@ -22,6 +27,9 @@ const OUTPUTS: Readonly<Record<DirectMatrix, LinearOutput>> = {
   down: "add",
   head: "f32",
 };
+
+/** Most tokens that take turns; beyond, expanding the matrix is less work. */
+const MOST_TOKENS = 256;
 
 /** Bytes of one output. */
 const OUTPUT_BYTES: Readonly<Record<LinearOutput, number>> = { bf16: 2, f32: 4, add: 4, swiglu: 2 };
@@ -44,6 +52,8 @@ export interface PackedProduct extends PackedKind {
   readonly gain?: DevicePtr;
   /** Output: bf16, f32 for `head`, f32 that is added to for `output` and `down`. */
   readonly out: DevicePtr;
+  /** What kernels after the next ones read, for those of very few tokens. @default {nothing} */
+  readonly ahead?: MemoryAhead;
   /** Whether it may begin before its predecessor has ended. */
   readonly overlap: boolean;
 }
@@ -93,7 +103,8 @@ export class CudaPacked implements Disposable {
 
   /** Whether there are kernels for a matrix and so many tokens. */
   has(kind: PackedKind): boolean {
-    const { packed } = kind.weights;
+    const { tokens, weights: { packed } } = kind;
+    if (tokens > MOST_TOKENS || tokens > MAX_WIDE_TOKENS && tokens % MAX_WIDE_TOKENS !== 0) return false;
     return packed !== undefined && packed.every((part) => this.#plans.has(keyOf(this.#shape(kind, part))));
   }
 
@@ -103,7 +114,7 @@ export class CudaPacked implements Disposable {
   }
 
   /** Enqueues a product. @throws {ReferenceError} when there is no kernel for it. */
-  run(stream: CudaStream, { x, gain, out, overlap, ...kind }: PackedProduct): void {
+  run(stream: CudaStream, { x, gain, out, ahead, overlap, ...kind }: PackedProduct): void {
     const { matrix, tokens, weights: { packed = [], rows, cols } } = kind;
     const bytes = OUTPUT_BYTES[OUTPUTS[matrix]];
     for (const part of packed) {
@@ -118,6 +129,8 @@ export class CudaPacked implements Disposable {
           x: addressAt(x, 2 * first * cols),
           gain: this.takesNorm(kind) ? gain : undefined,
           out: addressAt(out, bytes * (first * rows + part.first)),
+          // What comes last is asked for last.
+          ahead: part === packed.at(-1) ? ahead : undefined,
           programmatic: overlap,
         });
       }
