@@ -138,7 +138,9 @@ export class DecodePlan implements Disposable {
     this.#entryNodes = layout.entryNodes(this.jobs);
     this.#memory = context.alloc(layout.workspaceBytes(this.jobs));
     using stream = context.stream();
-    stream.fill(this.#memory.address, 0, this.#memory.bytes);
+    const slots = layout.places.slots(this.jobs);
+    stream.fill(this.#memory.address, 0, slots);
+    stream.fill(this.#memory.at(slots), 0xff, this.#memory.bytes - slots);
     stream.synchronize();
   }
 
@@ -210,7 +212,7 @@ export class DecodePlan implements Disposable {
     if (!Number.isInteger(count) || count < 0 || count > this.jobs) {
       throw new RangeError(`Cannot plan attention: wanted at most ${this.jobs} sequences or nodes, got ${count}`);
     }
-    const { shape: { kvHeads }, ctas, slotNodes, places } = this.#layout;
+    const { shape: { kvHeads }, ctas, slotNodes, places, alone } = this.#layout;
     this.#tables = tables;
     stream.launch(this.#plan, {
       grid: [1],
@@ -229,6 +231,7 @@ export class DecodePlan implements Disposable {
         { i32: slotNodes },
         { i32: this.#entryNodes },
         { i32: level },
+        { i32: alone ? 1 : 0 },
         { ptr: this.#memory.at(places.header) },
         { ptr: this.#memory.at(places.entries) },
       ],

@@ -8,8 +8,9 @@
 //
 // Model, in the time a CTA needs for one page when memory is not the limit: `SATURATE` CTAs use all of the memory rate,
 // so work takes pages / SATURATE and never less than the longest item; a last wave of fewer items leaves memory idle
-// for a part of its length; merging takes a start and a bit a part. The constants are estimates; time them with
-// attend_decode_cuda_bench.ts.
+// for a part of its length; items end at unlike times, by a share of their length; each level of merging takes a start and a
+// bit a part. The constants were fitted to 52 forced cuts on an H200, of which it finds the best or one that takes at most
+// 2.4 % longer (docs/perf); attend_decode_cuda_bench.ts --levels times cuts.
 //
 // Shared memory: (3 * jobs + 3) * 4 bytes. Test: attend_decode_cuda_test.ts.
 
@@ -21,6 +22,9 @@ typedef unsigned long long u64;
 #ifndef SATURATE
 #define SATURATE 70.f
 #endif
+#ifndef UNLIKE
+#define UNLIKE 0.03f
+#endif
 #ifndef MERGE_START
 #define MERGE_START 3.f
 #endif
@@ -31,18 +35,30 @@ typedef unsigned long long u64;
 constexpr int THREADS = 256;
 constexpr int LEVELS = 21;
 constexpr int ENTRY = 12;
+// As attend_decode.cu: so many nodes of a level become one of the next.
+constexpr int MERGE_LEVEL = 4;
 
 __device__ __forceinline__ int cut(int pages, int level) {
   return pages == 0 ? 1 : (int)(((u64)pages + (1ull << level) - 1) >> level);
 }
 
+// Nodes that so many are merged into.
+__device__ __forceinline__ int above(int parts) { return (parts + (1 << MERGE_LEVEL) - 1) >> MERGE_LEVEL; }
+
+// Slots of a job that was cut into so many nodes: one for each node but the root.
+__device__ __forceinline__ int slots_of(int parts) {
+  int slots = 0;
+  for (; parts > 1; parts = above(parts)) slots += parts;
+  return slots;
+}
+
 extern "C" __global__ void __launch_bounds__(THREADS) attend_decode_plan(
     const int* lengths, const int* rows, const int* queries, int max_blocks, const int4* works, const int* table,
-    int jobs, int kv_heads, int ctas, int slot_nodes, int entry_nodes, int forced_level, int* header, int* entries) {
+    int jobs, int kv_heads, int ctas, int slot_nodes, int entry_nodes, int forced_level, int shares, int* header, int* entries) {
   extern __shared__ int memory[];
   int* const pages = memory;              // [jobs]
   int* const nodes = pages + jobs;        // [jobs + 1] nodes before a job
-  int* const split = nodes + jobs + 1;    // [jobs + 1] nodes of split jobs before a job
+  int* const split = nodes + jobs + 1;    // [jobs + 1] slots of split jobs before a job
   __shared__ int level_nodes[LEVELS], level_split[LEVELS], most_pages, chosen;
   __shared__ int warp_nodes[THREADS / 32], warp_split[THREADS / 32];
   __shared__ u64 all_pages;
@@ -70,7 +86,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) attend_decode_plan(
     }
     for (int level = 0; level < LEVELS; level++) {
       const int count = real ? cut(mine, level) : 0;
-      const int total = __reduce_add_sync(~0u, count), apart = __reduce_add_sync(~0u, count > 1 ? count : 0);
+      const int total = __reduce_add_sync(~0u, count), apart = __reduce_add_sync(~0u, slots_of(count));
       if (lane == 0) {
         atomicAdd(&level_nodes[level], total);
         atomicAdd(&level_split[level], apart);
@@ -87,9 +103,10 @@ extern "C" __global__ void __launch_bounds__(THREADS) attend_decode_plan(
       const float length = (float)min(1 << level, most_pages);
       cost = (float)all_pages * kv_heads / SATURATE;
       if (tail > 0.f && tail < SATURATE) cost += length * (1.f - tail / SATURATE);
-      cost = fmaxf(cost, length);
-      const int parts = cut(most_pages, level);
-      if (parts > 1) cost += MERGE_START + MERGE_PART * parts;
+      cost = fmaxf(cost, length) + UNLIKE * length;
+      for (int parts = cut(most_pages, level); parts > 1; parts = above(parts)) {
+        cost += MERGE_START + MERGE_PART * min(parts, 1 << MERGE_LEVEL);
+      }
     }
     // Of equal costs the highest level, which has the fewest nodes.
     float best = cost;
@@ -108,7 +125,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) attend_decode_plan(
   for (int job = from; job < to; job++) {
     const int count = cut(pages[job], level);
     own_nodes += count;
-    own_split += count > 1 ? count : 0;
+    own_split += slots_of(count);
   }
   int sum_nodes = own_nodes, sum_split = own_split;
   for (int step = 1; step < 32; step *= 2) {
@@ -133,7 +150,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) attend_decode_plan(
     nodes[job] = before_nodes;
     split[job] = before_split;
     before_nodes += count;
-    before_split += count > 1 ? count : 0;
+    before_split += slots_of(count);
   }
   if (thread == THREADS - 1) nodes[jobs] = before_nodes;
   __syncthreads();
@@ -174,6 +191,11 @@ extern "C" __global__ void __launch_bounds__(THREADS) attend_decode_plan(
     entry[5] = parts;
     entry[6] = parts > 1 ? split[job] + part : 0;
     entry[7] = parts > 1 ? split[job] : 0;
-    for (int i = 0; i < 4; i++) entry[8 + i] = i < count ? table[start + i] : 0;
+    // What is fetched first: pages in order, or one of every warp's share and then the second.
+    const int quarter = 1 << max(30 - __clz(max(count - 1, 0)), 0), wide = (count + quarter - 1) / quarter;
+    for (int i = 0; i < 4; i++) {
+      const int page = !shares ? i : i < wide ? i * quarter : 1;
+      entry[8 + i] = i < count ? table[start + page] : 0;
+    }
   }
 }

@@ -19,9 +19,11 @@ const DESCRIPTOR_BYTES = 32;
 const BARRIER_BYTES = 8;
 /** Scores of one page and 8 heads. */
 const SCORES_BYTES = 8 * 64 * 4;
+/** Weights of merges. */
+const WEIGHTS_BYTES = 2048;
 const ENTRY_BYTES = 48;
 /** Nodes of split jobs, times KV heads, that there are slots for, in CTAs. */
-const SLOTS_PER_CTA = 8;
+const SLOTS_PER_CTA = 24;
 const LINE_BYTES = 256;
 
 /** Offsets in the workspace, bytes. */
@@ -34,7 +36,7 @@ export interface DecodePlaces {
   readonly arrivals: number;
   /** Plan entries. */
   readonly entries: number;
-  /** Partials of nodes, for a plan of that many jobs. */
+  /** Partials of nodes, for a plan of that many jobs; all bits set where there is none, as at first. */
   slots(jobs: number): number;
 }
 
@@ -44,6 +46,8 @@ export class DecodeLayout {
   readonly shape: AttendPlainShape;
   /** Query heads that share a KV head. */
   readonly group: number;
+  /** Whether each warp takes pages of its own, instead of a share of each. */
+  readonly alone: boolean;
   /** Pages of a CTA's ring. */
   readonly stages: number;
   /** CTAs resident on one multiprocessor. */
@@ -56,7 +60,7 @@ export class DecodeLayout {
   readonly sharedBytes: number;
   /** Bytes of one partial in the workspace. */
   readonly slotBytes: number;
-  /** Nodes of split jobs there is room for. */
+  /** Nodes of split jobs there is room for, those that others are merged into among them. */
   readonly slotNodes: number;
   /** Where things lie in the workspace. */
   readonly places: DecodePlaces;
@@ -80,13 +84,26 @@ export class DecodeLayout {
     const subtiles = Math.ceil(headDim / SUBTILE_DIMS);
     const tiles = Math.ceil(this.group / 8);
     const { partBytes } = new PoolLayout({ layers: 1, kvHeads, headDim, kvType });
-    this.ctasPerMultiprocessor = partBytes <= 8192 ? 2 : 1;
-    this.stages = partBytes <= 4096 ? 8 : partBytes <= 16384 ? 6 : partBytes <= 24576 ? 4 : 3;
+    const fp8 = kvType === "fp8";
+    this.alone = subtiles === 1 && this.group <= 8 && !fp8;
+    this.ctasPerMultiprocessor = fp8 && partBytes <= 8192 ? 2 : 1;
+    this.stages = subtiles === 1 && !fp8
+      ? 12
+      : partBytes <= 4096
+      ? 8
+      : partBytes <= 16384
+      ? 6
+      : partBytes <= 24576
+      ? 4
+      : 3;
     const side = this.stages >= 4 && subtiles * tiles <= 4 ? 2 : 1;
     this.ctas = multiprocessors * this.ctasPerMultiprocessor;
-    this.sharedBytes = this.stages * 2 * partBytes + 2 * side * tiles * SCORES_BYTES +
+    const scoresBytes = this.alone
+      ? CONSUMER_WARPS * 4 * (this.group * SUBTILE_DIMS + 8) + WEIGHTS_BYTES
+      : 2 * side * tiles * SCORES_BYTES;
+    this.sharedBytes = this.stages * 2 * partBytes + scoresBytes +
       DESCRIPTORS * DESCRIPTOR_BYTES + 2 * BARRIER_BYTES * (this.stages + DESCRIPTORS) + 16;
-    this.slotBytes = 4 * (subtiles * SUBTILE_DIMS * 8 * tiles + 32);
+    this.slotBytes = 4 * (subtiles * SUBTILE_DIMS * this.group + 32);
     this.slotNodes = Math.ceil(SLOTS_PER_CTA * this.ctas / kvHeads);
     const arrivals = 2 * LINE_BYTES;
     const entries = arrivals + aligned(4 * this.slotNodes * kvHeads);
