@@ -5,6 +5,8 @@
  */
 import bulkCopy from "./include/bulk_copy.cuh" with { type: "text" };
 import decodeKv from "./include/decode_kv.cuh" with { type: "text" };
+import decodePage from "./include/decode_page.cuh" with { type: "text" };
+import decodeSlots from "./include/decode_slots.cuh" with { type: "text" };
 import decodeTree from "./include/decode_tree.cuh" with { type: "text" };
 import cluster from "./include/cluster.cuh" with { type: "text" };
 import dependents from "./include/dependents.cuh" with { type: "text" };
@@ -27,6 +29,8 @@ import wgmma from "./include/wgmma.cuh" with { type: "text" };
 export const HEADERS: Readonly<Record<string, string>> = {
   "bulk_copy.cuh": bulkCopy,
   "decode_kv.cuh": decodeKv,
+  "decode_page.cuh": decodePage,
+  "decode_slots.cuh": decodeSlots,
   "decode_tree.cuh": decodeTree,
   "cluster.cuh": cluster,
   "dependents.cuh": dependents,
