@@ -3,7 +3,14 @@
  *
  * @module
  */
-import { CudaContext, CudaLibraries, type CudaStream, type DevicePtr, type PinnedBuffer } from "../../ffi/cuda/cuda.ts";
+import {
+  CudaContext,
+  CudaLibraries,
+  type CudaStream,
+  type DevicePtr,
+  Nvrtc,
+  type PinnedBuffer,
+} from "../../ffi/cuda/cuda.ts";
 import { KernelCache } from "./kernel_cache.ts";
 
 /** A GPU, a stream, kernels, and memory that is freed together. */
@@ -17,28 +24,20 @@ export class TestGpu implements Disposable {
   readonly #stack = new DisposableStack();
   /** What {@linkcode missing} found out, which costs a context. */
   static #missing: { readonly reason: string | undefined } | undefined;
-  /** Stays open to the end of the process: to make the context and load the compiler takes longer than most tests. */
-  static #kept: { readonly context: CudaContext; readonly kernels: KernelCache } | undefined;
+  /** Stay open to the end of the process: to make a context and load the compiler takes longer than most tests. */
+  static #kept: readonly Disposable[] = [];
 
   /** Opens GPU 0. @throws {Error} when there is none. */
   constructor() {
     this.context = this.#stack.use(CudaContext.open());
     this.stream = this.#stack.use(this.context.stream());
-    this.kernels = TestGpu.#keep().kernels;
+    this.kernels = KernelCache.open(this.context);
   }
 
   /** Why there is no GPU for tests; undefined when there is one. */
   static missing(): string | undefined {
     TestGpu.#missing ??= { reason: TestGpu.#obstacle() };
     return TestGpu.#missing.reason;
-  }
-
-  static #keep(): { readonly context: CudaContext; readonly kernels: KernelCache } {
-    if (TestGpu.#kept === undefined) {
-      const context = CudaContext.open();
-      TestGpu.#kept = { context, kernels: KernelCache.open(context) };
-    }
-    return TestGpu.#kept;
   }
 
   static #obstacle(): string | undefined {
@@ -48,7 +47,9 @@ export class TestGpu implements Disposable {
       return "no permission to load the NVIDIA driver";
     }
     try {
-      TestGpu.#keep();
+      const context = CudaContext.open();
+      const maxMajor = Number.parseInt(context.properties.driverVersion);
+      TestGpu.#kept = [context, Nvrtc.open(context.libraries.get("nvrtc", { maxMajor }))];
       return undefined;
     } catch (error) {
       return error instanceof Error ? error.message : String(error);
