@@ -113,9 +113,6 @@ constexpr u32 AT_BARRIERS = AT_TURNS + 32 * 8;
 constexpr u32 BARRIERS = 4 * SLOTS + 4;
 enum Arrival { X_THERE, GATED_THERE, ROWS_THERE, PARTS_THERE };
 
-// Bytes that are brought into the L2 cache at a time.
-constexpr u64 NEXT_CHUNK = 4096;
-
 // Words of the exchange of one layer: sums of the KV heads' clusters, then those of the others.
 constexpr u32 SUMS_WORDS = TOKENS * HIDDEN;
 constexpr u32 LAYER_WORDS = (KV_HEADS + PARTS) * SUMS_WORDS;
@@ -149,9 +146,6 @@ struct Step {
   u32* exchange;
   u32* steps;
   float* residual;
-  // What the kernel behind this one reads first, and how much of it is brought into the L2 cache.
-  const u8* next;
-  u64 next_bytes;
   u32 blocks, table_width;
   float epsilon, scale, magnitude;
 };
@@ -230,8 +224,7 @@ __device__ __forceinline__ u32 arrival_barrier(u32 base, Arrival what) { return 
 __device__ __forceinline__ u32 cluster_rank() { return blockIdx.x % CLUSTER; }
 __device__ __forceinline__ u32 cluster_index() { return blockIdx.x / CLUSTER; }
 
-// The last warp: weights ahead into shared memory, the other half of the exchange emptied, and at last, while the bus is idle,
-// what comes next.
+// The last warp: weights ahead into shared memory, and the other half of the exchange emptied.
 __device__ __forceinline__ void fetch(const Step& step, const Place& at, u32* stale) {
   const u32 rank = cluster_rank(), cluster = cluster_index();
   const bool attends = cluster < KV_HEADS;
@@ -277,9 +270,6 @@ __device__ __forceinline__ void fetch(const Step& step, const Place& at, u32* st
     }
     uint4* words = reinterpret_cast<uint4*>(stale + (u64)index * LAYER_WORDS);
     for (u32 i = blockIdx.x * 32 + at.lane; i < LAYER_WORDS / 4; i += CTAS * 32) words[i] = make_uint4(EMPTY, EMPTY, EMPTY, EMPTY);
-  }
-  for (u64 from = (blockIdx.x * 32 + at.lane) * NEXT_CHUNK; from + NEXT_CHUNK <= step.next_bytes; from += CTAS * 32 * NEXT_CHUNK) {
-    asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(step.next + from), "n"(NEXT_CHUNK) : "memory");
   }
 }
 

@@ -9,17 +9,9 @@ import type { ResidentLayout } from "./resident_layout.ts";
 import source from "./resident_step.cu" with { type: "text" };
 
 /** Bytes of the kernel's argument. */
-const STEP_BYTES = 152;
+const STEP_BYTES = 136;
 /** Places in it, bytes. */
-const AT = {
-  addresses: 0,
-  nextBytes: 120,
-  blocks: 128,
-  tableWidth: 132,
-  epsilon: 136,
-  scale: 140,
-  magnitude: 144,
-} as const;
+const AT = { addresses: 0, blocks: 112, tableWidth: 116, epsilon: 120, scale: 124, magnitude: 128 } as const;
 /** Addresses of a layer's weights. */
 const LAYER_ADDRESSES = 6;
 /** A byte of a word that has not arrived. */
@@ -85,8 +77,6 @@ export interface ResidentWork {
   readonly blocks: number;
   /** Residual stream behind the last layer, f32 [tokens, hidden]; rows from `count` on stay as they are. */
   readonly residual: DevicePtr;
-  /** What the next kernel reads first, to be brought into the L2 cache; aligned to 16 bytes. @default {nothing} */
-  readonly next?: { readonly address: DevicePtr; readonly bytes: number };
 }
 
 /** The layers of a decode step as one kernel; launches must follow each other. */
@@ -169,10 +159,8 @@ export class ResidentStepKernel implements Disposable {
       this.#exchange.address,
       this.#steps.address,
       work.residual,
-      work.next?.address ?? 0n,
     ];
     addresses.forEach((address, index) => view.setBigUint64(AT.addresses + 8 * index, address, true));
-    view.setBigUint64(AT.nextBytes, BigInt(work.next?.bytes ?? 0), true);
     view.setUint32(AT.blocks, work.blocks, true);
     view.setUint32(AT.tableWidth, work.tableWidth, true);
     view.setFloat32(AT.epsilon, normEps, true);

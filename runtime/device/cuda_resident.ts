@@ -26,8 +26,6 @@ const LEAST_MAJOR = 9;
 const TIMED_TOKENS = [8192, 2048, 1024, 512] as const;
 /** Bytes of weights below which a step is too short for its kernels to be worth the seconds that they compile. */
 const LEAST_BYTES = 2 ** 25;
-/** Share of the L2 cache that the head may take before it is needed. */
-const HEAD_SHARE = 0.5;
 
 /** What it stands on; all of it stays the caller's. */
 export interface CudaResidentParts {
@@ -174,7 +172,7 @@ export class CudaResident implements Disposable {
 
   /** Enqueues the layers of a step, from its tokens to the residual stream. @throws {ReferenceError} when there is no kernel. */
   run(stream: CudaStream, plan: DevicePlan): void {
-    const { pool, residual, config, context, weights } = this.#parts;
+    const { pool, residual } = this.#parts;
     const { places, capacity: { tokens } } = plan;
     const step = this.#steps.get(tokens);
     if (step === undefined) throw new ReferenceError(`Cannot run a resident step: no kernel for ${tokens} tokens`);
@@ -191,12 +189,6 @@ export class CudaResident implements Disposable {
       blockBytes,
       blocks: pool.blocks,
       residual,
-      ...(weights.head.full !== undefined && {
-        next: {
-          address: weights.head.full,
-          bytes: Math.min(2 * config.vocab * config.hidden, Math.floor(HEAD_SHARE * context.properties.l2Bytes)),
-        },
-      }),
     });
   }
 
