@@ -74,7 +74,7 @@ export interface StreamSchedule {
 
 /** What a schedule may be asked for. */
 export type StreamChoice =
-  & Partial<Pick<StreamSchedule, "pieceRows" | "atoms" | "inputSlots" | "releaseAhead" | "blocks">>
+  & Partial<Pick<StreamSchedule, "pieceRows" | "atoms">>
   & {
     /** Pieces of a tile. */
     readonly tilePieces?: number;
@@ -104,8 +104,8 @@ const MAX_PIECES = 4;
 const MAX_SLOTS = 32;
 /** Barriers of both rings. */
 const BARRIER_BYTES = 4 * 8 * MAX_SLOTS;
-/** Bytes of a chunk's inputs above which few of them are held. */
-const WIDE_INPUTS = 8192;
+/** Chunks of inputs that are held at least. */
+const MIN_INPUT_SLOTS = 3;
 /** What a block can have, alone on a multiprocessor and with another: the system takes 1 KB of each. */
 const SHARED_BYTES = { 1: 227 * 1024, 2: 113 * 1024 } as const;
 const OUTPUT_CODE: Readonly<Record<LinearOutput, number>> = { bf16: 0, f32: 1, add: 2, swiglu: 3 };
@@ -141,24 +141,23 @@ export function streamSchedule(
   checkShape(shape);
   const { rows, tokens, output } = shape;
   const { resident = 1, atoms = resident === 1 ? 4 : 2 } = choice;
-  const sharedBytes = SHARED_BYTES[resident];
   const padded = [8, 16, 32].find((size) => tokens <= size) ?? MAX_STREAM_TOKENS;
   const pair = output === "swiglu";
   const share = (pair ? 2 * rows : rows) / multiprocessors;
-  const tilePieces = choice.tilePieces ?? (pair || (padded > 32 && share > OPERAND_ROWS) ? 2 : 1);
+  const tilePieces = choice.tilePieces ?? (pair || (resident === 1 && share > OPERAND_ROWS) ? 2 : 1);
   const waves = choice.waves ?? Math.ceil(share / (tilePieces * OPERAND_ROWS));
   const pieceRows = choice.pieceRows ?? Math.min(OPERAND_ROWS, Math.ceil(share / waves / tilePieces));
   const pieces = pair || tilePieces === MAX_PIECES ? 2 : 1;
-  const inputBytes = padded * ATOM_ROW_BYTES * atoms;
-  const slotsBeside = (inputSlots: number): number => {
-    const room = sharedBytes - BARRIER_BYTES - inputSlots * inputBytes;
-    const most = Math.min(MAX_SLOTS, Math.floor(room / slotBytes({ pieceRows, atoms })));
-    // A slot serves one warpgroup only.
-    return Math.max(tilePieces, most - most % tilePieces);
-  };
-  const wanted = inputBytes > WIDE_INPUTS ? 3 : 4;
-  const inputSlots = choice.inputSlots ?? (slotsBeside(wanted) < 2 * tilePieces ? 2 : wanted);
-  const weightSlots = slotsBeside(inputSlots);
+  // Inputs come late, when the predecessor has ended: they want to be asked for as far ahead as the weights that wait.
+  const inputSlotsOf = (slots: number): number =>
+    Math.min(MAX_SLOTS, Math.max(MIN_INPUT_SLOTS, slots / tilePieces + (tilePieces === 1 ? 1 : 0)));
+  const fits = (slots: number): boolean =>
+    streamSharedBytes({ pieceRows, padded, atoms, weightSlots: slots, inputSlots: inputSlotsOf(slots) }) <=
+      SHARED_BYTES[resident];
+  // A slot serves one warpgroup only.
+  let weightSlots = MAX_SLOTS - MAX_SLOTS % tilePieces;
+  while (weightSlots > tilePieces && !fits(weightSlots)) weightSlots -= tilePieces;
+  const inputSlots = inputSlotsOf(weightSlots);
   return {
     padded,
     warpgroups: tilePieces / pieces,
@@ -167,8 +166,8 @@ export function streamSchedule(
     weightSlots,
     inputSlots,
     atoms,
-    releaseAhead: choice.releaseAhead ?? weightSlots,
-    blocks: choice.blocks ?? resident,
+    releaseAhead: weightSlots,
+    blocks: resident,
   };
 }
 

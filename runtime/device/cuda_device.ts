@@ -308,7 +308,7 @@ function open(config: ModelConfig, contents: Contents, options: CudaDeviceOption
     ? undefined
     : opened.use(new CudaPacked({ context, kernels, config, weights, sizes: deterministic ? [] : DECODE_BUCKETS }));
   const direct = !deterministic && (options.direct ?? true) && CudaDirect.supports(context.properties, config)
-    ? new CudaDirect({ kernels, properties: context.properties, config, sizes: DECODE_BUCKETS })
+    ? new CudaDirect({ context, kernels, config, sizes: DECODE_BUCKETS })
     : undefined;
   const contextBlocks = Math.ceil(config.contextLength / CUDA_BLOCK_TOKENS);
   const blocks = options.blocks ?? cudaBlocks({

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import type { CudaProperties, CudaStream, DevicePtr } from "../../ffi/cuda/cuda.ts";
+import type { CudaContext, CudaProperties, CudaStream, DevicePtr } from "../../ffi/cuda/cuda.ts";
 import type { KernelCache } from "../../kernels/cuda/kernel_cache.ts";
 import {
   DirectLinear,
@@ -12,6 +12,13 @@ import {
   MAX_DIRECT_TOKENS,
   MAX_NORM_TOKENS,
 } from "../../kernels/linear/linear_direct_cuda.ts";
+import {
+  MAX_STREAM_TOKENS,
+  STREAM_CHOICES,
+  type StreamKind,
+  StreamLinear,
+  type StreamPlan,
+} from "../../kernels/linear/linear_stream_cuda.ts";
 import type { ModelConfig } from "../model/model.ts";
 import { qkvRows } from "./cuda_weights.ts";
 
@@ -26,14 +33,23 @@ const MATRICES: readonly DirectMatrix[] = ["qkv", "output", "gateUp", "down", "h
 /** Matrices with a norm in front. */
 const NORMED: readonly DirectMatrix[] = ["qkv", "gateUp"];
 
+/** Our kernels: weights go straight into registers, or through shared memory in one of two schedules. */
+export type DirectKernel = "direct" | StreamKind;
+
+const STREAM_KINDS: readonly StreamKind[] = ["stream", "streamPairs"];
+/** Fewest tokens of a product whose weights go through shared memory; fewer are done as fast without. */
+const MIN_STREAM_TOKENS = 8;
+
 /** What a kernel is chosen for. */
 export interface DirectKind {
   /** Which matrix. */
   readonly matrix: DirectMatrix;
   /** Tokens. */
   readonly tokens: number;
-  /** Whether the norm in front is part of it. @default {false} */
+  /** Whether the norm in front is part of it; only `direct` has that. @default {false} */
   readonly norm?: boolean;
+  /** Which kernel. @default {"direct"} */
+  readonly kernel?: DirectKernel;
 }
 
 /** One product. */
@@ -52,6 +68,8 @@ export interface DirectProduct {
   readonly out: DevicePtr;
   /** Whether it may begin before its predecessor has ended. */
   readonly overlap: boolean;
+  /** Which kernel. @default {"direct"} */
+  readonly kernel?: DirectKernel;
 }
 
 type MatrixShape = Pick<DirectShape, "rows" | "cols" | "output">;
@@ -70,13 +88,13 @@ function matrixShapes(config: ModelConfig): Readonly<Record<DirectMatrix, Matrix
 /** Products of few tokens of one model. */
 export class CudaDirect {
   readonly #shapes: Readonly<Record<DirectMatrix, MatrixShape>>;
-  readonly #plans: ReadonlyMap<string, DirectPlan>;
+  readonly #plans: ReadonlyMap<string, DirectPlan | StreamPlan>;
 
   /** Compiles or finds the kernels of steps of these numbers of tokens. */
   constructor(
-    { kernels, properties, config, sizes }: {
+    { context, kernels, config, sizes }: {
+      readonly context: CudaContext;
       readonly kernels: KernelCache;
-      readonly properties: CudaProperties;
       readonly config: ModelConfig;
       readonly sizes: readonly number[];
     },
@@ -92,13 +110,24 @@ export class CudaDirect {
       tokens,
       ...(norm && { norm: { epsilon: config.normEps } }),
     }));
-    const plans = new DirectLinear(kernels, properties).plans(shapes);
-    this.#plans = new Map(wanted.map((one, index) => [keyOf(one), plans[index]]));
+    const streamed = sizes.filter((tokens) => tokens >= MIN_STREAM_TOKENS && tokens <= MAX_STREAM_TOKENS)
+      .flatMap((tokens) => MATRICES.map((matrix) => ({ matrix, tokens })));
+    const plans = new DirectLinear(kernels, context.properties).plans(shapes);
+    const streams = new StreamLinear(context, kernels);
+    const streamShapes = streamed.map(({ matrix, tokens }) => ({ ...this.#shapes[matrix], tokens }));
+    this.#plans = new Map<string, DirectPlan | StreamPlan>([
+      ...wanted.map((one, index) => [keyOf(one), plans[index]] as const),
+      ...STREAM_KINDS.flatMap((kernel) =>
+        streams.plans(streamShapes, STREAM_CHOICES[kernel]).map((plan, index) =>
+          [keyOf({ ...streamed[index], kernel }), plan] as const
+        )
+      ),
+    ]);
   }
 
   /** Whether a GPU has the kernels and a model the sizes they want. */
   static supports(properties: CudaProperties, config: ModelConfig): boolean {
-    return DirectLinear.supports(properties) &&
+    return DirectLinear.supports(properties) && StreamLinear.supports(properties) &&
       Object.values(matrixShapes(config)).every(({ cols }) => cols % COLUMN_UNIT === 0);
   }
 
@@ -108,13 +137,13 @@ export class CudaDirect {
   }
 
   /** Enqueues a product. @throws {ReferenceError} when there is no kernel for it. */
-  run(stream: CudaStream, { matrix, tokens, weights, x, gain, out, overlap }: DirectProduct): void {
-    const plan = this.#plans.get(keyOf({ matrix, tokens, norm: gain !== undefined }));
+  run(stream: CudaStream, { matrix, tokens, weights, x, gain, out, overlap, kernel }: DirectProduct): void {
+    const plan = this.#plans.get(keyOf({ matrix, tokens, norm: gain !== undefined, kernel }));
     if (plan === undefined) throw new ReferenceError(`Cannot multiply: no kernel for ${matrix} of ${tokens} tokens`);
     plan.run(stream, { weights, x, gain, out, programmatic: overlap });
   }
 }
 
-function keyOf({ matrix, tokens, norm = false }: DirectKind): string {
-  return `${matrix} ${tokens}${norm ? " norm" : ""}`;
+function keyOf({ matrix, tokens, norm = false, kernel = "direct" }: DirectKind): string {
+  return `${matrix} ${tokens} ${kernel}${norm ? " norm" : ""}`;
 }

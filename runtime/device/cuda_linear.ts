@@ -5,7 +5,7 @@
  * @module
  */
 import type { CudaStream, DevicePtr } from "../../ffi/cuda/cuda.ts";
-import type { CudaDirect, DirectMatrix } from "./cuda_direct.ts";
+import type { CudaDirect, DirectKernel, DirectMatrix } from "./cuda_direct.ts";
 import { type CudaMatrix, formOf } from "./cuda_matrix.ts";
 import type { CudaPacked } from "./cuda_packed.ts";
 import type { CudaProducts, Product } from "./cuda_products.ts";
@@ -15,14 +15,14 @@ import type { CudaTimer } from "./cuda_timer.ts";
 const LAUNCH_MS = 0.0012;
 
 /** What computes a product. */
-type Way = "library" | "direct" | "packed";
+type Way = "library" | DirectKernel | "packed";
 
 /** What was chosen for a matrix and a number of tokens. */
 interface Choice {
   /** The product alone. */
   readonly plain: Way;
   /** The product with the norm in front of it, where that is one kernel. */
-  readonly normed?: Exclude<Way, "library">;
+  readonly normed?: "direct" | "packed";
 }
 
 /** What a product is chosen by. */
@@ -103,8 +103,8 @@ export class CudaLinear {
       packed.run(stream, { ...own, weights });
       return true;
     }
-    if (way === "direct" && direct !== undefined && weights.full !== undefined) {
-      direct.run(stream, { ...own, weights: weights.full });
+    if (way !== "library" && way !== "packed" && direct !== undefined && weights.full !== undefined) {
+      direct.run(stream, { ...own, weights: weights.full, kernel: way });
       return true;
     }
     this.#parts.products.run(stream, { ...operands, rows: tokens, w: this.#full(stream, weights) });
@@ -134,23 +134,25 @@ export class CudaLinear {
     // The library's gate and up want one more launch for the activation.
     if (matrix === "gateUp") least += launches;
     const { direct, packed } = this.#parts;
-    const directMs = (norm: boolean): number => {
-      if (direct === undefined || !direct.has({ matrix, tokens, norm })) return Infinity;
+    const directMs = (kernel: DirectKernel, norm = false): number => {
+      if (direct === undefined || !direct.has({ matrix, tokens, norm, kernel })) return Infinity;
       if (matrices.some(({ full }) => full === undefined)) return Infinity;
       const { x, gain } = norm ? tuning : { x: operands.a, gain: undefined };
       return timer.ms(() => {
         for (const { full } of matrices) {
           if (full !== undefined) {
-            direct.run(stream, { matrix, tokens, weights: full, x, gain, out: operands.d, overlap: true });
+            direct.run(stream, { matrix, tokens, weights: full, x, gain, out: operands.d, overlap: true, kernel });
           }
         }
       });
     };
-    const own = directMs(false);
-    if (own < least) [choice, least] = [{ plain: "direct" }, own];
+    for (const kernel of ["direct", "stream", "streamPairs"] as const) {
+      const own = directMs(kernel);
+      if (own < least) [choice, least] = [{ plain: kernel }, own];
+    }
     if (hasNorm) {
       least += launches;
-      const withNorm = directMs(true);
+      const withNorm = directMs("direct", true);
       if (withNorm < least) [choice, least] = [{ ...choice, normed: "direct" }, withNorm];
     }
     if (packed?.has({ matrix, tokens, weights })) {
