@@ -85,6 +85,8 @@ export interface CudaDeviceOptions extends Omit<DeviceOptions, "blocks"> {
    * @default {"bf16"}
    */
   readonly weights?: WeightForm;
+  /** Whether the last layer of a step with prompts computes only tokens whose logits are wanted. @default {false} */
+  readonly trim?: boolean;
   /** Whether decoding runs captured steps. @default {true} */
   readonly graphs?: boolean;
   /** Whether kernels may begin before their predecessor has ended; they wait inside for its results. @default {true} */
@@ -308,7 +310,7 @@ function open(config: ModelConfig, contents: Contents, options: CudaDeviceOption
     ? undefined
     : opened.use(new CudaPacked({ context, kernels, config, weights, sizes: deterministic ? [] : DECODE_BUCKETS }));
   const direct = !deterministic && (options.direct ?? true) && CudaDirect.supports(context.properties, config)
-    ? new CudaDirect({ context, kernels, config, sizes: DECODE_BUCKETS })
+    ? new CudaDirect({ kernels, properties: context.properties, config, sizes: DECODE_BUCKETS })
     : undefined;
   const contextBlocks = Math.ceil(config.contextLength / CUDA_BLOCK_TOKENS);
   const blocks = options.blocks ?? cudaBlocks({
@@ -375,6 +377,7 @@ function open(config: ModelConfig, contents: Contents, options: CudaDeviceOption
       tableWidth: Math.min(blocks, contextBlocks),
       graphs: options.graphs ?? true,
       overlap: options.overlap ?? true,
+      trim: options.trim ?? false,
       ahead: options.ahead ?? true,
       timing: options.timing ?? false,
     }),

@@ -11,9 +11,10 @@ import { EmbedKernel } from "../../kernels/embed/embed_cuda.ts";
 import { LogitsKernel } from "../../kernels/logits/logits_cuda.ts";
 import { RmsnormKernel } from "../../kernels/rmsnorm/rmsnorm_cuda.ts";
 import { RopeKernels } from "../../kernels/rope/rope_cuda.ts";
+import type { StepPlanKernels } from "../../kernels/step_plan/step_plan_cuda.ts";
 import { SwigluKernel } from "../../kernels/swiglu/swiglu_cuda.ts";
 import type { ModelConfig } from "../model/model.ts";
-import { DECODE_BUCKETS, productRows } from "./cuda_buckets.ts";
+import { DECODE_BUCKETS, LARGEST_BUCKET, productRows } from "./cuda_buckets.ts";
 import type { CudaDirect, DirectMatrix } from "./cuda_direct.ts";
 import { CudaLinear } from "./cuda_linear.ts";
 import { type CudaMatrix, formOf } from "./cuda_matrix.ts";
@@ -29,6 +30,8 @@ const ALIGNMENT = 1024;
 
 /** Fills what products are timed with. */
 const TUNING_BYTE = 0x3c;
+/** Tokens of the steps of prompts, whose products are tuned too: the library's first choice for 8192 is up to a fifth slower. */
+const LARGE_STEPS = [2048, 4096, 8192] as const;
 /** Matrices that a product is timed with. */
 const TUNED_MATRICES = 8;
 
@@ -261,6 +264,36 @@ export class CudaForward implements Disposable {
     this.#multiply(stream, plan, { matrix: "down", tokens, weights: block.down });
   }
 
+  /**
+   * Brings the tokens whose logits are wanted to the front, once the last attention is done: what comes behind needs no
+   * others. Nothing is done where these are most of the tokens.
+   *
+   * @returns the plan of the rest.
+   */
+  keepWanted(stream: CudaStream, plan: DevicePlan, kernels: StepPlanKernels): DevicePlan {
+    const { capacity, places } = plan;
+    const { hidden, heads, headDim } = this.#parts.config;
+    const { rows } = capacity;
+    const kept = productRows(rows);
+    if (rows === 0 || 2 * kept > capacity.tokens) return plan;
+    const tokens = planAddress(plan, places.rows);
+    // A row of the residual stream is twice as many values of 16 bits.
+    const moves = [
+      { from: this.residual, by: this.#at("normed"), width: 2 * hidden },
+      { from: this.attended, by: this.#at("qkv"), width: heads * headDim },
+    ];
+    for (const { from, by, width } of moves) {
+      kernels.queriesGather(stream, { q: from, tokens, out: by, rows, width });
+      stream.copy(from, by, 2 * rows * width);
+    }
+    return {
+      ...plan,
+      capacity: { ...capacity, tokens: kept },
+      places: { ...places, tokenCount: places.rowCount },
+      wantedFirst: true,
+    };
+  }
+
   /** Logits of the wanted rows and their summary. */
   head(stream: CudaStream, plan: DevicePlan, { logits, ...summary }: LogitPlaces): void {
     const { weights } = this.#parts;
@@ -271,7 +304,7 @@ export class CudaForward implements Disposable {
       x: this.#at("residual"),
       inputRows: tokens,
       w: weights.outputNorm,
-      rows: planAddress(plan, places.rows),
+      rows: plan.wantedFirst ? undefined : planAddress(plan, places.rows),
       count,
       y: this.#at("logitInputs"),
       outputRows: rows,
@@ -363,8 +396,8 @@ export class CudaForward implements Disposable {
   }
 
   /**
-   * Chooses what computes the products of few tokens, which take most of a decode step: the fastest of the library's
-   * algorithms, or a kernel of our own.
+   * Chooses what computes the products, which take most of a step: the fastest of the library's algorithms, or, for few
+   * tokens, a kernel of our own.
    */
   #tune(stream: CudaStream): void {
     const { context, weights, sizes, deterministic } = this.#parts;
@@ -382,9 +415,11 @@ export class CudaForward implements Disposable {
         x: this.#at("residual"),
         gain: weights.layers[0].attentionNorm,
       };
-      for (const tokens of DECODE_BUCKETS.filter((bucket) => bucket <= most)) {
+      for (const tokens of [...DECODE_BUCKETS, ...LARGE_STEPS].filter((tokens) => tokens <= most)) {
+        // Many tokens take long and do not hang on where the weights come from.
+        const count = tokens <= LARGEST_BUCKET ? TUNED_MATRICES : 1;
         for (const matrices of Map.groupBy(all, formOf).values()) {
-          this.#linear.tune(stream, timer, { ...shared, tokens, matrices: matrices.slice(0, TUNED_MATRICES) });
+          this.#linear.tune(stream, timer, { ...shared, tokens, matrices: matrices.slice(0, count) });
         }
       }
     }

@@ -150,6 +150,8 @@ export interface DevicePlan {
   readonly tableWidth: number;
   /** Whether kernels may begin before their predecessor has ended; they wait inside for its results. */
   readonly overlap: boolean;
+  /** Whether the tokens whose logits are wanted have been brought to the front. @default {false} */
+  readonly wantedFirst?: boolean;
 }
 
 /** Address of a word of a plan. */

@@ -49,6 +49,8 @@ export interface CudaStepsParts {
   readonly graphs: boolean;
   /** Whether kernels may begin before their predecessor has ended. */
   readonly overlap: boolean;
+  /** Whether the last layer of a step that is not captured computes only tokens whose logits are wanted. */
+  readonly trim: boolean;
   /** Whether steps are begun ahead. */
   readonly ahead: boolean;
   /** Whether the GPU's time for steps is taken. */

@@ -76,6 +76,8 @@ export interface CudaWholeParts {
   readonly graphs: boolean;
   /** Whether kernels may begin before their predecessor has ended. */
   readonly overlap: boolean;
+  /** Whether the last layer of a step that is not captured computes only tokens whose logits are wanted. */
+  readonly trim: boolean;
   /** Whether steps are begun ahead. */
   readonly ahead: boolean;
   /** Whether the GPU's time for each step is taken. */
@@ -468,17 +470,22 @@ export class CudaWhole implements Disposable {
     side: Side,
     { plan, mixed, turns }: { readonly plan: DevicePlan; readonly mixed: MixedPlan; readonly turns: CudaTurns },
   ): Generator<StepStop, void> {
-    const { config, forward, attention, store, stream } = this.#parts;
+    const { config, forward, attention, store, stream, trim } = this.#parts;
     if (plan.capacity.patches > 0) this.#patchTables(plan);
     attention.prepare(stream, plan, mixed);
     forward.begin(stream, plan);
+    let rest = plan;
     for (let layer = 0; layer < config.layers; layer++) {
       yield* turns.spend(forward.layerWork(plan.capacity.tokens));
       forward.project(stream, layer, plan);
+      const last = trim && layer === config.layers - 1;
+      // Behind the last layer's keys and values nothing counts but what logits are made of.
+      if (last && plan.capacity.rows === 0) break;
       attention.attend(stream, { plan, forward, pool: store.pool.layer(layer) }, mixed);
-      forward.finish(stream, layer, plan);
+      if (last) rest = forward.keepWanted(stream, plan, store.plans);
+      forward.finish(stream, layer, rest);
     }
-    this.#enqueueEnd(side, plan);
+    this.#enqueueEnd(side, rest);
   }
 
   #patchTables(plan: DevicePlan): void {
