@@ -310,7 +310,7 @@ function open(config: ModelConfig, contents: Contents, options: CudaDeviceOption
     ? undefined
     : opened.use(new CudaPacked({ context, kernels, config, weights, sizes: deterministic ? [] : DECODE_BUCKETS }));
   const direct = !deterministic && (options.direct ?? true) && CudaDirect.supports(context.properties, config)
-    ? new CudaDirect({ kernels, properties: context.properties, config, sizes: DECODE_BUCKETS })
+    ? new CudaDirect({ context, kernels, config, sizes: DECODE_BUCKETS })
     : undefined;
   const contextBlocks = Math.ceil(config.contextLength / CUDA_BLOCK_TOKENS);
   const blocks = options.blocks ?? cudaBlocks({
@@ -347,7 +347,8 @@ function open(config: ModelConfig, contents: Contents, options: CudaDeviceOption
     }),
   );
   const { resident: wish = "faster" } = options;
-  const wanted = !deterministic && (wish === "always" || wish === "faster" && CudaResident.pays(weights));
+  const wanted = (options.graphs ?? true) && !deterministic &&
+    (wish === "always" || wish === "faster" && CudaResident.pays(weights));
   const resident = !wanted ? undefined : CudaResident.tryOpen({
     context,
     kernels,
