@@ -1,10 +1,11 @@
 import { assertEquals } from "@std/assert";
-import { BENCH_SHAPES } from "../../bench/gpu/shapes.ts";
+import { openSynthetic } from "../../tests/conformance/open_synthetic.ts";
 import { cudaStepTokens } from "./cuda_step_tokens.ts";
 
 Deno.test("cudaStepTokens() takes larger steps for small models", () => {
-  const of = (name: string) =>
-    BENCH_SHAPES.filter((shape) => shape.name === name).map(({ config }) => cudaStepTokens(config));
-  assertEquals(of("smollm2-135m"), [{ most: 8192, mixed: 8192 }]);
-  assertEquals(of("llama3-8b"), [{ most: 4096, mixed: 2048 }]);
+  using model = openSynthetic();
+  const { config } = model;
+  assertEquals(cudaStepTokens(config), { most: 8192, mixed: 8192 });
+  const large = { layers: 32, hidden: 4096, heads: 32, kvHeads: 8, headDim: 128, intermediate: 14_336 };
+  assertEquals(cudaStepTokens({ ...config, ...large }), { most: 4096, mixed: 2048 });
 });
