@@ -63,8 +63,9 @@ export async function main(args: readonly string[], host: Host): Promise<number>
         const { resolveSettings } = await import("./settings.ts");
         const settings = await resolveSettings({ ...line, env: readVariable });
         const command = await loadCommand(line.command);
-        // A server logs such promises and serves on.
-        if (line.command !== "serve" && line.command !== "cluster") endOnRejection(report);
+        // A server logs such promises and serves on, where it can.
+        const serves = line.command === "serve" || line.command === "cluster";
+        endOnRejection(report, (error) => !serves || statusOf(error) === DEVICE_LOST_STATUS);
         return await command({ settings, words: line.words, env: readVariable });
       }
     }
@@ -106,9 +107,10 @@ async function loadCommand(name: Exclude<CommandName, "bench">): Promise<Command
   }
 }
 
-/** Ends the process when a promise is rejected that nobody waits for. */
-function endOnRejection(report: (error: unknown) => void): void {
+/** Ends the process when a promise is rejected that nobody waits for, with an error that ends it. */
+function endOnRejection(report: (error: unknown) => void, ends: (error: unknown) => boolean): void {
   globalThis.addEventListener("unhandledrejection", (event) => {
+    if (!ends(event.reason)) return;
     event.preventDefault();
     report(event.reason);
     Deno.exit(statusOf(event.reason));

@@ -50,14 +50,19 @@ export async function serveEngine(start: EngineWorkerStart, assemble: EngineAsse
   const send = (reply: EngineReply) => port.postMessage(reply);
   const text = Promise.withResolvers<EngineText>();
   let server: ServedEngine | undefined;
-  // What a link or a timer throws is nobody's call: it ends the engine as what a step throws does.
+  // What a link, a timer or a turn of the event loop throws is nobody's call: it ends the engine as what a step throws does.
   const broken = Promise.withResolvers<never>();
   broken.promise.catch(() => {});
   const onError = (event: ErrorEvent) => {
     event.preventDefault();
     broken.reject(event.error);
   };
+  const onRejection = (event: PromiseRejectionEvent) => {
+    event.preventDefault();
+    broken.reject(event.reason);
+  };
   globalThis.addEventListener("error", onError);
+  globalThis.addEventListener("unhandledrejection", onRejection);
   port.onmessage = ({ data: command }: MessageEvent<EngineCommand>) => {
     if (command.kind === "text") text.resolve(command.text);
     else server?.take(command);
@@ -78,6 +83,7 @@ export async function serveEngine(start: EngineWorkerStart, assemble: EngineAsse
     return;
   } finally {
     globalThis.removeEventListener("error", onError);
+    globalThis.removeEventListener("unhandledrejection", onRejection);
   }
   send({ kind: "closed" });
 }

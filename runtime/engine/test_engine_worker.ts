@@ -1,8 +1,8 @@
 /**
  * An engine Worker over the test device. `modelName` picks what it does: `unreadable` fails to open; `slow`, `fragile`
  * and `mortal` take 2 ms a step; a prompt of 13 tokens and a cancellation break a `fragile` engine, two requests at a time
- * kill the Worker of a `mortal` one; the third step of a `lost` engine loses its device, and a timer of an
- * `absent` one with two requests.
+ * kill the Worker of a `mortal` one; the third step of a `lost` engine loses its device, with two
+ * requests a timer of an `absent` one does, a promise of an `adrift` one.
  *
  * @module
  */
@@ -45,17 +45,25 @@ class AbsentPolicy extends TestPolicy {
   }
 }
 
+class AdriftPolicy extends TestPolicy {
+  override rank(queue: QueueView): Int32Array {
+    setTimeout(() => void Promise.reject(new DeviceLostError(new Error("it was lost between two steps"))));
+    return super.rank(queue);
+  }
+}
+
 const POLICIES: Readonly<Record<string, new () => TestPolicy>> = {
   fragile: FragilePolicy,
   mortal: MortalPolicy,
   absent: AbsentPolicy,
+  adrift: AdriftPolicy,
 };
 
 async function assemble(options: OpenEngineOptions, { text, log }: AssemblyContext): Promise<AssembledEngine> {
   const { modelName = "test", maxQueue } = options;
   if (modelName === "unreadable") throw new RangeError("Cannot read the test model: it is unreadable");
   const device = new TestDevice({ blocks: 64 });
-  const stepMs = ["slow", "fragile", "mortal", "absent"].includes(modelName) ? 2 : 0;
+  const stepMs = ["slow", "fragile", "mortal", "absent", "adrift"].includes(modelName) ? 2 : 0;
   let steps = 0;
   device.beforeStep = () => {
     if (modelName === "lost" && ++steps === 3) throw new DeviceLostError(new Error("a kernel of the test went astray"));

@@ -115,16 +115,18 @@ Deno.test("openEngine() ends every request with an error when its device is lost
   await assertRejects(() => read(engine.generate(request("c", [1], 5))), Error, "its worker failed");
 });
 
-Deno.test("openEngine() says that its device is lost also where no step finds out, but a link or a timer", async () => {
-  await using engine = await open("absent");
-  const two = ["a", "b"].map((id) => read(engine.generate(request(id, [1], 190))));
-  // A busy Worker looks at timers and links when it takes a command in.
-  await assertRejects(async () => {
-    for (;;) await engine.stats();
-  }, Error);
-  for (const { end } of await Promise.all(two)) assertEquals(end?.error?.code, "engine_failed");
-  assertEquals((await engine.deviceLost)?.message, "Cannot use the device any more: it was lost between two steps");
-});
+for (const [model, who] of [["absent", "a timer"], ["adrift", "a promise"]] as const) {
+  Deno.test(`openEngine() says that its device is lost also where no step finds out, but ${who}`, async () => {
+    await using engine = await open(model);
+    const two = ["a", "b"].map((id) => read(engine.generate(request(id, [1], 190))));
+    // A busy Worker looks at timers and links when it takes a command in.
+    await assertRejects(async () => {
+      for (;;) await engine.stats();
+    }, Error);
+    for (const { end } of await Promise.all(two)) assertEquals(end?.error?.code, "engine_failed");
+    assertEquals((await engine.deviceLost)?.message, "Cannot use the device any more: it was lost between two steps");
+  });
+}
 
 Deno.test("openEngine() ends every request with an error when its engine breaks between steps", async () => {
   await using engine = await open("fragile");
