@@ -1,7 +1,10 @@
 import { assert, assertEquals, assertThrows } from "@std/assert";
 import { DeviceLostError } from "../../runtime/device/device_lost_error.ts";
-import type { EngineRequest } from "../../runtime/engine/request.ts";
+import type { EngineRequest, RequestEvent } from "../../runtime/engine/request.ts";
+import { testVocabulary } from "../../runtime/engine/test_device.ts";
+import { connectEngine } from "../../runtime/engine/worker_engine.ts";
 import { openSynthetic } from "../conformance/open_synthetic.ts";
+import { buildSyntheticGguf } from "../synthetic/synthetic_gguf.ts";
 import { LocalCluster, type LocalRequest } from "./local_cluster.ts";
 
 const CONTEXT = 1024;
@@ -50,4 +53,30 @@ Deno.test("Requests of a home whose device is lost run on elsewhere, and each en
   });
   assertEquals(harmed.tokens, whole.tokens);
   assertEquals([whole.restarts, harmed.restarts > 0], [0, true]);
+});
+
+Deno.test("An engine of a cluster says that its device is lost, and ends its requests once, as one alone does", async () => {
+  const directory = Deno.makeTempDirSync();
+  try {
+    const modelPath = `${directory}/tiny.gguf`;
+    Deno.writeFileSync(modelPath, buildSyntheticGguf({ contextLength: CONTEXT }));
+    const worker = new Worker(new URL("./losing_worker.ts", import.meta.url), { type: "module" });
+    const device = { kind: "wasm", threads: 1 } as const;
+    await using engine = await connectEngine(worker, {
+      options: { modelPath, device, kvTokens: CONTEXT, cluster: {} },
+      text: { vocabulary: testVocabulary(), eos: [] },
+    });
+    const ends = await Promise.all(["a", "b"].map(async (id) => {
+      const all: RequestEvent[] = [];
+      for await (const event of engine.generate({ ...request(id), prompt: [1, 2, 3] })) all.push(event);
+      return all.filter(({ kind }) => kind === "end");
+    }));
+    for (const end of ends) {
+      assertEquals(end.length, 1);
+      assert(end[0].kind === "end" && end[0].error?.message.includes("a kernel went astray"));
+    }
+    assertEquals((await engine.deviceLost)?.name, "DeviceLostError");
+  } finally {
+    Deno.removeSync(directory, { recursive: true });
+  }
 });
