@@ -34,6 +34,11 @@ function* walk(folder: string): Generator<string> {
   }
 }
 
+/** Whether a test file runs when no other does, because it takes all of the GPU: `x_alone_test.ts`. */
+export function runsAlone(path: string): boolean {
+  return path.endsWith("_alone_test.ts");
+}
+
 /** Paths of the test files of kernels, relative to the repository, sorted: what a sanitizer is to see. */
 export function findKernelTests(): string[] {
   return [...walk("kernels")].filter((path) => !isLong(path)).sort();

@@ -1,5 +1,5 @@
 import { assert, assertEquals } from "@std/assert";
-import { findGpuTests, findKernelTests, needsGpu } from "./find_tests.ts";
+import { findGpuTests, findKernelTests, needsGpu, runsAlone } from "./find_tests.ts";
 
 Deno.test("needsGpu() goes by the end of a file's name", () => {
   const names = [
@@ -20,6 +20,7 @@ Deno.test("findGpuTests() finds the tests of kernels and those of the device, an
   assert(found.includes("kernels/rope/rope_cuda_test.ts"));
   assert(found.includes("tests/gpu/cuda_device_test.ts"));
   assert(!found.some((path) => path.startsWith("tests/gpu/runner/")));
+  assertEquals(found.filter(runsAlone), ["tests/gpu/full_memory_alone_test.ts"]);
   const kernels = findKernelTests();
   assertEquals(kernels, found.filter((path) => path.startsWith("kernels/") && !path.endsWith("_long_test.ts")));
 });

@@ -13,7 +13,7 @@ import { parseArgs } from "node:util";
 import { readCommit } from "../../../bench/hardware.ts";
 import { readGpu } from "../../../bench/gpu/gpu_hardware.ts";
 import { TestGpu } from "../../../kernels/cuda/test_gpu.ts";
-import { findGpuTests, findKernelTests } from "./find_tests.ts";
+import { findGpuTests, findKernelTests, runsAlone } from "./find_tests.ts";
 import { parseJunit, type TestCase } from "./junit.ts";
 import { fileLines, sanitize, type SanitizedFile } from "./sanitize.ts";
 import { summarize, summaryLines } from "./summary.ts";
@@ -60,6 +60,23 @@ async function runTests({ files, filter, jobs }: RunOptions): Promise<RunResult>
   } finally {
     await Deno.remove(junit);
   }
+}
+
+/** Runs files side by side, then those that want the GPU for themselves. */
+async function runInTurn(options: RunOptions): Promise<RunResult> {
+  const { files } = options;
+  const groups = [
+    { ...options, files: files.filter((file) => !runsAlone(file)) },
+    { ...options, files: files.filter(runsAlone), jobs: 1 },
+  ];
+  const all: TestCase[] = [];
+  let worst = 0;
+  for (const group of groups.filter(({ files }) => files.length > 0)) {
+    const { tests, code } = await runTests(group);
+    all.push(...tests);
+    worst = Math.max(worst, code);
+  }
+  return { tests: all, code: worst, sanitized: [] };
 }
 
 /** What a sanitizer finds counts as a failure, as does what it could not end. */
@@ -110,7 +127,7 @@ export async function testGpu(args: string[]): Promise<number> {
   const date = new Date().toISOString();
   const options = { files, filter, jobs };
   const { tests, code, sanitized } = sanitizer === undefined || missing !== undefined
-    ? await runTests(options)
+    ? await runInTurn(options)
     : await runSanitized({ ...options, tool: sanitizer, limitSeconds });
   const summary = summarize(tests, { missing, exitCode: code });
   if (values.json !== undefined) {
