@@ -2,7 +2,7 @@
  * Steps of the whole device from the calling thread: decoding over contexts and batches, and prefill, as time and as the
  * share of the roofline (weights and KV read once at the read ceiling of the same run).
  *
- *     deno run -A bench/gpu/step_bench.ts [--model NAME] [--quick] [--no-overlap] [--no-direct] [--no-resident] [--no-graphs] [--trim] [--kv-type fp8] [--json FILE]
+ *     deno run -A bench/gpu/step_bench.ts [--model NAME] [--quick] [--no-overlap] [--no-direct] [--no-resident] [--no-graphs] [--no-trim] [--kv-type fp8] [--json FILE]
  *
  * @module
  */
@@ -228,7 +228,7 @@ if (import.meta.main) {
       "no-direct": { type: "boolean" },
       "no-resident": { type: "boolean" },
       "no-graphs": { type: "boolean" },
-      trim: { type: "boolean" },
+      "no-trim": { type: "boolean" },
       "kv-type": { type: "string" },
       deterministic: { type: "boolean", default: false },
       json: { type: "string" },
@@ -248,7 +248,7 @@ if (import.meta.main) {
       quick: values.quick ?? false,
       overlap: !values["no-overlap"],
       graphs: !values["no-graphs"],
-      trim: values.trim,
+      trim: !values["no-trim"],
       direct: !values["no-direct"],
       resident: values["no-resident"] ? "never" : "faster",
       kvType: values["kv-type"] === "fp8" ? "fp8" : "bf16",

@@ -85,7 +85,7 @@ export interface CudaDeviceOptions extends Omit<DeviceOptions, "blocks"> {
    * @default {"bf16"}
    */
   readonly weights?: WeightForm;
-  /** Whether the last layer of a step with prompts computes only tokens whose logits are wanted. @default {false} */
+  /** Whether the last layer of a step with prompts computes only tokens whose logits are wanted. @default {true} */
   readonly trim?: boolean;
   /** Whether decoding runs captured steps. @default {true} */
   readonly graphs?: boolean;
@@ -378,7 +378,7 @@ function open(config: ModelConfig, contents: Contents, options: CudaDeviceOption
       tableWidth: Math.min(blocks, contextBlocks),
       graphs: options.graphs ?? true,
       overlap: options.overlap ?? true,
-      trim: options.trim ?? false,
+      trim: options.trim ?? true,
       ahead: options.ahead ?? true,
       timing: options.timing ?? false,
     }),
