@@ -131,7 +131,8 @@ function placeBlock(
   for (let column = 0; column < 32; column++) {
     const [pair, lane, last] = [column >> 3, 4 * g + (column % 8 >> 1), column & 1];
     if (dtype === "Q8_0") {
-      out[record + 512 * second + 16 * lane + 8 * lower + 4 * (pair >> 1) + (pair & 1) + 2 * last] = block[head + column];
+      out[record + 512 * second + 16 * lane + 8 * lower + 4 * (pair >> 1) + (pair & 1) + 2 * last] =
+        block[head + column];
       continue;
     }
     const nibble = block[head + column % 16] >> (column < 16 ? 0 : 4) & 15 ^ (dtype === "Q4_0" ? 8 : 0);

@@ -69,13 +69,10 @@ struct PackedArgs {
   const void* x;
   const float* gain;
   void* out;
-  // What the kernels after the next ones read: asked into L2 when this one has all its weights asked for.
-  const u8* ahead;
   u32 tokens, rows, cols;
   u32 xStride, outStride;
   // 0 bf16, 1 f32, 2 added to f32, 3 bf16 silu(gate) * up.
   u32 output;
-  u32 aheadBytes;
   float epsilon;
 };
 
@@ -124,14 +121,6 @@ __device__ __forceinline__ void multiplyBlock(i32 (&d)[4], u32 a0, u32 a1, u32 a
 #endif
       : "=r"(d[0]), "=r"(d[1]), "=r"(d[2]), "=r"(d[3])
       : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1), "r"(0));
-}
-
-// One of `count` shares of what lies ahead.
-__device__ __forceinline__ void askAhead(const PackedArgs& args, u32 share, u32 count) {
-  const u32 lines = args.aheadBytes / 128;
-  const u32 begin = (u32)((u64)lines * share / count), end = (u32)((u64)lines * (share + 1) / count);
-  if (begin == end) return;
-  asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(args.ahead + (u64)begin * 128), "r"((end - begin) * 128) : "memory");
 }
 
 // What products of one chunk need of x, in shared memory.
@@ -318,7 +307,6 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) linear_packed(co
       bulk_copy_once(ringAt + stage * (PIECE * RECORD_BYTES), next, bytes, fullAt + 8 * stage);
     }
     asked++;
-    if (asked == total && lane == 0) askAhead(args, blockIdx.x * WARPS + warp, gridDim.x * WARPS);
     next += bytes;
     left -= some;
     if (left == 0) {

@@ -59,21 +59,11 @@ export interface PackedOperands {
   readonly out: DevicePtr;
   /** Gain of the norm, f32 [K]. */
   readonly gain?: DevicePtr;
-  /** What later kernels read: asked into the cache when all weights are on their way. @default {nothing} */
-  readonly ahead?: MemoryAhead;
   /**
    * Whether the launch may begin before its predecessor has ended. It reads weights at once, everything else when the
    * predecessor is done. @default {false}
    */
   readonly programmatic?: boolean;
-}
-
-/** Memory that later kernels read. */
-export interface MemoryAhead {
-  /** Where it begins, aligned to 128 bytes. */
-  readonly address: DevicePtr;
-  /** Its size. */
-  readonly bytes: number;
 }
 
 /** How a kernel divides the work; the order of summation depends on `warps` alone. */
@@ -106,10 +96,10 @@ function checkPacked({ dtype, rows, cols, tokens, xStride = cols, outStride = ro
   if (wrong !== undefined) throw new RangeError(`Cannot plan a product of packed weights: ${wrong}`);
 }
 
-/** Warps of a block that multiply. */
-const WARPS = 8;
-/** Chunks of 64 columns in flight for each warp: together with the inputs of one token not half of the shared memory. */
-const STAGED_CHUNKS: Readonly<Record<CudaPackedType, number>> = { Q8_0: 8, Q4_0: 16, Q4_1: 14 };
+/** Columns from which on sixteen warps have enough to do. */
+const MANY_COLUMNS = 2048;
+/** Chunks of 64 columns in flight for a block: together with the inputs of one token not half of the shared memory. */
+const STAGED_CHUNKS: Readonly<Record<CudaPackedType, number>> = { Q8_0: 64, Q4_0: 128, Q4_1: 112 };
 
 /**
  * Chooses the schedule of a product on a GPU with `multiprocessors`.
@@ -121,17 +111,18 @@ export function packedSchedule(shape: PackedShape, multiprocessors: number): Pac
   const { dtype, rows, cols, tokens, output } = shape;
   const room = tokens === 1 ? 1 : MAX_PACKED_TOKENS;
   const strips = Math.ceil(rows / (output === "swiglu" ? STRIP_ROWS / 2 : STRIP_ROWS));
+  const warps = cols < MANY_COLUMNS ? 8 : 16;
   // A warp's columns of a strip come in one piece or in several equal ones.
-  const share = Math.ceil(cols / RECORD_COLS / WARPS);
+  const share = Math.ceil(cols / RECORD_COLS / warps);
   const most = dtype === "Q8_0" ? 2 : 4;
   const piece = Math.ceil(share / Math.ceil(share / most));
   return {
     room,
-    warps: WARPS,
-    stages: Math.floor(STAGED_CHUNKS[dtype] / piece),
+    warps,
+    stages: Math.max(2, Math.floor(STAGED_CHUNKS[dtype] / (warps * piece))),
     piece,
     slots: 4,
-    resident: 2,
+    resident: room === 1 ? 2 : 1,
     blocks: Math.min(strips, multiprocessors),
   };
 }
@@ -185,17 +176,15 @@ export class PackedPlan {
   }
 
   /** Enqueues the product. An output has the same bits for every M. @throws {TypeError} when the gain is missing. @throws {CudaError} */
-  run(stream: CudaStream, { weights, x, out, gain, ahead, programmatic }: PackedOperands): void {
+  run(stream: CudaStream, { weights, x, out, gain, programmatic }: PackedOperands): void {
     const { rows, cols, tokens, output, norm, xStride = cols, outStride = rows } = this.shape;
     if (norm !== undefined && gain === undefined) throw new TypeError("Cannot multiply: wanted the gain of the norm");
-    const view = new DataView(new ArrayBuffer(72));
-    [weights, x, gain ?? 0n, out, ahead?.address ?? 0n].forEach((address, i) =>
-      view.setBigUint64(8 * i, address, true)
+    const view = new DataView(new ArrayBuffer(64));
+    [weights, x, gain ?? 0n, out].forEach((address, i) => view.setBigUint64(8 * i, address, true));
+    [tokens, rows, cols, xStride, outStride, OUTPUT_CODE[output]].forEach((value, i) =>
+      view.setUint32(32 + 4 * i, value, true)
     );
-    [tokens, rows, cols, xStride, outStride, OUTPUT_CODE[output], ahead?.bytes ?? 0].forEach((value, i) =>
-      view.setUint32(40 + 4 * i, value, true)
-    );
-    view.setFloat32(68, norm?.epsilon ?? 0, true);
+    view.setFloat32(56, norm?.epsilon ?? 0, true);
     stream.launch(this.#function, {
       grid: [this.schedule.blocks],
       block: [32 * (this.schedule.warps + 1)],

@@ -6,12 +6,7 @@
 import type { CudaContext, CudaStream, DevicePtr } from "../../ffi/cuda/cuda.ts";
 import type { KernelCache } from "../../kernels/cuda/kernel_cache.ts";
 import type { LinearOutput } from "../../kernels/linear/linear_direct_cuda.ts";
-import {
-  type MemoryAhead,
-  PackedLinear,
-  type PackedPlan,
-  type PackedShape,
-} from "../../kernels/linear/linear_packed_cuda.ts";
+import { PackedLinear, type PackedPlan, type PackedShape } from "../../kernels/linear/linear_packed_cuda.ts";
 import { MAX_WIDE_TOKENS, WideLinear, type WidePlan } from "../../kernels/linear/linear_packed_wide_cuda.ts";
 import type { ModelConfig } from "../model/model.ts";
 import { addressAt } from "./cuda_address.ts";
@@ -52,8 +47,6 @@ export interface PackedProduct extends PackedKind {
   readonly gain?: DevicePtr;
   /** Output: bf16, f32 for `head`, f32 that is added to for `output` and `down`. */
   readonly out: DevicePtr;
-  /** What kernels after the next ones read, for those of very few tokens. @default {nothing} */
-  readonly ahead?: MemoryAhead;
   /** Whether it may begin before its predecessor has ended. */
   readonly overlap: boolean;
 }
@@ -114,7 +107,7 @@ export class CudaPacked implements Disposable {
   }
 
   /** Enqueues a product. @throws {ReferenceError} when there is no kernel for it. */
-  run(stream: CudaStream, { x, gain, out, ahead, overlap, ...kind }: PackedProduct): void {
+  run(stream: CudaStream, { x, gain, out, overlap, ...kind }: PackedProduct): void {
     const { matrix, tokens, weights: { packed = [], rows, cols } } = kind;
     const bytes = OUTPUT_BYTES[OUTPUTS[matrix]];
     for (const part of packed) {
@@ -129,8 +122,6 @@ export class CudaPacked implements Disposable {
           x: addressAt(x, 2 * first * cols),
           gain: this.takesNorm(kind) ? gain : undefined,
           out: addressAt(out, bytes * (first * rows + part.first)),
-          // What comes last is asked for last.
-          ahead: part === packed.at(-1) ? ahead : undefined,
           programmatic: overlap,
         });
       }

@@ -52,11 +52,6 @@ const MODES: readonly Mode[] = [
   { mode: "deterministic CudaDevice", options: { deterministic: true }, bounds: BF16 },
   { mode: "CudaDevice with packed weights", options: { weights: "packed" }, bounds: BF16 },
   { mode: "CudaDevice with packed weights and copies", options: { weights: "both" }, bounds: BF16 },
-  {
-    mode: "deterministic CudaDevice with packed weights",
-    options: { deterministic: true, weights: "packed" },
-    bounds: BF16,
-  },
   { mode: "CudaDevice with fp8 KV", options: { kvType: "fp8" }, bounds: FP8 },
   { mode: "deterministic CudaDevice with fp8 KV", options: { deterministic: true, kvType: "fp8" }, bounds: FP8 },
 ];
