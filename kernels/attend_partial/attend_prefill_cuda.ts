@@ -222,7 +222,9 @@ export class AttendPrefill implements Disposable {
     const { name, source, entry, defines, sharedBytes, cluster } = this.#kernel;
     this.#function = kernels.module({ name, source, defines }).function(entry);
     this.#function.setSharedBytes(sharedBytes);
-    this.#slots = this.variant === "hopper" ? Math.ceil(PARTS_PER_WORKER * this.#workers / shape.kvHeads) : 0;
+    // Cutting tiles of single blocks has not been proved on a GPU.
+    const cut = this.variant === "hopper" && cluster > 1;
+    this.#slots = cut ? Math.ceil(PARTS_PER_WORKER * this.#workers / shape.kvHeads) : 0;
     const cuts = this.#slots * shape.kvHeads * cluster;
     this.#counter = context.alloc(256);
     this.#context = context;
@@ -287,9 +289,9 @@ export class AttendPrefill implements Disposable {
         { u64: BigInt(work.blockBytes) },
         { f32: (this.#pending === undefined ? Math.LOG2E : 1) / Math.sqrt(this.#shape.headDim) },
         ...this.#pending === undefined ? [] : [{ ptr: this.#pending.address }, { i32: this.#levels }],
-        ...this.#parts === undefined || this.#arrived === undefined
-          ? []
-          : [{ ptr: this.#parts.address }, { ptr: this.#arrived.address }],
+        ...this.variant === "hopper"
+          ? [this.#parts ?? this.#counter, this.#arrived ?? this.#counter].map(({ address }) => ({ ptr: address }))
+          : [],
       ],
     });
   }

@@ -250,7 +250,9 @@ export class CudaKvStore implements KvStore {
     const i32 = new Int32Array(this.#work.memory, 0, words);
     const f32 = new Float32Array(this.#work.memory, 0, words);
     const partialWords = slots * (width + heads);
-    this.#results.reserve(4 * (partialWords + rows * width));
+    // The kernel for several tokens reads queries by 16 bytes.
+    const queryBytes = Math.ceil(4 * partialWords / 256) * 256;
+    this.#results.reserve(queryBytes + 4 * rows * width);
     const results = new Float32Array(this.#results.memory, 0, partialWords);
     const call = this.#signal.next();
     const partials: AttentionPartial[] = [];
@@ -279,7 +281,7 @@ export class CudaKvStore implements KvStore {
     const stream = this.#stream;
     const staged: StagedCall = {
       slots,
-      q: this.#results.device(4 * partialWords),
+      q: this.#results.device(queryBytes),
       tables: this.#work.device(),
       list: this.#work.device(4 * listAt),
       o: this.#results.device(),
