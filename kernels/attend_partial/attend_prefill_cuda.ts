@@ -212,7 +212,8 @@ export class AttendPrefill implements Disposable {
   ) {
     const { kernels, shape } = options;
     const { major, multiprocessors, l2Bytes } = context.properties;
-    this.variant = options.variant ?? (major === 9 ? "hopper" : "plain");
+    // Wide heads have not been proved on a GPU.
+    this.variant = options.variant ?? (major === 9 && shape.headDim <= 128 ? "hopper" : "plain");
     this.#shape = shape;
     this.#kernel = prefillKernel(this.variant, shape);
     this.#workers = this.variant === "plain"

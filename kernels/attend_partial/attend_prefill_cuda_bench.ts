@@ -30,7 +30,6 @@ const SHAPES: readonly PrefillShape[] = [
   GROUPED,
   { heads: 32, kvHeads: 32, headDim: 128 },
   { heads: 9, kvHeads: 3, headDim: 64 },
-  { heads: 16, kvHeads: 8, headDim: 256 },
 ];
 const LENGTHS = [4096, 16384, 65536];
 const QUICK_LENGTHS = [4096, 16384];
