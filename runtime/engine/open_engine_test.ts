@@ -92,7 +92,12 @@ Deno.test("openEngine() says what it could not open", async (t) => {
     ["options of a policy that takes none", { schedulerOptions: { a: 1 } }, "PluginError", "fcfs"],
     ["a batch beyond the device's step", { maxBatch: 9999 }, "RangeError", "got 9999"],
     ["two sizes of the pool", { kvBytes: 1e6, kvTokens: 100 }, "RangeError", "got both"],
-    ["KV of a type that no GPU stores", { device: { kind: "cuda", kvType: "f16" } }, "RangeError", "stores bf16 or fp8"],
+    [
+      "KV of a type that no GPU stores",
+      { device: { kind: "cuda", kvType: "f16" } },
+      "RangeError",
+      "stores bf16 or fp8",
+    ],
   ];
   for (const [name, options, className, message] of cases) {
     await t.step(name, async () => {
