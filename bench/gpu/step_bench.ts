@@ -2,7 +2,7 @@
  * Steps of the whole device from the calling thread: decoding over contexts and batches, and prefill, as time and as the
  * share of the roofline (weights and KV read once at the read ceiling of the same run).
  *
- *     deno run -A bench/gpu/step_bench.ts [--model NAME] [--quick] [--no-overlap] [--no-direct] [--no-resident] [--no-graphs] [--no-trim] [--kv-type fp8] [--json FILE]
+ *     deno run -A bench/gpu/step_bench.ts [--model NAME] [--quick] [--no-overlap] [--no-direct] [--resident] [--no-graphs] [--no-trim] [--kv-type fp8] [--json FILE]
  *
  * @module
  */
@@ -226,7 +226,7 @@ if (import.meta.main) {
       quick: { type: "boolean" },
       "no-overlap": { type: "boolean" },
       "no-direct": { type: "boolean" },
-      "no-resident": { type: "boolean" },
+      "resident": { type: "boolean" },
       "no-graphs": { type: "boolean" },
       "no-trim": { type: "boolean" },
       "kv-type": { type: "string" },
@@ -250,7 +250,7 @@ if (import.meta.main) {
       graphs: !values["no-graphs"],
       trim: !values["no-trim"],
       direct: !values["no-direct"],
-      resident: values["no-resident"] ? "never" : "faster",
+      resident: values.resident ? "faster" : "never",
       kvType: values["kv-type"] === "fp8" ? "fp8" : "bf16",
     } as const;
     for (const row of values.deterministic ? measureDeterministic(shape) : measureShape(shape, options)) {

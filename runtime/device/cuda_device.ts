@@ -76,7 +76,8 @@ export interface CudaDeviceOptions extends Omit<DeviceOptions, "blocks"> {
   readonly direct?: boolean;
   /**
    * Whether the layers of small decode steps run as one kernel: where that is faster and pays, wherever it can, or never. Never in
-   * deterministic mode. @default {"faster"}
+   * deterministic mode. At most one device of a process may have it on a GPU: two such steps at the same time may wait for
+   * each other for ever. @default {"never"}
    */
   readonly resident?: "faster" | "always" | "never";
   /**
@@ -346,7 +347,7 @@ function open(config: ModelConfig, contents: Contents, options: CudaDeviceOption
       sequences: LARGEST_BUCKET,
     }),
   );
-  const { resident: wish = "faster" } = options;
+  const { resident: wish = "never" } = options;
   const wanted = (options.graphs ?? true) && !deterministic &&
     (wish === "always" || wish === "faster" && CudaResident.pays(weights));
   const resident = !wanted ? undefined : CudaResident.tryOpen({

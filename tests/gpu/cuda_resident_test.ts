@@ -4,7 +4,7 @@
  *
  * @module
  */
-import { assert, assertEquals } from "@std/assert";
+import { assert } from "@std/assert";
 import { gpuTest, TestGpu } from "../../kernels/cuda/test_gpu.ts";
 import { CudaDevice } from "../../runtime/device/cuda_device.ts";
 import type { StepSequence } from "../../runtime/device/device.ts";
@@ -114,31 +114,3 @@ for (
     assertNear(decode(resident, all, steps), decode(plain, all, steps));
   });
 }
-
-gpuTest("CudaDevice.step() ends when two devices run resident steps at the same time", () => {
-  const all = lives([70, 200]);
-  const expected = (() => {
-    using alone = CudaDevice.random(SMALL, { ...OPTIONS, resident: "always" });
-    return decode(alone, all, 20);
-  })();
-  using first = CudaDevice.random(SMALL, { ...OPTIONS, resident: "always" });
-  using second = CudaDevice.random(SMALL, { ...OPTIONS, resident: "always" });
-  const devices = [first, second];
-  for (const device of devices) prefill(device, all);
-  const rows: Float32Array[][] = [[], []];
-  for (let step = 0; step < 20; step++) {
-    const runs = devices.map((device) => device.begin(decodeBatch(all, step)));
-    const done = runs.map(() => false);
-    while (done.includes(false)) {
-      runs.forEach((run, index) => {
-        if (done[index]) return;
-        // A small budget: both are on their way before either is waited for.
-        const stop = run.next(1);
-        if (stop.kind !== "done") return;
-        done[index] = true;
-        rows[index].push(...all.map((_, row) => stop.output.logits(row)));
-      });
-    }
-  }
-  for (const device of [0, 1]) assertEquals(rows[device], expected, `device ${device}`);
-});
