@@ -1,6 +1,8 @@
 /**
  * The CUDA device: a model in the memory of one GPU, compiled kernels, captured steps.
  *
+ * Longer than other files because everything a device owns is opened, and freed, in one order here.
+ *
  * @module
  */
 import { CudaContext, type CudaLibraries } from "../../ffi/cuda/cuda.ts";
